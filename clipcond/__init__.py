@@ -1,0 +1,52 @@
+"""clipcond: conditioning for text-to-image models. Importing it imports neither torch nor anything heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "ClipCondError": "clipcond.errors",
+    "Conditioner": "clipcond.diffusion.conditioner",
+    "Conditioning": "clipcond.diffusion.conditioning",
+    "ImageTower": "clipcond.encode.image",
+    "Scorer": "clipcond.rerank.scorer",
+    "TextTower": "clipcond.encode.text",
+    "TrainConfig": "clipcond.train.config",
+    "evaluate": "clipcond.train.evaluate",
+    "load_pipeline": "clipcond.diffusion.pipelines",
+    "plan": "clipcond.prompt.plan",
+    "tokenize": "clipcond.prompt.tokenizer",
+}
+_MODULES = ("mini", "rerank", "train")  # sub-packages that are part of the surface; the last two can be called
+__version__ = "0.1.0"
+__all__ = [*_HOME, *_MODULES, "__version__"]
+
+if TYPE_CHECKING:  # the same names, for editors and mypy
+    from clipcond import mini as mini
+    from clipcond.diffusion.conditioner import Conditioner as Conditioner
+    from clipcond.diffusion.conditioning import Conditioning as Conditioning
+    from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
+    from clipcond.encode.image import ImageTower as ImageTower
+    from clipcond.encode.text import TextTower as TextTower
+    from clipcond.errors import ClipCondError as ClipCondError
+    from clipcond.prompt.plan import plan as plan
+    from clipcond.prompt.tokenizer import tokenize as tokenize
+    from clipcond.rerank.ranking import rerank as rerank
+    from clipcond.rerank.scorer import Scorer as Scorer
+    from clipcond.train.config import TrainConfig as TrainConfig
+    from clipcond.train.evaluate import evaluate as evaluate
+    from clipcond.train.loop import train as train
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"clipcond.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'clipcond' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

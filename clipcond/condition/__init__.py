@@ -1,0 +1,1 @@
+"""Arithmetic on conditioning tensors: lengths, pooled vectors."""

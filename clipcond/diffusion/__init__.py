@@ -1,0 +1,1 @@
+"""The only place that imports diffusers: pipelines in, keyword arguments out, pictures."""

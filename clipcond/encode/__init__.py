@@ -1,0 +1,1 @@
+"""Text and image towers behind one interface, over open_clip and transformers."""

@@ -1,0 +1,1 @@
+"""Prompts as a language: tokenizer, plan, infotext. Imports no torch."""
