@@ -73,7 +73,7 @@ def _load(command: str | None) -> None:
             import_module(module)
     place = {name: number for number, name in enumerate(COMMANDS)}
     app.registered_commands.sort(
-        key=lambda info: place.get(info.name or getattr(info.callback, "__name__", ""), len(place))
+        key=lambda info: place.get(str(info.name or getattr(info.callback, "__name__", "")), len(place))
     )
 
 

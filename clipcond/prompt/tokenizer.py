@@ -1,0 +1,242 @@
+"""CLIP's byte-pair tokenizer with character offsets, on `tokenizers` and open_clip's vocabulary file, without torch.
+
+Two normalisations, both exact:
+
+- `transformers`: NFC, white space collapsed, lower case. What diffusers pipelines feed their encoders.
+- `openai`: ftfy, HTML unescaped twice, white space collapsed, lower case. What open_clip trains and scores with.
+
+Ids equal those of `transformers.CLIPTokenizer` and of `open_clip.get_tokenizer("ViT-L-14")`, with one exception made on
+purpose: a special token that a user types (`<|endoftext|>` and its like) is ordinary text here and never becomes the
+special id, which would end the prompt in its middle. `typed_special_tokens` finds such text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from clipcond.errors import ConfigError, ResourceMissing
+from clipcond.prompt.alignment import Span, align, through
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+    from tokenizers.models import BPE
+
+BOS, EOS, VOCABULARY = 49406, 49407, 49408
+CONTEXT, CONTENT = 77, 75
+Normalisation = Literal["transformers", "openai"]
+
+_MERGES = VOCABULARY - 512 - 2  # the file holds more; CLIP uses the first 48,894
+_TRANSFORMERS_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_OPENAI_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_TYPED_SPECIAL = re.compile(r"<\|(?:start|end)oftext\|>|<(?:start|end)_of_text>", re.IGNORECASE)
+_PLAIN = re.compile(r"[\t\n\x20-%'-~]*")  # ASCII without `&` and control characters: nothing for ftfy to repair
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One content token. `text` is what the user typed, prompt[start:end]; never empty.
+
+    A character that takes several tokens (an emoji, for instance) is the `text` of each of them.
+    """
+
+    id: int
+    piece: str
+    text: str
+    start: int
+    end: int
+
+
+def tokenize(text: str, normalisation: Normalisation = "transformers") -> tuple[Token, ...]:
+    """The content tokens of a text: no BOS, EOS or padding, and nothing cut off.
+
+    Raises ConfigError for an unknown normalisation, ResourceMissing where open_clip's vocabulary file is not there.
+    """
+    _check(normalisation)
+    return tuple(_openai_tokens(text) if normalisation == "openai" else _transformers_tokens(text))
+
+
+def token_ids(text: str, normalisation: Normalisation = "transformers") -> list[int]:
+    """The ids of `tokenize(text, normalisation)`, without the work for offsets."""
+    return batch_ids([text], normalisation)[0]
+
+
+def batch_ids(texts: Sequence[str], normalisation: Normalisation = "transformers") -> list[list[int]]:
+    """`token_ids` of many texts, in parallel where it pays."""
+    _check(normalisation)
+    if normalisation == "openai":
+        words = [_openai_words().findall(openai_clean(text)) for text in texts]
+        encodings = _openai().encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+    else:
+        clean = [_without_surrogates(text) for text in texts]
+        encodings = _transformers().encode_batch_fast(clean, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def typed_special_tokens(text: str) -> tuple[Span, ...]:
+    """Where a text contains the name of a special token, which is read as ordinary text."""
+    return tuple(found.span() for found in _TYPED_SPECIAL.finditer(text))
+
+
+def openai_clean(text: str) -> str:
+    """A text as open_clip's tokenizer sees it: ftfy, HTML unescaped twice, white space collapsed, lower case."""
+    return " ".join(_repaired(text).split()).lower()
+
+
+def vocabulary_file() -> Path:
+    """open_clip's `bpe_simple_vocab_16e6.txt.gz`, found without importing open_clip. Raises ResourceMissing."""
+    spec = find_spec("open_clip")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder, "bpe_simple_vocab_16e6.txt.gz")).is_file():
+            return path
+    raise ResourceMissing("CLIP's vocabulary bpe_simple_vocab_16e6.txt.gz is missing; pip install open_clip_torch")
+
+
+def _check(normalisation: str) -> None:
+    if normalisation not in get_args(Normalisation):
+        raise ConfigError(f"unknown normalisation {normalisation!r}; there are {', '.join(get_args(Normalisation))}")
+
+
+def _without_surrogates(text: str) -> str:
+    """Halves of surrogate pairs, which no encoding can carry, become U+FFFD; lengths stay."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+# the two ways from text to tokens
+
+
+def _transformers_tokens(text: str) -> Iterator[Token]:
+    encoding = _transformers().encode(_without_surrogates(text), add_special_tokens=False)
+    spans = _closed(text, encoding.offsets)
+    for number, piece, (start, end) in zip(encoding.ids, encoding.tokens, spans, strict=True):
+        yield Token(number, piece, text[start:end], start, end)
+
+
+def _closed(text: str, spans: Sequence[Span]) -> list[Span]:
+    """Spans, each taken on over the characters that NFC drew into it (`e` and its accent, say).
+
+    Only white space belongs to no token, so what else lies between two tokens was composed into the one before it.
+    """
+    closed: list[Span] = []
+    following, limit = (len(text), len(text)), len(text)
+    for start, end in reversed(spans):
+        if (start, end) == following:  # another token of the same character
+            start, end = closed[-1]
+        else:
+            following = (start, end)
+            while end < limit and not text[end].isspace():
+                end += 1
+        closed.append((start, end))
+        limit = start
+    return closed[::-1]
+
+
+def _openai_tokens(text: str) -> Iterator[Token]:
+    clean, alignment = _openai_aligned(text)
+    words = list(_openai_words().finditer(clean))
+    encoding = _encode_words([word[0] for word in words])
+    for number, piece, (start, end), index in zip(
+        encoding.ids, encoding.tokens, encoding.offsets, cast("list[int]", encoding.word_ids), strict=True
+    ):
+        at = words[index].start()  # offsets of a word given on its own count from its first character
+        first, last = alignment[at + start][0], alignment[at + end - 1][1]
+        yield Token(number, piece, text[first:last], first, last)
+
+
+def _encode_words(words: Sequence[str]) -> Encoding:
+    return _openai().encode(words, is_pretokenized=True, add_special_tokens=False)
+
+
+def _openai_aligned(text: str) -> tuple[str, tuple[Span, ...]]:
+    """The cleaned text and, for each of its characters, a span into the user's own string."""
+    repaired = _repaired(text)
+    collapsed, places = _collapsed(repaired)
+    clean = collapsed.lower()
+    lowered = [place for place, old in zip(places, collapsed, strict=True) for _ in old.lower()]
+    return clean, through(lowered, align(text, repaired))
+
+
+def _collapsed(text: str) -> tuple[str, list[Span]]:
+    """`" ".join(text.split())`, with a span into `text` for each character."""
+    places: list[Span] = []
+    kept: list[str] = []
+    for at, character in enumerate(text):
+        if not character.isspace():
+            if kept and at and text[at - 1].isspace():
+                kept.append(" ")
+                places.append((at - 1, at))
+            kept.append(character)
+            places.append((at, at + 1))
+    return "".join(kept), places
+
+
+def _repaired(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
+    import html
+
+    import ftfy
+
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+# the machinery, built when it is first needed
+
+
+def _byte_characters() -> list[str]:
+    """The character that stands for each byte, in the order of the vocabulary's first 256 ids."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = len(set(range(256)) - set(printable))
+    return [chr(code) for code in printable] + [chr(256 + number) for number in range(others)]
+
+
+@cache
+def _model() -> BPE:
+    """The byte-pair model of CLIP without its two special tokens."""
+    from tokenizers.models import BPE
+
+    lines = gzip.decompress(vocabulary_file().read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
+    merges = [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
+    single = _byte_characters()
+    pieces = [*single, *(character + "</w>" for character in single), *(first + second for first, second in merges)]
+    return BPE(vocab=dict(zip(pieces, range(BOS), strict=True)), merges=merges, end_of_word_suffix="</w>")
+
+
+@cache
+def _transformers() -> Tokenizer:
+    """The parts of transformers' `CLIPTokenizer`, without its special tokens."""
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(_model())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    split = pre_tokenizers.Split(Regex(_TRANSFORMERS_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    return tokenizer
+
+
+@cache
+def _openai() -> Tokenizer:
+    """The byte-pair step of open_clip's tokenizer: takes words that are clean and split already."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    tokenizer = Tokenizer(_model())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return tokenizer
+
+
+@cache
+def _openai_words() -> re.Pattern[str]:
+    """open_clip's own pattern on the same `regex` package: another Unicode version would split other words."""
+    import regex  # type: ignore[import-untyped]
+
+    pattern: re.Pattern[str] = regex.compile(_OPENAI_WORDS, regex.IGNORECASE)
+    return pattern
