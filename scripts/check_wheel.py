@@ -2,9 +2,9 @@
 
     python scripts/check_wheel.py
 
-Builds the sdist, a wheel from it and a wheel from the tree; compares what they hold with what the tree holds; installs the
-wheel into a bare virtual environment that borrows the libraries of this one, and runs the command line there, in an
-empty folder. Prints what was checked; exits 1 with one line at the first thing that is wrong. Needs no network.
+Builds the sdist, a wheel from it and a wheel from the tree; compares what they hold with what the tree holds; installs
+the wheel into a bare virtual environment that borrows the libraries of this one, and runs the command line there, in
+an empty folder. Prints what was checked; exits 1 with one line at the first thing that is wrong. Needs no network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tempfile
 import venv
 import zipfile
@@ -57,9 +56,8 @@ def _check(folder: Path) -> None:
     _expect_same("the wheel built from the sdist", _names(from_sdist), "the wheel built from the tree", names)
     _expect_top_level(names)
     _expect_contents(names)
-    with tarfile.open(sdist) as archive:
-        print(f"sdist: {len(archive.getnames())} entries, {sdist.stat().st_size / 2**20:.1f} MiB, builds the same wheel")
-    print(f"wheel: {len(names)} entries, {wheel.stat().st_size / 2**20:.1f} MiB, one top-level name")
+    print(f"sdist: {sdist.stat().st_size / 2**20:.1f} MiB, builds the same wheel as the tree")
+    print(f"wheel: {wheel.stat().st_size / 2**20:.1f} MiB, {len(names)} files, one top-level name")
     _smoke(_install(wheel, folder / "venv"), folder / "elsewhere")
 
 
@@ -113,8 +111,8 @@ def _files(folder: Path) -> list[str]:
 def _install(wheel: Path, where: Path) -> Path:
     """A bare environment with the wheel in it, and this environment's libraries behind it; its folder of programs.
 
-    A path file only adds a folder to the path: the path files in that folder, such as the one of an editable clipcond, are
-    not read again.
+    A path file only adds a folder to the path: the path files in that folder, such as the one of an editable clipcond,
+    are not read again.
     """
     venv.create(where, with_pip=False, symlinks=True)
     programs = where / ("Scripts" if os.name == "nt" else "bin")
@@ -132,7 +130,8 @@ def _smoke(programs: Path, folder: Path) -> None:
 
     def run(*command: str) -> str:
         out = _call(command, cwd=folder, env=_clean())
-        print("ran:", Path(command[0]).name, " ".join(word if len(word) < 40 else word[:30] + "…" for word in command[1:]))
+        words = (word if len(word) < 40 else f"{word[:30].strip()}…" for word in command[1:])
+        print("ran:", Path(command[0]).name, *words)
         return out
 
     home = Path(run(python, "-c", FACADE).splitlines()[0])
