@@ -79,6 +79,8 @@ def _load(command: str | None) -> None:
 
 def _one_line(error: BaseException) -> str:
     """The text of an error without line breaks, its class where it has no text."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

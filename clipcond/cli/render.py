@@ -1,9 +1,10 @@
-"""What the commands share when they write: consoles for both streams, JSON, and numbers for people."""
+"""What the commands share when they write: consoles for both streams, JSON, and text that is safe to show."""
 
 from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,14 +15,14 @@ def stdout_console() -> Console:
     """A Rich console for data: plain text when piped or with NO_COLOR, never highlighted on its own."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr_console() -> Console:
     """A Rich console for everything that is not data: progress, notes, warnings."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_json(document: object, *, indent: int | None = None) -> None:
@@ -32,3 +33,50 @@ def print_json(document: object, *, indent: int | None = None) -> None:
     except UnicodeEncodeError:  # an ASCII terminal, or half of a surrogate pair in the text
         text = json.dumps(document, ensure_ascii=True, indent=indent)
     sys.stdout.write(text + "\n")
+
+
+def visible(text: str) -> str:
+    """Text with a visible sign, one for one, for every character that would move the cursor or steer the terminal.
+
+    Line feeds become `↵`, other control characters their pictures, direction overrides and broken characters `�`.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "↵"
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(character) in _STEERING:
+        return "�"
+    return character
+
+
+_STEERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+def excerpt(text: str, start: int, end: int, width: int) -> tuple[str, str]:
+    """The line of `text` that holds text[start:end], cut to `width` cells, and a line of carets under the passage.
+
+    Measured in terminal cells, so that wide characters keep the carets in place. A passage that goes on in the next
+    line is marked to the end of its first line.
+    """
+    from rich.cells import cell_len
+
+    line_start = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", start)
+    line = visible(text[line_start:] if line_end < 0 else text[line_start:line_end])
+    first = start - line_start
+    last = max(min(end - line_start, len(line)), first + 1)
+    left, right = max(first - width, 0), min(last + width, len(line))  # beyond that nothing can fit
+    while left < first and cell_len(line[left:last]) > width - 2:
+        left += 1
+    while right > first + 1 and cell_len(line[left:right]) > width - 2:
+        right -= 1
+    before = ("…" if left else "") + line[left:first]
+    shown = before + line[first:right] + ("…" if right < len(line) else "")
+    return shown, " " * cell_len(before) + "^" * max(cell_len(line[first : min(last, right)]), 1)
