@@ -1,0 +1,86 @@
+"""Batches as a pure function of the step, prepared ahead by one thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipcond.errors import DataError
+from clipcond.train.captions import id_rows
+from clipcond.train.data import Pairs, Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's pairs: pixels (B, 3, S, S) uint8, ids (B, L) int64, and how many captions were cut to 75 tokens."""
+
+    step: int
+    pixels: np.ndarray
+    ids: np.ndarray
+    cut: int
+
+
+class Batches:
+    """The order in which pairs are seen: shuffled anew in each epoch, the same for the same seed, whoever reads it."""
+
+    def __init__(self, pairs: Pairs, pixels: Pixels, *, batch_size: int, seed: int, captions: str = "random") -> None:
+        if len(pairs) < batch_size:
+            raise DataError(f"batch_size is {batch_size}, but {pairs.source} holds {len(pairs)} images for training")
+        self.pairs, self.pixels, self.batch_size, self.seed = pairs, pixels, batch_size, seed
+        self.per_epoch = len(pairs) // batch_size
+        self._any = captions == "random"
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The (B,) rows of a step, counted from 0."""
+        epoch, index = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
+            self._epoch = epoch
+        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def __getitem__(self, step: int) -> Batch:
+        rows = self.rows(step)
+        draw = np.random.default_rng([self.seed, 3, step]).random(len(rows))
+        said = [self.pairs.captions[row] for row in rows]
+        texts = [of[int(share * len(of))] if self._any else of[0] for of, share in zip(said, draw, strict=True)]
+        ids, cut = id_rows(texts)
+        return Batch(step, self.pixels[rows], ids, cut)
+
+    def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
+        """The batches of steps `start` to `stop`, prepared by a thread that stays `depth` ahead; its errors come out here."""
+        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+        leave = threading.Event()
+
+        def put(item: Batch | BaseException) -> bool:
+            while not leave.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        def work() -> None:
+            try:
+                for step in range(start, stop):
+                    if not put(self[step]):
+                        return
+            except BaseException as error:
+                put(error)
+
+        thread = threading.Thread(target=work, name="clipcond-batches", daemon=True)
+        thread.start()
+        try:
+            for _ in range(start, stop):
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            leave.set()
+            thread.join()

@@ -1,0 +1,150 @@
+"""The settings of a training run: one frozen record, from TOML, from flags or from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipcond.errors import ConfigError
+
+FREEZABLE = ("text", "image")
+PRECISIONS = ("float32", "bf16")
+INITS = ("weights", "random")
+CAPTIONS = ("random", "first")
+# What may change between a run and its resumption: it does not touch the weights.
+FREE = ("out", "threads", "log_every", "eval_every", "save_every", "keep", "device", "cache_gib", "val_data")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a run. Paths are relative to the working directory, those inside data files to the file.
+
+    data, val_data: a CSV, TSV or JSONL file, a WebDataset tar, a glob of tars, or a folder of tars.
+    val_count: hold out this many images of `data` instead of naming `val_data`; 0 holds out none.
+    steps, epochs: one of the two; an epoch drops its last incomplete batch.
+    warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
+    freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
+        temperature and the image tower train; `image` keeps the whole image tower.
+    init: `weights` loads the model's weights; `random` starts from random ones and must be asked for by name.
+    captions: which of several captions an image trains with: a `random` one each time, or the `first`.
+    """
+
+    data: str
+    model: str
+    out: str
+    val_data: str | None = None
+    val_count: int = 0
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 256
+    rate: float = 1e-5
+    weight_decay: float = 0.1
+    warmup: int | None = None
+    betas: tuple[float, float] = (0.9, 0.98)
+    grad_clip: float = 1.0
+    seed: int = 0
+    precision: str = "float32"
+    freeze: tuple[str, ...] = ()
+    init: str = "weights"
+    captions: str = "random"
+    device: str = "auto"
+    threads: int | None = None
+    cache_gib: float = 4.0
+    log_every: int = 50
+    eval_every: int = 500
+    save_every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The complete record, JSON-able."""
+        record = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+
+
+def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> TrainConfig:
+    """Build the config from names and values; lists become tuples.
+
+    Raises ConfigError for an unknown name (naming the nearest one), a missing or wrongly typed one, or one out of range.
+    """
+    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    for name in given:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(fields)}"
+            raise ConfigError(f"unknown setting {name!r} in {source}{hint}")
+    missing = [name for name in ("data", "model", "out") if not given.get(name)]
+    if missing:
+        raise ConfigError(f"{source} must name {' and '.join(missing)}")
+    values = {name: _typed(name, str(fields[name].type), value, source) for name, value in given.items()}
+    return TrainConfig(**values)
+
+
+def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a flat TOML file; `overrides` (command-line flags) win. Raises ConfigError."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # pragma: no cover
+        import tomli as tomllib
+    path = Path(path)
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; expected a TOML file of training settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return from_mapping({**given, **(overrides or {})}, source=str(path))
+
+
+def _typed(name: str, kind: str, value: Any, source: str) -> Any:
+    """The value in its field's type: whole numbers pass for floats, lists for tuples, nothing else is converted."""
+    if value is None and "None" in kind:
+        return None
+    base = kind.replace(" | None", "")
+    if base.startswith("tuple"):
+        if name == "freeze" and isinstance(value, str):
+            value = [value]
+        if isinstance(value, (list, tuple)):
+            return tuple(value)
+    elif base == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif base == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif base == "str" and isinstance(value, (str, Path)):
+        return str(value)
+    raise ConfigError(f"{name} is {value!r} in {source}, expected {base}")
+
+
+def _check(config: TrainConfig) -> None:
+    if config.steps is not None and config.epochs is not None:
+        raise ConfigError(f"steps is {config.steps} and epochs is {config.epochs}; give one of the two")
+    if config.val_data and config.val_count:
+        raise ConfigError("val_data and val_count are both given; give one of the two")
+    for name, choices in (("precision", PRECISIONS), ("init", INITS), ("captions", CAPTIONS)):
+        if getattr(config, name) not in choices:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, expected {' or '.join(map(repr, choices))}")
+    for part in config.freeze:
+        if part not in FREEZABLE:
+            raise ConfigError(f"freeze holds {part!r}, expected {' or '.join(map(repr, FREEZABLE))}")
+    positive = ("steps", "epochs", "rate", "grad_clip", "threads", "log_every", "eval_every", "save_every", "keep")
+    for name in positive:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value}, expected a number above 0")
+    if config.batch_size < 2:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, expected 2 or more: the loss compares pairs with one another"
+        )
+    for name in ("val_count", "weight_decay", "warmup", "cache_gib"):
+        value = getattr(config, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{name} is {value}, expected 0 or more")
+    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
+        raise ConfigError(f"betas is {config.betas}, expected two numbers from 0 up to 1")
