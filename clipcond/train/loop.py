@@ -28,7 +28,7 @@ from clipcond.train.data import Pairs, Pixels, preflight, read_pairs, split
 from clipcond.train.evaluate import Gallery, Retrieval, gallery, score_gallery
 from clipcond.train.losses import clamp_logit_scale, info_nce
 from clipcond.train.optimizer import Optimizer, rate_of
-from clipcond.train.towers import check_model, freeze, image_features, text_features
+from clipcond.train.towers import check_model, freeze, image_features, text_features, use_plain_attention
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -67,6 +67,7 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
     model: Any = read_open_clip_folder(source, random_weights=config.init == "random")
     check_model(model)
     freeze(model, config.freeze)
+    use_plain_attention(model)
     model.to(device).train()
     optimizer = Optimizer(model, config)
     normalise = _normaliser(record.get("preprocess_cfg", {}), device)
