@@ -94,7 +94,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How a model wants its pictures. Of the policies, `shortest` crops the centre, `longest` pads, `squash` distorts."""
+    """How a model wants its pictures. Policies: `shortest` crops the centre, `longest` pads, `squash` distorts."""
 
     height: int
     width: int

@@ -247,7 +247,8 @@ def _load_transformers(spec: str, where: str, device: str) -> DualEncoder:
     vocabulary, context = config.text_config.vocab_size, config.text_config.max_position_embeddings
     if (vocabulary, context) != (_VOCABULARY, _CONTEXT):
         raise ModelError(
-            f"{spec} has a vocabulary of {vocabulary} and {context} positions; expected CLIP's {_VOCABULARY} and {_CONTEXT}"
+            f"{spec} has a vocabulary of {vocabulary} and {context} positions; "
+            f"expected CLIP's {_VOCABULARY} and {_CONTEXT}"
         )
     processor, _ = CLIPImageProcessor.get_image_processor_dict(where)
     model, report = CLIPModel.from_pretrained(where, output_loading_info=True)

@@ -1,4 +1,7 @@
-"""Score pictures against prompts and put them in order. The package is callable: `clipcond.rerank(…)` is `clipcond.rerank.ranking.rerank(…)`."""
+"""Score pictures against prompts and put them in order.
+
+The package is callable: `clipcond.rerank(…)` is `clipcond.rerank.ranking.rerank(…)`.
+"""
 
 import sys
 from types import ModuleType

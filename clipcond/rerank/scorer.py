@@ -1,0 +1,119 @@
+"""How well pictures match a text: cosine and CLIPScore, over all of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipcond.encode.load import DualEncoder, load_dual
+from clipcond.errors import ShapeError
+from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CLIPSCORE_WEIGHT = 2.5
+_DIGITS = 6  # of a cosine: what two batches of the same float32 model agree on, so that equal pictures tie
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Text:
+    """A text as the scorer sees it.
+
+    vector: (P,) float64, the mean of the unit vectors of its chunks, weighted by their content tokens. Several make it
+    shorter than one: its product with a picture's vector is the weighted mean of the chunks' cosines.
+    """
+
+    text: str
+    vector: NDArray[np.float64]
+    content_tokens: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Scores:
+    """Scores of N pictures against one text, both (N,) float64; cosine is rounded to six digits."""
+
+    cosine: NDArray[np.float64]
+    clip_score: NDArray[np.float64]
+    content_tokens: int
+    chunks: int
+
+
+class Scorer:
+    """Both encoders of a model, as a measure of how well pictures match texts. Each distinct text is encoded once."""
+
+    def __init__(self, dual: DualEncoder) -> None:
+        self.dual = dual
+        self._texts: dict[str, Text] = {}
+
+    @classmethod
+    def load(cls, spec: str = "mini", *, device: str | None = None) -> Scorer:
+        """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError."""
+        return cls(load_dual(spec, device=device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+    def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[Text]:
+        """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.
+
+        Every chunk has its own start and end token. Texts that were encoded before are not encoded again.
+        """
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        if new:
+            self._encode(new, batch_size)
+        return [self._texts[prompt] for prompt in prompts]
+
+    @torch.inference_mode()
+    def _encode(self, prompts: list[str], batch_size: int) -> None:
+        tokens = batch_ids(prompts, self.dual.normalisation)
+        chunks = [[ids[at : at + CONTENT] for at in range(0, max(1, len(ids)), CONTENT)] for ids in tokens]
+        rows = [row for split in chunks for row in split]
+        parts = [self._vectors(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
+        vectors = np.concatenate(parts)
+        at = 0
+        for prompt, split in zip(prompts, chunks, strict=True):
+            weights = np.array([max(1, len(row)) for row in split], dtype=np.float64)
+            vector = (weights / weights.sum()) @ vectors[at : at + len(split)]
+            at += len(split)
+            self._texts[prompt] = Text(
+                text=prompt, vector=vector, content_tokens=sum(map(len, split)), chunks=len(split)
+            )
+
+    def _vectors(self, rows: list[list[int]]) -> NDArray[np.float64]:
+        """N rows of up to 75 content ids, padded to the longest. Returns (N, P) float64 rows of unit length."""
+        length = max(map(len, rows)) + 2
+        ids = torch.tensor([[BOS, *row, *[EOS] * (length - 1 - len(row))] for row in rows])
+        projected = self.dual.text.encode(ids).projected
+        if projected is None:
+            raise ShapeError(f"the text encoder of {self.dual.name} has no projection; expected a dual encoder's")
+        return torch.nn.functional.normalize(projected.float(), dim=-1).double().cpu().numpy()
+
+    def score(self, images: Sequence[Image.Image] | Tensor, prompt: str, *, batch_size: int = 32) -> Scores:
+        """Score pictures against one text of any length.
+
+        images: N pictures, or their vectors from `dual.image.embed`, (N, P) float32 of unit length.
+        Raises ConfigError if there are none; ShapeError if the vectors are another model's.
+        """
+        vectors = images if isinstance(images, Tensor) else self.dual.image.embed(images, batch_size)
+        text = self.texts([prompt])[0]
+        cosine = cosines(vectors, text)
+        return Scores(
+            cosine=cosine, clip_score=clip_scores(cosine), content_tokens=text.content_tokens, chunks=text.chunks
+        )
+
+
+def cosines(vectors: Tensor, text: Text) -> NDArray[np.float64]:
+    """(N, P) unit rows against a text: (N,) float64, rounded to six digits. Raises ShapeError if P differs."""
+    if vectors.ndim != 2 or vectors.shape[1] != len(text.vector):
+        raise ShapeError(f"vectors are {tuple(vectors.shape)}; expected (N, {len(text.vector)}) of the same model")
+    return np.round(vectors.double().cpu().numpy() @ text.vector, _DIGITS) + 0.0  # + 0.0: no negative zero
+
+
+def clip_scores(cosine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CLIPScore, 2.5 · max(cosine, 0), per picture: clamped before any mean."""
+    return np.round(CLIPSCORE_WEIGHT * np.maximum(cosine, 0.0), _DIGITS)
