@@ -1,0 +1,135 @@
+"""`clipcond doctor`: what this machine offers. `clipcond models`: what can be loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipcond.cli.app import CHECK_FAILED, app
+from clipcond.cli.render import print_json, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from clipcond.encode.catalogue import Model
+    from clipcond.encode.machine import Machine
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    fail_on_problem: Annotated[bool, typer.Option("--fail-on-problem", help="Exit 1 if anything is wrong.")] = False,
+) -> None:
+    """Report libraries, processor, accelerators, the embedded model and the model cache; say what to mend."""
+    from clipcond.encode.machine import inspect
+
+    machine = inspect()
+    if as_json:
+        print_json(machine.to_json(), indent=2)
+    else:
+        stdout_console().print(_report(machine))
+        _print_problems(machine)
+    if fail_on_problem and machine.problems:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def models(
+    contains: Annotated[
+        str,
+        typer.Argument(metavar="[TEXT]", help="List only names with this in them, of all models.", show_default=False),
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Also list what would have to be downloaded.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """List what can be loaded by its name; without TEXT or --all, what needs no download."""
+    from clipcond.encode.catalogue import local_models, open_clip_models
+
+    known = (*local_models(), *open_clip_models())
+    wanted = [model for model in known if contains.casefold() in model.spec.casefold()]
+    shown = wanted if everything or contains else [model for model in wanted if model.cached]
+    if as_json:
+        print_json({"models": [model.to_json() for model in shown]}, indent=2)
+        return
+    if shown:
+        stdout_console().print(_list(shown))
+    _note(shown=len(shown), hidden=len(wanted) - len(shown), contains=contains)
+
+
+def _report(machine: Machine) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(name: str, value: str, note: str = "", style: str = "dim") -> None:
+        table.add_row(name, Text.assemble(value, ("  " + note if note else "", style)))
+
+    row("clipcond", machine.clipcond)
+    row("python", machine.python)
+    row("platform", machine.platform)
+    for library in machine.libraries:
+        bad = not library.works and (library.required or library.version is not None)
+        note = "" if library.version is None else library.note
+        row(library.name, library.version or "not installed", note, "red" if bad else "dim")
+    row("torchvision repair", "needed, done" if machine.torchvision_repaired else "not needed")
+    processor = machine.processor
+    row("processor", processor.name)
+    row("cores", str(processor.cores), f"{processor.threads} torch threads" if processor.threads else "")
+    row("bfloat16", "in hardware" if processor.bf16 else "emulated", "with AMX" if processor.amx else "")
+    row("accelerators", ", ".join(machine.accelerators) or "none, everything runs on the processor")
+    mini = machine.mini
+    row(
+        "model mini",
+        _size(mini.bytes) if mini.complete else f"incomplete: no {' and no '.join(mini.missing)}",
+        mini.path or "",
+    )
+    row("model cache", machine.hub.cache, "" if machine.hub.exists else "not there yet")
+    row("downloads", "off (offline mode)" if machine.hub.offline else "allowed")
+    return table
+
+
+def _print_problems(machine: Machine) -> None:
+    from rich.text import Text
+
+    console = stderr_console()
+    for problem in machine.problems:
+        console.print(Text.assemble(("problem: ", "bold red"), problem.what, "\n         ", (problem.advice, "bold")))
+    if not machine.problems:
+        console.print(Text("no problems found", style="green"))
+
+
+def _list(models: list[Model]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    table.add_column("on disk", justify="right", no_wrap=True)
+    for model in models:
+        disk = Text(_size(model.bytes), style="green") if model.cached and model.bytes else Text("-", style="dim")
+        table.add_row(Text(model.spec), model.kind, Text(", ".join(model.use)), disk)
+    return table
+
+
+def _note(*, shown: int, hidden: int, contains: str) -> None:
+    console = stderr_console()
+    if contains and not shown:
+        console.print(f"no model has {contains!r} in its name", markup=False)
+    elif hidden:
+        console.print(
+            f"{hidden} more can be downloaded: --all lists them, and a part of a name finds them", markup=False
+        )
+    console.print("also: NAME@CHECKPOINT for a local open_clip file, hf:ID, or any folder", markup=False, style="dim")
+
+
+def _size(count: int | None) -> str:
+    """Bytes for people."""
+    if not count:
+        return "0"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
