@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from io import TextIOWrapper
 from itertools import takewhile
 from typing import Annotated, TextIO
 
@@ -92,6 +93,12 @@ def _forget(stream: TextIO) -> None:
         return
 
 
+def _soften(stream: TextIO) -> None:
+    """Escape what a stream cannot carry (an ASCII terminal and an accent, say) instead of failing on it."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
 def _run(arguments: list[str]) -> int:
     """Run the app, flush, and give its exit code; errors of the command pass through."""
     try:
@@ -109,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
     debug = "--debug" in options
+    _soften(sys.stdout)
+    _soften(sys.stderr)
     try:
         _load(next(iter(arguments[len(options) :]), None))
         return _run(arguments)

@@ -74,14 +74,26 @@ def _positions(pieces: Sequence[str]) -> list[int]:
 
 
 def _by_character(old: str, new: str, start: int, end: int, new_start: int, new_end: int) -> list[Span]:
-    """The spans of new[new_start:new_end], which came from old[start:end]."""
+    """The spans of new[new_start:new_end], which came from old[start:end].
+
+    What is gone belongs to the character before it, or to the first one (`amp;` of `&amp;`), up to white space.
+    """
     spans: list[Span] = []
+    lead = 0
     for same, a, b, c, d in _blocks(old[start:end], new[new_start:new_end]):
-        if same or b - a == d - c:
+        gone = old[start + a : start + b] if c == d else ""
+        if gone and spans:
+            first, last = spans[-1]
+            spans[-1] = (first, last + len(gone.split(maxsplit=1)[0]) if not gone[0].isspace() else last)
+        elif gone:
+            lead = len(gone.rsplit(maxsplit=1)[-1]) if not gone[-1].isspace() else 0
+        elif same or b - a == d - c:
             spans += [(start + at, start + at + 1) for at in range(a, b)]
         elif a == b:  # nothing was there: the character before it, or the first one
             place = max(start + a - 1, 0)
             spans += [(place, place + 1)] * (d - c)
         else:
             spans += [(start + a, start + b)] * (d - c)
+    if lead and spans:
+        spans[0] = (spans[0][0] - lead, spans[0][1])
     return spans

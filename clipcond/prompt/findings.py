@@ -5,7 +5,7 @@
 | `special-token-as-text` | the name of a special token; clipcond reads it as ordinary text |
 | `looks-like-a1111` | A1111 syntax in a plain prompt, which CLIP will read as text |
 | `looks-like-compel` | compel syntax in a plain prompt, which CLIP will read as text |
-| `broken-unicode` | half of a surrogate pair, read as U+FFFD |
+| `broken-unicode` | what no encoding can carry (half of a surrogate pair), read as U+FFFD |
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _COMPEL = re.compile(
     """,
     re.VERBOSE,
 )
+_FOREIGN = "looks like {} syntax; in the plain dialect CLIP reads it as text"
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 
 
@@ -54,21 +55,21 @@ def findings(prompt: str) -> tuple[Finding, ...]:
         for start, end in typed_special_tokens(prompt)
     ]
     found += [
-        Finding("broken-unicode", "half of a surrogate pair is read as U+FFFD", *match.span())
+        Finding("broken-unicode", "not a valid character; read as U+FFFD", *match.span())
         for match in _SURROGATES.finditer(prompt)
     ]
-    for name, code, pattern in (
-        ("A1111", "looks-like-a1111", _A1111),
-        ("compel", "looks-like-compel", _COMPEL),
-    ):
-        if match := pattern.search(prompt):
-            message = f"looks like {name} syntax; in the plain dialect CLIP reads it as text"
-            found.append(Finding(code, message, _word_start(prompt, match.start()), match.end()))
+    if match := _A1111.search(prompt):
+        found.append(Finding("looks-like-a1111", _FOREIGN.format("A1111"), *match.span()))
+    if match := _COMPEL.search(prompt):
+        found.append(Finding("looks-like-compel", _FOREIGN.format("compel"), _compel_start(prompt, match), match.end()))
     return tuple(sorted(found, key=lambda finding: (finding.start, finding.end)))
 
 
-def _word_start(prompt: str, at: int) -> int:
-    """Back over the letters before a place, so that the span of `fox++` is not `++` alone."""
+def _compel_start(prompt: str, match: re.Match[str]) -> int:
+    """Where the passage starts that a compel mark stands behind: its bracket, or the first letter of its word."""
+    at = match.start()
+    if prompt[at] == ")":
+        return max(prompt.rfind("(", 0, at), 0)
     while at and prompt[at - 1].isalpha():
         at -= 1
     return at
