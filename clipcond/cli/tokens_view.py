@@ -47,6 +47,7 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
         line.append(f"  {', '.join(dict.fromkeys(found.code for found in plan.warnings))}", style="yellow")
     kept = len(plan.prompt) if encoder.dropped is None else encoder.dropped.start
     line.append("  ").append(visible(plan.prompt[:kept])).append(visible(plan.prompt[kept:]), style="red")
+    line.rstrip()
     if console.is_terminal:
         line.truncate(console.width, overflow="ellipsis")
     console.print(line, soft_wrap=True)

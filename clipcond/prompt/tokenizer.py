@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt.alignment import Span, align, through
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
     from tokenizers.models import BPE
 
 BOS, EOS, VOCABULARY = 49406, 49407, 49408
@@ -37,6 +37,7 @@ _TRANSFORMERS_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]
 _OPENAI_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _TYPED_SPECIAL = re.compile(r"<\|(?:start|end)oftext\|>|<(?:start|end)_of_text>", re.IGNORECASE)
 _PLAIN = re.compile(r"[\t\n\x20-%'-~]*")  # ASCII without `&` and control characters: nothing for ftfy to repair
+_BETWEEN: Span = (0, 0)  # the space between two words, which no token covers
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -72,8 +73,8 @@ def batch_ids(texts: Sequence[str], normalisation: Normalisation = "transformers
     """`token_ids` of many texts, in parallel where it pays."""
     _check(normalisation)
     if normalisation == "openai":
-        words = [_openai_words().findall(openai_clean(text)) for text in texts]
-        encodings = _openai().encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+        words = [" ".join(_openai_words().findall(openai_clean(text))) for text in texts]
+        encodings = _openai().encode_batch_fast(words, add_special_tokens=False)
     else:
         clean = [_without_surrogates(text) for text in texts]
         encodings = _transformers().encode_batch_fast(clean, add_special_tokens=False)
@@ -141,17 +142,11 @@ def _closed(text: str, spans: Sequence[Span]) -> list[Span]:
 def _openai_tokens(text: str) -> Iterator[Token]:
     clean, alignment = _openai_aligned(text)
     words = list(_openai_words().finditer(clean))
-    encoding = _encode_words([word[0] for word in words])
-    for number, piece, (start, end), index in zip(
-        encoding.ids, encoding.tokens, encoding.offsets, cast("list[int]", encoding.word_ids), strict=True
-    ):
-        at = words[index].start()  # offsets of a word given on its own count from its first character
-        first, last = alignment[at + start][0], alignment[at + end - 1][1]
+    places = [place for word in words for place in (*alignment[slice(*word.span())], _BETWEEN)]
+    encoding = _openai().encode(" ".join(word[0] for word in words), add_special_tokens=False)
+    for number, piece, (start, end) in zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True):
+        first, last = places[start][0], places[end - 1][1]
         yield Token(number, piece, text[first:last], first, last)
-
-
-def _encode_words(words: Sequence[str]) -> Encoding:
-    return _openai().encode(words, is_pretokenized=True, add_special_tokens=False)
 
 
 def _openai_aligned(text: str) -> tuple[str, tuple[Span, ...]]:
@@ -225,11 +220,15 @@ def _transformers() -> Tokenizer:
 
 @cache
 def _openai() -> Tokenizer:
-    """The byte-pair step of open_clip's tokenizer: takes words that are clean and split already."""
+    """The byte-pair step of open_clip's tokenizer: takes clean words, joined by spaces.
+
+    A list of words would do as well, but `tokenizers` imports numpy to look at one.
+    """
     from tokenizers import Tokenizer, pre_tokenizers
 
     tokenizer = Tokenizer(_model())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spaces, to_bytes = pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, to_bytes])
     return tokenizer
 
 

@@ -1,0 +1,187 @@
+"""What every command shares: dispatch, help, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+import typer
+
+import clipcond
+from clipcond.cli import app as module
+from clipcond.cli.app import COMMANDS, app, main
+from clipcond.errors import ModelError, OutputExists
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make `clipcond tokens` raise what the test wants."""
+
+    def fail_with(error: BaseException) -> None:
+        def plan(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("clipcond.prompt.plan.plan", plan)
+
+    return fail_with
+
+
+def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, without colours."""
+    environment = {key: value for key, value in os.environ.items() if key not in {"FORCE_COLOR", "COLUMNS"}}
+    environment |= {"NO_COLOR": "1"} | options.pop("env", {})
+    command = [sys.executable, "-c", "import sys; from clipcond.cli import main; sys.exit(main())", *words]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, **options)
+
+
+def test_every_command_has_a_module_and_help(capsys) -> None:
+    for module_name in set(COMMANDS.values()):
+        import_module(module_name)
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in shown
+    assert len(app.registered_commands) == len(COMMANDS)
+
+
+def test_help_fits_a_narrow_terminal() -> None:
+    shown = run("--help", env={"COLUMNS": "40"})
+    assert shown.returncode == 0, shown.stderr
+    assert max(map(len, shown.stdout.splitlines())) <= 40
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_each_command_explains_itself(command: str, capsys) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"Usage: clipcond {command}" in capsys.readouterr().out
+
+
+def test_only_the_module_of_the_command_is_imported() -> None:
+    script = (
+        "import sys; from clipcond.cli import main; main(['tokens', 'a fox', '--json']);"
+        "print([m for m in sys.modules if m.startswith('clipcond.cli.')], file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    loaded = {"clipcond.cli.app", "clipcond.cli.tokens", "clipcond.cli.render"}
+    assert set(eval(shown.stderr)) == loaded
+
+
+def test_the_version_is_printed(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"clipcond {clipcond.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["tokens"], "give either a PROMPT or --file FILE"),
+        (["tokens", "a fox", "--nonsense"], "No such option"),
+        (["--nonsense", "tokens"], "No such option"),
+    ],
+)
+def test_wrong_usage_is_2(words: list[str], message: str, capsys) -> None:
+    assert main(words) == 2
+    seen = capsys.readouterr()
+    assert message in seen.err
+    assert seen.out == ""
+
+
+def test_no_command_shows_the_help_and_is_2(capsys) -> None:
+    assert main([]) == 2
+    assert "Usage: clipcond" in "".join(capsys.readouterr())
+
+
+def test_our_errors_are_one_line_and_3(failing, capsys) -> None:
+    failing(ModelError("no model\n named 'x';   try mini"))
+    assert main(["tokens", "a fox"]) == 3
+    assert capsys.readouterr() == ("", "error: no model named 'x'; try mini\n")
+
+
+def test_errors_of_two_parents_keep_their_text(failing, capsys) -> None:
+    failing(OutputExists("out.png is in the way"))
+    assert main(["tokens", "a fox"]) == 3
+    assert capsys.readouterr().err == "error: out.png is in the way\n"
+
+
+def test_errors_of_the_system_are_one_line_and_3(failing, capsys) -> None:
+    failing(PermissionError(13, "Permission denied", "secret.txt"))
+    assert main(["tokens", "a fox"]) == 3
+    assert capsys.readouterr().err == "error: secret.txt: Permission denied\n"
+
+
+def test_an_error_without_text_says_its_name(failing, capsys) -> None:
+    failing(ModelError())
+    assert main(["tokens", "a fox"]) == 3
+    assert capsys.readouterr().err == "error: ModelError\n"
+
+
+def test_debug_keeps_the_traceback(failing) -> None:
+    failing(ModelError("no such model"))
+    with pytest.raises(ModelError, match="no such model"):
+        main(["--debug", "tokens", "a fox"])
+
+
+def test_a_bug_keeps_its_traceback(failing) -> None:
+    failing(ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        main(["tokens", "a fox"])
+
+
+def test_an_interruption_is_130(failing) -> None:
+    failing(KeyboardInterrupt())
+    assert main(["tokens", "a fox"]) == 130
+
+
+def test_an_interruption_while_a_module_loads_is_130(monkeypatch) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "import_module", interrupt)
+    assert main(["tokens", "a fox"]) == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close otherwise on Windows")
+def test_a_reader_that_leaves_is_not_an_error() -> None:
+    script = "import sys; from clipcond.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "tokens", "--file", "-", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert None not in (process.stdin, process.stdout, process.stderr)
+        process.stdout.close()
+        process.stdin.write(b"a fox\n" * 2000)
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close otherwise on Windows")
+def test_a_reader_that_leaves_before_the_last_flush_is_not_an_error() -> None:
+    script = "import sys; from clipcond.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "tokens", "a fox"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert None not in (process.stdout, process.stderr)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_an_ascii_terminal_gets_escapes() -> None:
+    shown = run("tokens", "é", env={"PYTHONIOENCODING": "ascii"})
+    assert shown.returncode == 0, shown.stderr
+    assert "\\xe9" in shown.stdout
+    as_json = run("tokens", "é", "--json", env={"PYTHONIOENCODING": "ascii"})
+    assert '"prompt": "\\u00e9"' in as_json.stdout
+
+
+def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["clipcond", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith("clipcond ")
+
+
+def test_typer_is_used_by_its_public_names() -> None:
+    assert all(hasattr(typer, name) for name in ("Typer", "Option", "Argument", "Exit", "BadParameter", "echo"))

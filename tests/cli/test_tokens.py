@@ -1,0 +1,273 @@
+"""`clipcond tokens` end to end, in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from clipcond.cli import main
+from clipcond.cli.render import excerpt, visible
+from clipcond.cli.tokens_view import show, show_line
+from clipcond.prompt.plan import plan
+
+LONG = "a photo of " + "one small red fox and " * 20 + "a silver key"
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def drawn(prompt: str, *, width: int = 80, family: str = "sd15", **options) -> str:
+    """The view of a prompt in a terminal of that width."""
+    file = io.StringIO()
+    options = {"force_terminal": True, "color_system": "truecolor", "no_color": False} | options
+    show(plan(prompt, family=family), Console(file=file, width=width, highlight=False, markup=False, **options))
+    return file.getvalue()
+
+
+def test_a_short_prompt(capsys) -> None:
+    assert main(["tokens", "a red fox"]) == 0
+    seen = capsys.readouterr()
+    assert seen.out == "sd15 · clip_l  3/75 → 1 chunk\n\nchunk 1 · 3/75\na red fox\n"
+    assert seen.err == ""
+
+
+def test_a_long_prompt_says_what_is_dropped(capsys) -> None:
+    assert main(["tokens", LONG]) == 0
+    shown = capsys.readouterr().out
+    assert "106/75 → 2 chunks" in shown
+    assert "chunk 2 · 31/75" in shown
+    assert "a stock pipeline drops 31 tokens" in shown
+    assert shown.rstrip().endswith("a silver key")
+
+
+def test_one_dropped_token_is_singular(capsys) -> None:
+    main(["tokens", "fox " * 76])
+    assert "a stock pipeline drops 1 token\nfox\n" in capsys.readouterr().out
+
+
+def test_tokens_inside_a_word_are_set_apart_without_colours(capsys) -> None:
+    main(["tokens", "an rutkowski fox,"])
+    assert "an rut·kowski fox·,\n" in capsys.readouterr().out
+
+
+def test_encoders_that_agree_are_shown_once(capsys) -> None:
+    main(["tokens", "a fox", "--family", "sdxl"])
+    shown = capsys.readouterr().out
+    assert "sdxl · clip_l, clip_g  2/75 → 1 chunk" in shown
+    assert shown.count("chunk 1") == 1
+
+
+def test_an_empty_prompt_is_a_prompt(capsys) -> None:
+    assert main(["tokens", ""]) == 0
+    assert "0/75 → 1 chunk" in capsys.readouterr().out
+
+
+def test_a_prompt_that_starts_with_a_dash(capsys) -> None:
+    assert main(["tokens", "--json", "--", "-a fox"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "-a fox"
+
+
+def test_json_is_the_plan(capsys) -> None:
+    assert main(["tokens", LONG, "--family", "sdxl", "--json"]) == 0
+    seen = capsys.readouterr()
+    assert json.loads(seen.out) == plan(LONG, family="sdxl").to_json()
+    assert seen.out.count("\n") == 1
+    assert seen.err == ""
+
+
+def test_json_keeps_the_letters_of_the_prompt(capsys) -> None:
+    main(["tokens", "große 狐", "--json"])
+    assert '"prompt": "große 狐"' in capsys.readouterr().out
+
+
+def test_json_of_a_broken_argument_is_json(capsys) -> None:
+    assert main(["tokens", "a \udcff fox", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["prompt"] == "a \udcff fox"
+    assert document["warnings"][0]["code"] == "broken-unicode"
+
+
+@pytest.mark.parametrize(("prompt", "code"), [("a fox", 0), (LONG, 1)])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_failing_on_truncation(prompt: str, code: int, options: list[str], capsys) -> None:
+    assert main(["tokens", prompt, "--fail-on-truncation", *options]) == code
+    assert capsys.readouterr().out != ""
+
+
+# files
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa fox\r\n\n".encode() + LONG.encode() + b"\na (fox:1.2)")
+    return path
+
+
+def test_a_line_for_each_prompt_of_a_file(file, capsys) -> None:
+    assert main(["tokens", "--file", str(file)]) == 0
+    seen = capsys.readouterr()
+    lines = seen.out.splitlines()
+    assert lines[0] == f"{'   1  2/75 → 1 chunk':<26}  a fox"
+    assert lines[1] == "   2  0/75 → 1 chunk"
+    assert lines[2] == f"{'   3  106/75 → 2 chunks':<26}  {LONG}"
+    assert lines[3] == f"{'   4  7/75 → 1 chunk':<26}  looks-like-a1111  a (fox:1.2)"
+    assert seen.err == "4 prompts, 1 of them truncated by a stock pipeline\n"
+
+
+def test_json_lines_of_a_file(file, capsys) -> None:
+    assert main(["tokens", "--file", str(file), "--json", "--family", "sd2"]) == 0
+    seen = capsys.readouterr()
+    assert [json.loads(line) for line in seen.out.splitlines()] == [
+        plan(prompt, family="sd2").to_json() for prompt in ("a fox", "", LONG, "a (fox:1.2)")
+    ]
+    assert seen.err == ""
+
+
+def test_a_file_fails_on_truncation_when_one_prompt_does(file, tmp_path, capsys) -> None:
+    assert main(["tokens", "--file", str(file), "--fail-on-truncation"]) == 1
+    short = tmp_path / "short.txt"
+    short.write_text("a fox\na dog\n")
+    assert main(["tokens", "--file", str(short), "--fail-on-truncation"]) == 0
+    assert capsys.readouterr().err.endswith("2 prompts, 0 of them truncated by a stock pipeline\n")
+
+
+def test_standard_input(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("ein Füchslein\n".encode())))
+    assert main(["tokens", "--file", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "ein Füchslein"
+    assert not sys.stdin.closed
+
+
+def test_an_empty_file_has_no_prompts(tmp_path, capsys) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    assert main(["tokens", "--file", str(empty)]) == 0
+    assert capsys.readouterr() == ("", "0 prompts, 0 of them truncated by a stock pipeline\n")
+
+
+def test_a_prompt_and_a_file_are_too_much(file, capsys) -> None:
+    assert main(["tokens", "a fox", "--file", str(file)]) == 2
+    assert "give either a PROMPT or --file FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--family", "flux"], ["--dialect", "a1111"]])
+def test_an_unknown_family_or_dialect_is_wrong_usage(options: list[str], capsys) -> None:
+    assert main(["tokens", "a fox", *options]) == 2
+    assert f"'{options[1]}' is not" in capsys.readouterr().err
+
+
+def test_bytes_that_are_not_utf8_are_one_line_and_3(tmp_path, capsys) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"a fox\nein F\xfcchslein\n")
+    assert main(["tokens", "--file", str(path)]) == 3
+    seen = capsys.readouterr()
+    assert seen.err == f"error: {path}: line 2 is not UTF-8 (byte 0xfc at 5); save it as UTF-8\n"
+    assert "a fox" in seen.out
+
+
+def test_bytes_of_standard_input_that_are_not_utf8(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n")))
+    assert main(["tokens", "--file", "-"]) == 3
+    assert capsys.readouterr().err.startswith("error: standard input: line 1 is not UTF-8 (byte 0xff at 0)")
+
+
+def test_a_file_that_is_not_there_is_one_line_and_3(tmp_path, capsys) -> None:
+    assert main(["tokens", "--file", str(tmp_path / "nope.txt")]) == 3
+    assert capsys.readouterr().err.endswith("nope.txt: no such file; give a text file with a prompt per line, or - for "
+                                            "standard input\n")  # fmt: skip
+
+
+def test_a_folder_is_one_line_and_3(tmp_path, capsys) -> None:
+    assert main(["tokens", "--file", str(tmp_path)]) == 3
+    assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
+
+
+# the view
+
+
+def test_colours_change_at_every_token() -> None:
+    shown = drawn("rutkowski fox")
+    blue, yellow = "\x1b[30;48;2;165;216;255m", "\x1b[30;48;2;255;224;102m"
+    assert f"{blue}rut\x1b[0m{yellow}kowski\x1b[0m {blue}fox\x1b[0m" in shown
+    assert "·k" not in shown
+
+
+def test_sixteen_colours_stay_two() -> None:
+    assert "\x1b[30;46mrut\x1b[0m\x1b[30;43mkowski\x1b[0m" in drawn("rutkowski", color_system="standard")
+
+
+def test_what_is_dropped_is_red() -> None:
+    assert "\x1b[31mfox\x1b[0m" in drawn("fox " * 76)
+
+
+def test_no_color_marks_boundaries() -> None:
+    shown = drawn("rutkowski", no_color=True)
+    assert "rut·kowski" in shown
+    assert "48;2" not in shown
+
+
+@pytest.mark.parametrize("width", [40, 120])
+@pytest.mark.parametrize(
+    "prompt", [LONG, "漢字 " * 60 + "<|endoftext|>", "x" * 300 + " (a:1.2)", LONG + " (b:1.3)\nmore"]
+)
+def test_no_line_is_wider_than_the_terminal(prompt: str, width: int) -> None:
+    lines = drawn(prompt, width=width, color_system=None).splitlines()
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_a_line_of_a_file_is_cut_to_the_terminal() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=40, force_terminal=True, color_system="truecolor")
+    show_line(7, plan(LONG), console)
+    show_line(8, plan("漢字" * 30), console)
+    first, second = file.getvalue().splitlines()
+    assert "…" in first
+    assert "…" in second
+
+
+def test_the_escapes_of_a_prompt_do_not_reach_the_terminal() -> None:
+    shown = drawn("a \x1b[2J\x07fox\u202e\n(b:1.2)", color_system=None)
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "␛" in shown
+    assert "↵" in shown
+
+
+def test_carets_stand_under_the_passage() -> None:
+    assert excerpt("first\nan (red:1.3) fox\nlast", 9, 18, 40) == ("an (red:1.3) fox", "   ^^^^^^^^^")
+    assert excerpt("漢字 (a:2) b", 3, 8, 40) == ("漢字 (a:2) b", "     ^^^^^")
+    assert excerpt("漢(漢:2)", 1, 6, 40) == ("漢(漢:2)", "  ^^^^^^")
+    assert excerpt("(a:\n1.2)", 0, 8, 40) == ("(a:", "^^^")
+    assert excerpt("a" * 50 + "(b:2)" + "c" * 50, 50, 55, 20) == ("…" + "a" * 13 + "(b:2)…", " " * 14 + "^^^^^")
+
+
+@pytest.mark.property
+@given(text=st.text("a漢\u0301\n é👩", min_size=1, max_size=80), data=st.data(), width=st.integers(20, 60))
+def test_an_excerpt_fits_and_shows_the_passage(text: str, data, width: int) -> None:
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    line, carets = excerpt(text, start, end, width)
+    assert "\n" not in line
+    assert cell_len(line) <= width
+    assert 0 < len(carets) <= width + 1
+
+
+@pytest.mark.property
+@given(text=st.text())
+def test_what_is_visible_is_one_sign_for_one_character(text: str) -> None:
+    shown = visible(text)
+    assert len(shown) == len(text)
+    assert not set(shown) & set(map(chr, [*range(32), *range(127, 160)]))
