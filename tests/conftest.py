@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +45,87 @@ def dual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 1 folder: random weights of seed 0, width 32, the full vocabulary, 16×16 pictures."""
+    from clipcond.encode.torchvision_repair import repair
+
+    repair()
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder = tmp_path_factory.mktemp("pipelines") / "sd"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe = StableDiffusionPipeline(
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_hidden_layers=3,
+                    num_attention_heads=4,
+                    bos_token_id=49406,
+                    eos_token_id=49407,
+                    pad_token_id=49407,
+                )
+            ),
+            tokenizer=_clip_tokenizer(folder.parent / "vocabulary"),
+            unet=UNet2DConditionModel(
+                sample_size=8,
+                block_out_channels=(32,),
+                down_block_types=("CrossAttnDownBlock2D",),
+                up_block_types=("CrossAttnUpBlock2D",),
+                layers_per_block=1,
+                cross_attention_dim=32,
+                attention_head_dim=8,
+                norm_num_groups=8,
+            ),
+            vae=AutoencoderKL(
+                block_out_channels=(8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
+                latent_channels=4,
+                norm_num_groups=4,
+            ),
+            scheduler=DDIMScheduler(
+                beta_schedule="scaled_linear",
+                clip_sample=False,
+                prediction_type="v_prediction",
+                timestep_spacing="trailing",
+                rescale_betas_zero_snr=True,
+                steps_offset=1,
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def _clip_tokenizer(folder: Path) -> object:
+    """transformers' CLIPTokenizer over open_clip's vocabulary file, without a network."""
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPTokenizer
+
+    source = SimpleTokenizer()
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    folder.mkdir()
+    vocabulary = {special.get(piece, piece): number for piece, number in source.encoder.items()}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]), encoding="utf-8")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+@pytest.fixture(scope="session")
+def sd_pipe(sd_folder: Path) -> Any:
+    """The pipeline of `sd_folder`, loaded; shared, so leave it as it is."""
+    from clipcond.diffusion.pipelines import load_pipeline
+
+    pipe = load_pipeline(sd_folder, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,151 @@
+"""Pictures from a prompt, each with its own seed, so that any one of them can be made again alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from clipcond.diffusion.conditioner import Conditioner
+from clipcond.diffusion.pipelines import advice
+from clipcond.errors import ConfigError, OutputExists
+from clipcond.prompt.infotext import format_infotext
+
+Through = Literal["conditioner", "stock"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One picture and the seed that made it."""
+
+    image: Image.Image
+    seed: int
+    index: int
+
+
+def generate(
+    pipe: Any,
+    prompt: str,
+    *,
+    negative_prompt: str = "",
+    count: int = 8,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    seed: int = 0,
+    dialect: str = "plain",
+    clip_skip: int = 0,
+    through: Through = "conditioner",
+    batch_size: int = 8,
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[Picture]:
+    """Make `count` pictures, in order, a batch at a time.
+
+    pipe: a text-to-image pipeline that the Conditioner supports.   steps, guidance_scale: what the pipeline's folder
+    advises if not given (20 and 7.5 where it says nothing).   seed: picture i starts from noise of seed + i, drawn on
+    the CPU, whatever the batch size and the device.   through: `conditioner` reads the whole prompt in `dialect`;
+    `stock` leaves it to the pipeline, which reads 75 tokens.   on_step: called after each step with the number of
+    pictures that it moved on.
+    The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
+    Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported.
+    """
+    advised = advice(pipe)
+    steps = advised.steps if steps is None else steps
+    scale = advised.guidance_scale if guidance_scale is None else guidance_scale
+    for name, value, least in (
+        ("count", count, 1),
+        ("steps", steps, 1),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"{name} is {value}, expected {least} or more")
+    if through not in ("conditioner", "stock"):
+        raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
+    if through == "stock":
+        asked: Mapping[str, Any] = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "clip_skip": clip_skip or None,
+        }
+    else:
+        asked = Conditioner.from_pipeline(pipe)(prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip).kwargs
+    options = {"num_inference_steps": steps, "guidance_scale": scale}
+    if advised.guidance_rescale:
+        options["guidance_rescale"] = advised.guidance_rescale
+    return _batches(pipe, {**asked, **options}, count, seed, batch_size, on_step)
+
+
+def _batches(
+    pipe: Any, options: Mapping[str, Any], count: int, seed: int, batch_size: int, on_step: Callable[[int], None] | None
+) -> Iterator[Picture]:
+    for first in range(0, count, batch_size):
+        size = min(batch_size, count - first)
+        seeds = [seed + index for index in range(first, first + size)]
+
+        def after(_pipe: Any, _step: int, _time: Any, state: dict[str, Any], moved: int = size) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(moved)
+            return state
+
+        images = pipe(
+            **options,
+            num_images_per_prompt=size,
+            generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
+            callback_on_step_end=after,
+        ).images
+        for index, (image, each) in enumerate(zip(images, seeds, strict=True), start=first):
+            yield Picture(image, each, index)
+
+
+def settings_of(
+    pipe: Any, picture: Picture, *, steps: int | None, guidance_scale: float | None, model: str
+) -> dict[str, object]:
+    """The settings of a picture in the words of the `parameters` text, for `write_picture`."""
+    advised = advice(pipe)
+    return {
+        "Steps": advised.steps if steps is None else steps,
+        "Sampler": type(pipe.scheduler).__name__.removesuffix("Scheduler"),
+        "CFG scale": f"{advised.guidance_scale if guidance_scale is None else guidance_scale:g}",
+        "Seed": picture.seed,
+        "Size": f"{picture.image.width}x{picture.image.height}",
+        "Model": model,
+    }
+
+
+def destinations(folder: str | Path, count: int, seed: int) -> list[Path]:
+    """The files that `count` pictures go to, `00000-seed.png` and on.
+
+    Raises OutputExists when one of them is there, so that nothing is computed in vain.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExists(f"{folder} is a file; name a folder for the pictures")
+    files = [folder / f"{index:05d}-{seed + index}.png" for index in range(count)]
+    taken = [file for file in files if file.exists()]
+    if taken:
+        more = f" and {len(taken) - 1} more are" if len(taken) > 1 else " is"
+        raise OutputExists(f"{taken[0]}{more} there already; name another folder or seed, nothing is overwritten")
+    return files
+
+
+def write_picture(
+    picture: Picture, path: str | Path, *, prompt: str, negative_prompt: str = "", settings: Mapping[str, object]
+) -> None:
+    """Write a PNG that carries its prompt and settings in a `parameters` text chunk.
+
+    Raises OutputExists when the file is there already.
+    """
+    text = PngInfo()
+    text.add_text("parameters", format_infotext(prompt, negative_prompt, settings))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            picture.image.save(file, format="PNG", pnginfo=text)
+    except FileExistsError:
+        raise OutputExists(f"{path} is there already; name another folder or seed, nothing is overwritten") from None

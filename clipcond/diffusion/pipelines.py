@@ -1,0 +1,128 @@
+"""Pipelines by name: the embedded one, a diffusers folder, or a hub id; loaded quietly, with errors of one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipcond.encode.torchvision_repair import repair
+from clipcond.errors import ModelError
+from clipcond.resources import embedded
+
+FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id such as owner/name"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_STOCK_GUIDANCE = 7.5
+_ADVICE = "clipcond.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """The settings that a pipeline folder recommends for itself, in an optional `clipcond.json`."""
+
+    guidance_scale: float = _STOCK_GUIDANCE
+    guidance_rescale: float = 0.0
+    steps: int = 20
+
+
+def load_pipeline(
+    spec: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None
+) -> Any:
+    """Load a diffusers pipeline.
+
+    spec: `mini`, a local folder with a `model_index.json`, or a hub id.   dtype: float32 if not given.
+    device: where to put it; if not given, CUDA where there is one, else the CPU.
+    Raises ModelError saying what was tried, ResourceMissing when the embedded model is incomplete.
+    """
+    source, options = _resolve(str(spec))
+    with _quiet():
+        repair()
+        try:
+            from diffusers import DiffusionPipeline
+
+            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype or torch.float32, **options)
+            return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except Exception as error:  # whatever the libraries below raise: one line, with the original as its cause
+            place = "the folder" if Path(source).is_dir() else "the model hub and its local cache"
+            raise ModelError(
+                f"pipeline {str(spec)!r} could not be loaded from {place}: {_first_line(error)}"
+            ) from error
+
+
+def advice(pipe: Any) -> Advice:
+    """What the folder that a pipeline came from recommends; the stock values where it says nothing.
+
+    Raises ModelError when its `clipcond.json` is not a JSON object of known settings.
+    """
+    source = getattr(pipe.config, "_name_or_path", None) or ""
+    file = Path(source) / _ADVICE
+    if not source or not file.is_file():
+        return Advice()
+    try:
+        return Advice(**json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{file} is not a JSON object of known settings: {_first_line(error)}") from error
+
+
+@contextmanager
+def quiet_calls() -> Iterator[None]:
+    """Keep the libraries' log lines and Python warnings off stderr; for programs that report in their own words."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _resolve(spec: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` is to be given for a spec, and with which options."""
+    if spec == "mini":
+        return _folder(spec, embedded("pipeline"))
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _folder(spec, path)
+    if not _HUB_ID.fullmatch(spec) or spec.startswith("."):
+        raise ModelError(f"no pipeline {spec!r}: there is no such folder; a pipeline is {FORMS}")
+    return spec, {}
+
+
+def _folder(spec: str, path: Path) -> tuple[str, dict[str, str]]:
+    if not (path / "model_index.json").is_file():
+        raise ModelError(f"{spec} is a folder without model_index.json: no diffusers pipeline; a pipeline is {FORMS}")
+    weights = [file.name for file in path.glob("unet/*.safetensors")]
+    half_only = bool(weights) and all(".fp16." in name for name in weights)
+    return str(path), {"variant": "fp16"} if half_only else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """`quiet_calls`, and no bars from the libraries; both as they were afterwards."""
+    with quiet_calls():
+        repair()
+        from diffusers.utils import logging as ours
+        from transformers.utils import logging as theirs
+
+        showing = [each for each in (ours, theirs) if each.is_progress_bar_enabled()]
+        for each in showing:
+            each.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for each in showing:
+                each.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of a foreign message, or its class where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
