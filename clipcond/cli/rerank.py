@@ -41,8 +41,8 @@ def rerank(
 ) -> None:
     """Score pictures against a prompt, sort them, and say which to keep.
 
-    A prompt of any length counts in full. A picture that cannot be read is listed with the reason, and the rest goes on;
-    the exit code is 3 only if no picture could be scored.
+    A prompt of any length counts in full. The table shows what is kept, --json every picture. One that cannot be read
+    is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.
     """
     from clipcond.cli.render import print_json
     from clipcond.rerank.files import find_pictures
@@ -119,7 +119,7 @@ def _write_paths(ranking: Ranking) -> None:
 
 
 def _show(ranking: Ranking) -> None:
-    """The table: what was scored by rank, kept rows bright, then errors in red."""
+    """The table of what is kept, by rank, then errors in red."""
     from rich.table import Table
     from rich.text import Text
 
@@ -129,21 +129,21 @@ def _show(ranking: Ranking) -> None:
     prompts = {row.prompt for row in ranking.scored}
     if len(prompts) == 1:
         console.print(_heading(ranking.scored[0]))
-    table = Table(box=None, pad_edge=False, show_header=bool(ranking.scored), header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, min_width=_BAR)
     table.add_column("cosine", justify="right", no_wrap=True)
     table.add_column("CLIPScore", justify="right", no_wrap=True)
     table.add_column("file", overflow="fold")
     cosines = [row.cosine or 0.0 for row in ranking.scored]
-    for row, cosine in zip(ranking.scored, cosines, strict=True):
+    for row in ranking.kept:
+        cosine = row.cosine or 0.0
         name = Text(_plain(str(row.path)))
         if len(prompts) > 1:
             name.append(f"\n{_brief(row.prompt or '')}", style="dim")
-        style = "" if row.kept else "dim"
         numbers = Text(f"{cosine:.4f}"), Text(f"{row.clip_score:.4f}")
-        table.add_row(Text(str(row.rank)), _bar(cosine, cosines), *numbers, name, style=style)
-    if ranking.scored:
+        table.add_row(Text(str(row.rank)), _bar(cosine, cosines), *numbers, name)
+    if ranking.kept:
         console.print(table)
     for row in ranking.errors:
         console.print(
@@ -160,7 +160,7 @@ def _heading(row: Row) -> Text:
 
 
 def _bar(cosine: float, cosines: list[float]) -> Text:
-    """The score's place between the least and the best of this table."""
+    """The score's place between the least and the best of the run."""
     from rich.text import Text
 
     least, most = min(cosines), max(cosines)
