@@ -122,7 +122,7 @@ def test_a_line_for_each_prompt_of_a_file(file, capsys) -> None:
     assert lines[0] == f"{'   1  2/75 → 1 chunk':<26}  a fox"
     assert lines[1] == "   2  0/75 → 1 chunk"
     assert lines[2] == f"{'   3  106/75 → 2 chunks':<26}  {LONG}"
-    assert lines[3] == f"{'   4  7/75 → 1 chunk':<26}  looks-like-a1111  a (fox:1.2)"
+    assert lines[3] == f"{'   4  8/75 → 1 chunk':<26}  looks-like-a1111  a (fox:1.2)"
     assert seen.err == "4 prompts, 1 of them truncated by a stock pipeline\n"
 
 
