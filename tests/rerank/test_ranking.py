@@ -1,0 +1,233 @@
+"""Rankings of files: order, selection, errors as rows."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import clipcond
+from clipcond import resources
+from clipcond.encode.image import ImageTower
+from clipcond.errors import ConfigError
+from clipcond.prompt.infotext import format_infotext
+from clipcond.rerank.ranking import _stretched, mmr, rerank
+from clipcond.rerank.scorer import Scorer
+
+SETTINGS = {"Steps": 20, "Sampler": "Euler", "Seed": 1}
+UNITS = np.array([[1, 0], [0.98, (1 - 0.98**2) ** 0.5], [0.6, 0.8], [0, 1]])
+
+
+@pytest.fixture(scope="module")
+def scorer(dual_folder: Path) -> Scorer:
+    return Scorer.load(str(dual_folder), device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven different pictures, one of them twice, and four files that are none."""
+    noise = np.random.default_rng(0)
+    for number in range(7):
+        pixels = noise.integers(0, 256, (9, 7 + number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 50)).save(tmp_path / f"{number}.png")
+    (tmp_path / "5 again.png").write_bytes((tmp_path / "5.png").read_bytes())
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "half.png").write_bytes((tmp_path / "0.png").read_bytes()[:200])
+    (tmp_path / "empty.png").write_bytes(b"")
+    return tmp_path
+
+
+def files(folder: Path) -> list[Path]:
+    return [*sorted(folder.glob("*.png")), folder / "gone.png"]
+
+
+def test_order_marks_and_errors(folder: Path, scorer: Scorer) -> None:
+    ranking = rerank(files(folder), "a red fox", scorer=scorer, top=3)
+    scored = ranking.scored
+    assert [row.rank for row in scored] == [1, 2, 3, 4, 5, 6, 7, 8]
+    keys = [(-(row.cosine or 0), str(row.path)) for row in scored]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == 8
+    assert [row.kept for row in ranking.rows] == [True] * 3 + [False] * 9
+    assert ranking.kept == scored[:3]
+    assert [(row.path.name, row.error) for row in ranking.errors] == [
+        ("empty.png", "is empty"),
+        ("gone.png", "no such file"),
+        ("half.png", ranking.errors[2].error),
+        ("text.png", "is not a picture in a format that can be read"),
+    ]
+    assert (ranking.errors[2].error or "").startswith("cannot be decoded (")
+    assert all(row.rank is None and row.cosine is None and not row.kept for row in ranking.errors)
+    best = scored[0]
+    assert best.clip_score == pytest.approx(2.5 * max(best.cosine or 0, 0), abs=1e-6)
+    assert (best.prompt, best.content_tokens, best.chunks) == ("a red fox", 3, 1)
+    assert (ranking.prompt, ranking.model) == ("a red fox", scorer.dual.name)
+
+
+def test_equal_pictures_stand_in_the_order_of_their_paths(folder: Path, scorer: Scorer) -> None:
+    ranking = rerank(reversed(files(folder)), "a fox", scorer=scorer, batch_size=3)
+    rows = {row.path.name: row for row in ranking.scored}
+    assert rows["5.png"].cosine == rows["5 again.png"].cosine
+    assert rows["5.png"].rank == (rows["5 again.png"].rank or 0) + 1
+
+
+def test_batches_and_the_order_given_change_nothing(folder: Path, scorer: Scorer) -> None:
+    one = rerank(files(folder), "a fox", scorer=scorer, batch_size=1)
+    many = rerank(files(folder)[::-1], "a fox", scorer=scorer)
+    assert [row.path for row in one.rows] == [row.path for row in many.rows]
+    pairs = zip(one.scored, many.scored, strict=True)
+    assert max(abs((a.cosine or 0) - (b.cosine or 0)) for a, b in pairs) <= 1.5e-6
+
+
+def test_a_file_given_twice_is_scored_once(folder: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    embed = ImageTower.embed_pixels
+    monkeypatch.setattr(ImageTower, "embed_pixels", lambda self, p: (counts.append(len(p)), embed(self, p))[1])
+    monkeypatch.chdir(folder)
+    ranking = rerank(["0.png", folder / "0.png", "./0.png", "1.png"], "a fox", scorer=scorer)
+    assert sorted(str(row.path) for row in ranking.rows) == ["0.png", "1.png"]
+    assert counts == [2]
+
+
+def test_threshold_and_top_together(folder: Path, scorer: Scorer) -> None:
+    everything = rerank(files(folder), "a fox", scorer=scorer)
+    assert len(everything.kept) == 8
+    least = everything.scored[4].cosine
+    assert [row.kept for row in rerank(files(folder), "a fox", scorer=scorer, threshold=least).scored] == [
+        (row.cosine or 0) >= (least or 0) for row in everything.scored
+    ]
+    assert len(rerank(files(folder), "a fox", scorer=scorer, threshold=least, top=2).kept) == 2
+    assert len(rerank(files(folder), "a fox", scorer=scorer, top=99).kept) == 8
+    nothing = rerank(files(folder), "a fox", scorer=scorer, threshold=1.0, diversity=0.5)
+    assert nothing.kept == ()
+    assert len(nothing.scored) == 8
+
+
+def test_nothing_to_score_is_a_ranking_of_errors(folder: Path, scorer: Scorer) -> None:
+    ranking = rerank([folder / "text.png"], "a fox", scorer=scorer, diversity=0.5, top=1)
+    assert (ranking.scored, ranking.kept, len(ranking.errors)) == ((), (), 1)
+    assert rerank([], "a fox", scorer=scorer).rows == ()
+
+
+def saved(folder: Path, name: str, prompt: str) -> Path:
+    info = PngInfo()
+    info.add_text("parameters", format_infotext(prompt, "bad", SETTINGS))
+    Image.new("RGB", (20, 20), "red").save(folder / name, pnginfo=info)
+    return folder / name
+
+
+def test_each_picture_against_its_own_prompt(folder: Path, scorer: Scorer) -> None:
+    own = [saved(folder, "x.png", "a red fox"), saved(folder, "y.png", "the sea"), saved(folder, "z.png", "")]
+    ranking = rerank([*own, folder / "0.png"], scorer=scorer)
+    rows = {row.path.name: row for row in ranking.rows}
+    assert ranking.prompt is None
+    assert (rows["x.png"].prompt, rows["y.png"].prompt) == ("a red fox", "the sea")
+    assert rows["z.png"].error == "its own prompt is empty; pass a prompt"
+    assert (rows["0.png"].error or "").startswith("it carries no prompt")
+    alone = rerank([folder / "y.png"], "the sea", scorer=scorer).rows[0]
+    assert rows["y.png"].cosine == pytest.approx(alone.cosine, abs=2e-6)
+    assert rows["x.png"].cosine != rows["y.png"].cosine
+
+
+def test_long_prompts_report_their_chunks(folder: Path, scorer: Scorer) -> None:
+    row = rerank([folder / "0.png"], "cat " * 100, scorer=scorer).rows[0]
+    assert (row.content_tokens, row.chunks) == (100, 2)
+
+
+def test_progress_counts_every_file(folder: Path, scorer: Scorer) -> None:
+    counts: list[int] = []
+    rerank(files(folder), "a fox", scorer=scorer, batch_size=2, on_progress=counts.append)
+    assert sum(counts) == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": "  "}, "the prompt is empty"),
+        ({"top": 0}, "top is 0; expected 1 or more"),
+        ({"threshold": 1.5}, "threshold is 1.5; expected a cosine"),
+        ({"diversity": -0.1}, "diversity is -0.1; expected 0 to 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, object], message: str, scorer: Scorer) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rerank([], **{"prompt": "a fox", "scorer": scorer, **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keep", "order", "values"),
+    [
+        (1.0, [0, 1, 2, 3], [1.0, 0.9, 0.7, 0.0]),
+        (0.9, [0, 1, 2, 3], [0.9, 0.712, 0.5553, -0.08]),
+        (0.7, [0, 1, 2, 3], [0.7, 0.336, 0.2658, -0.24]),
+        (0.5, [0, 2, 1, 3], [0.5, 0.05, -0.04, -0.4]),
+    ],
+)
+def test_mmr_matches_published_vectors(keep: float, order: list[int], values: list[float]) -> None:
+    relevance = _stretched([0.30, 0.29, 0.27, 0.20], ["a"] * 4)
+    assert np.allclose(relevance, [1, 0.9, 0.7, 0])
+    picks = mmr(relevance, UNITS, 1 - keep)
+    assert picks == order
+    similar = UNITS @ UNITS.T
+    for place, pick in enumerate(picks):
+        nearest = max((similar[pick, other] for other in picks[:place]), default=0.0)
+        assert keep * relevance[pick] - (1 - keep) * nearest == pytest.approx(values[place], abs=5e-5)
+    assert mmr(relevance, UNITS, 1 - keep, top=2) == order[:2]
+
+
+def test_scores_are_stretched_within_their_prompt() -> None:
+    assert _stretched([0.3, 0.1, 0.2, 0.5], ["a", "a", "a", "b"]).tolist() == pytest.approx([1, 0, 0.5, 1])
+
+
+def test_diversity_parts_equal_pictures(folder: Path, scorer: Scorer) -> None:
+    plain = rerank(files(folder), "a fox", scorer=scorer)
+    varied = rerank(files(folder), "a fox", scorer=scorer, diversity=1.0)
+    assert varied.scored[0].path == plain.scored[0].path
+    rank = {row.path.name: row.rank or 0 for row in varied.scored}
+    assert abs(rank["5.png"] - rank["5 again.png"]) > 1
+    assert max(rank["5.png"], rank["5 again.png"]) == 8
+    short = rerank(files(folder), "a fox", scorer=scorer, diversity=1.0, top=3)
+    assert [row.path for row in short.kept] == [row.path for row in varied.scored[:3]]
+    assert sorted(row.rank or 0 for row in short.scored) == list(range(1, 9))
+
+
+def test_the_package_can_be_called(folder: Path, scorer: Scorer) -> None:
+    assert len(clipcond.rerank([folder / "0.png"], "a fox", scorer=scorer).rows) == 1  # type: ignore[operator]
+
+
+def test_rows_as_json(folder: Path, scorer: Scorer) -> None:
+    row = rerank([folder / "gone.png"], "a fox", scorer=scorer).rows[0]
+    assert row.to_json() == {
+        "path": str(folder / "gone.png"),
+        "rank": None,
+        "cosine": None,
+        "clip_score": None,
+        "prompt": None,
+        "content_tokens": None,
+        "chunks": None,
+        "kept": False,
+        "error": "no such file",
+    }
+
+
+def test_the_embedded_model_finds_the_scene(tmp_path: Path) -> None:
+    weights = Path(resources.__file__).parent / "mini" / "weights" / "clip"
+    if not weights.is_dir():
+        pytest.skip(f"the embedded model is not there yet: {weights}")
+    from clipcond.mini import world
+
+    scorer = Scorer.load("mini", device="cpu")
+    rng = random.Random(7)
+    scenes = [world.sample(rng, least=1, most=4) for _ in range(20)]
+    for number, scene in enumerate(scenes):
+        world.render(scene, rng).save(tmp_path / f"{number:02}.png")
+    right = 0
+    for number, scene in enumerate(scenes):
+        best = rerank(tmp_path.glob("*.png"), world.caption(scene, rng), scorer=scorer).rows[0]
+        right += best.path.stem == f"{number:02}"
+    assert right >= 18
