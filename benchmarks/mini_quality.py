@@ -1,0 +1,216 @@
+"""How good the embedded model is, judged object by object from pixels (`clipcond.mini.world.check`).
+
+    python benchmarks/mini_quality.py                      # everything, about 15 minutes on two cores
+    python benchmarks/mini_quality.py --scenes 100 --only within
+
+Scenes and captions are held out: they come from seeds that no recipe uses. Prints a Markdown table for docs/mini.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from math import sqrt
+from typing import Any
+
+import torch
+from PIL import Image
+
+import clipcond
+from clipcond.mini import world
+from clipcond.prompt.tokenizer import CONTENT, Token, token_ids, tokenize
+
+SEED = "mini quality"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A held-out scene, its caption, and where in the caption each object stands."""
+
+    scene: world.Scene
+    caption: str
+    place: tuple[str, ...]  # per object: `first` chunk, `straddling` token 75, or `after` it
+
+
+@dataclass
+class Tally:
+    right: int = 0
+    seen: int = 0
+    rows: list[str] = field(default_factory=list)
+
+    def add(self, verdicts: Sequence[bool]) -> None:
+        self.right += sum(verdicts)
+        self.seen += len(verdicts)
+
+    @property
+    def share(self) -> float:
+        return self.right / max(1, self.seen)
+
+    def __str__(self) -> str:
+        spread = 1.96 * sqrt(max(1e-9, self.share * (1 - self.share)) / max(1, self.seen))
+        return f"{100 * self.share:.1f} % ± {100 * spread:.1f} ({self.right} of {self.seen})"
+
+
+def cases(kind: str, count: int) -> list[Case]:
+    """`count` cases whose caption fits 75 tokens (`within`) or does not (`beyond`)."""
+    rng, found = random.Random(f"{SEED}/{kind}"), list[Case]()
+    while len(found) < count:
+        scene = world.sample(rng)
+        caption = world.caption(scene, rng, rng.choice(("terse", "plain", "wordy")))
+        tokens = tokenize(caption)
+        if (len(tokens) > CONTENT) == (kind == "beyond"):
+            found.append(Case(scene, caption, places(scene, caption, tokens)))
+    return found
+
+
+def places(scene: world.Scene, caption: str, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Which chunk names each object. What a caption cut at token 75 completely names is `first`."""
+    if len(tokens) <= CONTENT:
+        return ("first",) * len(scene.objects)
+    named = len(world.parse(caption[: tokens[CONTENT].start]).objects)
+    # The object after the last complete one may have begun before the cut: its part of the caption starts there.
+    rest = world.parse(caption[tokens[CONTENT].start :]).objects
+    straddles = len(rest) < len(scene.objects) - named or rest != scene.objects[named:]
+    return tuple(
+        "first" if k < named else "straddling" if k == named and straddles else "after" for k in range(len(scene.objects))
+    )
+
+
+def painted(
+    pipe: Any, conditioner: Any, chosen: Sequence[Case], *, stock: bool, steps: int, guidance: float, seed: int = 0
+) -> Iterator[tuple[Case, Image.Image]]:
+    """One picture a case, 16 at a time, cases of one chunk count together."""
+    by_length = sorted(chosen, key=lambda case: len(token_ids(case.caption)))
+    for at in range(0, len(by_length), 16):
+        some = by_length[at : at + 16]
+        prompts = [case.caption for case in some]
+        asked = {"prompt": prompts} if stock else conditioner(prompts).kwargs
+        noise = [torch.Generator().manual_seed(seed + at + k) for k in range(len(some))]
+        images = pipe(**asked, generator=noise, num_inference_steps=steps, guidance_scale=guidance).images
+        yield from zip(some, images, strict=True)
+
+
+def within(pipe: Any, conditioner: Any, options: argparse.Namespace) -> list[str]:
+    objects, grounds, scenes = Tally(), Tally(), Tally()
+    for case, image in painted(pipe, conditioner, cases("within", options.scenes), stock=False, **options.how):
+        verdicts = world.check(image, case.scene)
+        objects.add(verdicts)
+        scenes.add([all(verdicts)])
+        grounds.add([world.look(image).background == case.scene.background])
+    return [
+        f"| captions within 75 tokens: objects right | ≥ 85 % | {objects} |",
+        f"| … whole scenes right | – | {scenes} |",
+        f"| … backgrounds right | – | {grounds} |",
+    ]
+
+
+def beyond(pipe: Any, conditioner: Any, options: argparse.Namespace) -> list[str]:
+    rows, chosen = [], cases("beyond", options.scenes)
+    for name, stock, target in (("stock pipeline", True, "≤ 15 %"), ("through the Conditioner", False, "≥ 75 %")):
+        tallies = {place: Tally() for place in ("first", "straddling", "after")}
+        for case, image in painted(pipe, conditioner, chosen, stock=stock, **options.how):
+            for place, verdict in zip(case.place, world.check(image, case.scene), strict=True):
+                tallies[place].add([verdict])
+        rows += [
+            f"| captions beyond 75 tokens, {name}: objects named after token 75 | {target} | {tallies['after']} |",
+            f"| … objects that straddle token 75 | – | {tallies['straddling']} |",
+            f"| … objects named before | – | {tallies['first']} |",
+        ]
+    return rows
+
+
+def best_of(pipe: Any, conditioner: Any, options: argparse.Namespace) -> list[str]:
+    scorer = clipcond.Scorer.load("mini")
+    tallies = {1: Tally(), 8: Tally(), 16: Tally()}
+    chosen = cases("within", options.scenes + options.groups)[options.scenes :]
+    for number, case in enumerate(chosen):
+        asked = conditioner(case.caption, num_images_per_prompt=16).kwargs
+        noise = [torch.Generator().manual_seed(1000 * number + k) for k in range(16)]
+        how = options.how
+        images = pipe(**asked, generator=noise, num_inference_steps=how["steps"], guidance_scale=how["guidance"]).images
+        cosine = scorer.score(images, case.caption).cosine
+        for size, tally in tallies.items():
+            tally.add(world.check(images[int(cosine[:size].argmax())], case.scene))
+    errors = {size: 1 - tally.share for size, tally in tallies.items()}
+    gone = {size: 100 * (1 - errors[size] / max(1e-9, errors[1])) for size in (8, 16)}
+    return [
+        f"| one random picture: objects right ({options.groups} scenes) | – | {tallies[1]} |",
+        f"| best of 8 by clipcond's score | – | {tallies[8]}; {gone[8]:.0f} % of the errors gone |",
+        f"| best of 16 by clipcond's score | half of the errors gone | {tallies[16]}; {gone[16]:.0f} % of the errors gone |",
+    ]
+
+
+def retrieval(_pipe: Any, _conditioner: Any, options: argparse.Namespace) -> list[str]:
+    """R@1 among held-out scenes of distinct content, caption within 75 tokens."""
+    scorer = clipcond.Scorer.load("mini")
+    rng, found = random.Random(f"{SEED}/retrieval"), dict[object, Case]()
+    while len(found) < options.gallery:
+        scene = world.sample(rng)
+        caption = world.caption(scene, rng, rng.choice(("terse", "plain", "wordy")))
+        if len(token_ids(caption)) <= CONTENT:
+            found.setdefault((scene.background, frozenset(scene.objects)), Case(scene, caption, ()))
+    gallery = list(found.values())
+    pictures = scorer.dual.image.embed([world.render(case.scene, rng) for case in gallery])
+    texts = torch.tensor([text.vector.tolist() for text in scorer.texts([case.caption for case in gallery])])
+    scores = pictures.float() @ texts.float().T
+    truth = torch.arange(len(gallery))
+    to_text = 100 * float((scores.argmax(1) == truth).float().mean())
+    to_image = 100 * float((scores.argmax(0) == truth).float().mean())
+    return [f"| R@1 among {len(gallery)} new scenes, image to text / text to image | ≥ 95 % | {to_text:.1f} % / {to_image:.1f} % |"]
+
+
+def speed(_pipe: Any, _conditioner: Any, options: argparse.Namespace) -> list[str]:
+    """Whole-process seconds of eight pictures from the command line."""
+    prompt, times = cases("within", 1)[0].caption, []
+    for run in range(5):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "clipcond.cli", "generate", prompt, "-n", "8", "--seed", str(run), "--out", folder]
+            subprocess.run(command, check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+    times.sort()
+    return [f"| 8 pictures, loading included | ≤ 10 s | {times[2]:.1f} s (median of 5, {times[0]:.1f} to {times[-1]:.1f}) |"]
+
+
+PARTS = {"within": within, "beyond": beyond, "best_of": best_of, "retrieval": retrieval, "speed": speed}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--scenes", type=int, default=500)
+    options.add_argument("--groups", type=int, default=100, help="scenes for best of 16")
+    options.add_argument("--gallery", type=int, default=2000)
+    options.add_argument("--steps", type=int, default=20)
+    options.add_argument("--guidance", type=float, help="the pipeline's own advice if not given")
+    options.add_argument("--only", choices=list(PARTS), action="append")
+    options.add_argument("--pipeline", default="mini")
+    given = options.parse_args()
+
+    from clipcond.diffusion.pipelines import advice
+
+    pipe = clipcond.load_pipeline(given.pipeline)
+    pipe.set_progress_bar_config(disable=True)
+    guidance = advice(pipe).guidance_scale if given.guidance is None else given.guidance
+    given.how = {"steps": given.steps, "guidance": guidance}
+    conditioner = clipcond.Conditioner.from_pipeline(pipe)
+    print(f"{date.today()}, `{shlex.join(['python', *sys.argv])}`, {torch.get_num_threads()} threads of {platform.machine()},")
+    print(", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers", "open_clip_torch")), end=", ")
+    print(f"{given.steps} steps, guidance {guidance:g}; ± is the 95 % interval over objects.\n")
+    print("| what | target | measured |\n|---|---|---|")
+    for name in given.only or PARTS:
+        for row in PARTS[name](pipe, conditioner, given):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
