@@ -122,7 +122,7 @@ def _strip(prompt: str, plan: EncoderPlan) -> str:
             )
             at = max(at, token.end)
         if name == "lost" and lost:
-            parts.append(f'<span class="cut">✂ stock pipelines stop here, at token {plan.limit}</span>')
+            parts.append(f'<span class="cut">✂ {plan.limit} tokens: a stock pipeline stops here</span>')
         parts.append(f'<span class="{name}">{"".join(spans)}</span>')
     return "".join(parts) + escape(prompt[at:])
 
@@ -134,21 +134,23 @@ def _row(story: Story, side: Side) -> str:
     limit, tokens = story.plan.limit, story.plan.content_tokens
     reads = f"reads {limit if side == 'stock' else tokens} of {tokens} tokens"
     mean, after = mean_right(shots), mean_right(shots, story.read)
-    said = f"{mean:.1f} of {objects} right; of the {lost} behind the cut {after:.1f}"
+    said = f"{mean:.1f} of {objects} right on average; of the {lost} behind the cut {after:.1f}"
     style = "bad" if side == "stock" else "good"
-    figures = "\n".join(f"    {_figure(story, shot, f'seed {shot.seed}')}" for shot in shots)
+    figures = "\n".join(f"    {_figure(story, shot, _count(shot), f'seed {shot.seed}')}" for shot in shots)
     return (
         f'  <div class="row">\n  <div class="row-head"><b>{title}</b><span>{reads}</span>'
         f'<span class="score {style}">{said}</span></div>\n  <div class="pictures">\n{figures}\n  </div>\n  </div>\n'
     )
 
 
-def _figure(story: Story, shot: Shot, label: str, style: str = "") -> str:
-    count = f"{sum(shot.right)}/{len(shot.right)}"
-    caption = f"<b>{count}</b> {escape(label)}{_dots(shot.right, story.read)}"
-    name = f"{shot.side}, {label}: {count} objects right"
-    opening = f'<figure class="{style}">' if style else "<figure>"
-    return f"{opening}{_img(shot.image, name)}<figcaption>{caption}</figcaption></figure>"
+def _figure(story: Story, shot: Shot, title: str, text: str) -> str:
+    caption = f"<b>{escape(title)}</b> <small>{escape(text)}</small>{_dots(shot.right, story.read)}"
+    name = f"{shot.side}, seed {shot.seed}: {_count(shot)} objects right"
+    return f'<figure class="{shot.side}">{_img(shot.image, name)}<figcaption>{caption}</figcaption></figure>'
+
+
+def _count(shot: Shot) -> str:
+    return f"{sum(shot.right)}/{len(shot.right)}"
 
 
 def _dots(right: Iterable[bool], read: int) -> str:
@@ -186,7 +188,7 @@ def _best(story: Story) -> str:
 
 
 def _ranked(story: Story, place: int, shot: Shot) -> str:
-    return "    " + _figure(story, shot, f"{place}. {shot.side}, {shot.cosine:.2f}", shot.side)
+    return "    " + _figure(story, shot, f"{place}. {shot.side}", f"{shot.cosine:.2f}, right: {_count(shot)}")
 
 
 def _commands(story: Story) -> str:
