@@ -26,8 +26,7 @@ WEIGHTS_REQUIRED = False  # True as soon as the trained weights are part of the 
 WEIGHTS_LIMIT = 40 * 2**20
 
 PROMPT = "a red circle in the top left, " * 20  # beyond 75 tokens
-FACADE = """
-import sys, clipcond
+FACADE = """import clipcond
 print(clipcond.__file__)
 for name in clipcond.__all__:
     getattr(clipcond, name)
@@ -130,7 +129,7 @@ def _smoke(programs: Path, folder: Path) -> None:
 
     def run(*command: str) -> str:
         out = _call(command, cwd=folder, env=_clean())
-        words = (word if len(word) < 40 else f"{word[:30].strip()}…" for word in command[1:])
+        words = (word if len(word) < 40 else f"{' '.join(word.split())[:30].strip()}…" for word in command[1:])
         print("ran:", Path(command[0]).name, *words)
         return out
 
