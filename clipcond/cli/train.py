@@ -60,6 +60,9 @@ def train(
     elif "epochs" in given and config is not None:
         given.setdefault("steps", None)
 
+    if config is None and not {"data", "model", "out"} <= given.keys():
+        raise typer.BadParameter("give a CONFIG.toml, or --data, --model and --out")
+
     from clipcond.train.config import from_mapping, from_toml
 
     settings = from_toml(config, given) if config is not None else from_mapping(given, source="the command line")
@@ -113,8 +116,8 @@ class _Progress:
             self._total, self._start, self._first = line["steps"], time.monotonic(), line["step"]
             self._say(
                 f"{line['images']} images, {line['captions']} captions; {line['steps_per_epoch']} steps an epoch; "
-                f"{line['steps']} steps, {line['warmup']} of warm-up; {line['trainable']:,} weights train on {line['device']}"
-                + (f"; goes on at step {line['step']}" if event == "resume" else "")
+                f"{line['steps']} steps, {line['warmup']} of warm-up; {line['trainable']:,} weights train "
+                f"on {line['device']}" + (f"; goes on at step {line['step']}" if event == "resume" else "")
             )
         elif event == "evaluation":
             forth, back = line["image_to_text"], line["text_to_image"]
@@ -129,8 +132,8 @@ class _Progress:
             left = (time.monotonic() - self._start) / max(1, done) * (self._total - line["step"])
             self._say(
                 f"step {line['step']}/{self._total}  loss {line['loss']:.4f}  rate {line['rate']:.2e}  "
-                f"scale {line['logit_scale']:.1f}  norm {line['grad_norm']:.2f}  {line['pairs_per_second']:.0f} pairs/s  "
-                f"{left / 60:.0f} min left",
+                f"scale {line['logit_scale']:.1f}  norm {line['grad_norm']:.2f}  "
+                f"{line['pairs_per_second']:.0f} pairs/s  {left / 60:.0f} min left",
                 passing=self._terminal and line["step"] < self._total,
             )
 

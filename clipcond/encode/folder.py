@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,5 +74,5 @@ def write_open_clip_folder(model: CLIP, config: dict[str, Any], folder: str | Pa
     save_file(weights, folder / (WEIGHTS + ".tmp"))
     (folder / (CONFIG + ".tmp")).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in (WEIGHTS, CONFIG):
-        os.replace(folder / (name + ".tmp"), folder / name)
+        (folder / (name + ".tmp")).replace(folder / name)
     return folder

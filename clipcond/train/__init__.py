@@ -1,4 +1,7 @@
-"""Retrain CLIP encoders on image-caption pairs. The package is callable: `clipcond.train(…)` is `clipcond.train.loop.train(…)`."""
+"""Retrain CLIP encoders on image-caption pairs.
+
+The package is callable: `clipcond.train(…)` is `clipcond.train.loop.train(…)`.
+"""
 
 import sys
 from types import ModuleType

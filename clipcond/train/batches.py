@@ -52,7 +52,7 @@ class Batches:
         return Batch(step, self.pixels[rows], ids, cut)
 
     def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
-        """The batches of steps `start` to `stop`, prepared by a thread that stays `depth` ahead; its errors come out here."""
+        """The batches of steps `start` to `stop`, prepared by a thread `depth` ahead, whose errors come out here."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
         leave = threading.Event()
 

@@ -13,7 +13,7 @@ from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 def id_rows(
     texts: Sequence[str], normalisation: Literal["openai", "transformers"] = "openai"
 ) -> tuple[np.ndarray, int]:
-    """(B, L) int64 ids, L that of the longest row, padded with EOS; and how many texts were cut to 75 (their EOS stays)."""
+    """(B, L) int64 ids, L that of the longest row, padded with EOS; and how many texts were cut to 75 tokens."""
     rows = batch_ids(list(texts), normalisation)
     length = min(CONTENT, max(map(len, rows))) + 2
     ids = np.full((len(rows), length), EOS, dtype=np.int64)

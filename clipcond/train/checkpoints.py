@@ -22,7 +22,7 @@ def write(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
     for old in existing(folder)[:-keep]:
         old.unlink()
     return path
@@ -45,11 +45,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def refuse_changes(saved: dict[str, Any], config: TrainConfig, data: str, *, where: Path) -> None:
-    """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint was made with."""
+    """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint knows."""
     now, then = json.loads(json.dumps(config.to_dict())), json.loads(saved["config"])
-    changed = [
-        f"{name} {then.get(name)!r} → {now[name]!r}" for name in now if name not in FREE and then.get(name) != now[name]
-    ]
+    fixed = (name for name in now if name not in FREE and then.get(name, now[name]) != now[name])
+    changed = [f"{name} {then[name]!r} → {now[name]!r}" for name in fixed]
     if saved["data"] != data:
         changed.append("the content of the training data")
     if changed:

@@ -72,7 +72,7 @@ class TrainConfig:
 def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> TrainConfig:
     """Build the config from names and values; lists become tuples.
 
-    Raises ConfigError for an unknown name (naming the nearest one), a missing or wrongly typed one, or one out of range.
+    Raises ConfigError for an unknown name (naming the nearest), a missing or wrongly typed one, or one out of range.
     """
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for name in given:

@@ -1,4 +1,4 @@
-"""Image-caption pairs: a CSV, TSV or JSONL file, or WebDataset tars, as an index from which any sample is read at random."""
+"""Image-caption pairs of a CSV, TSV or JSONL file, or of WebDataset tars: an index from which any one can be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import glob
 import io
 import json
-import os
+import math
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipcond.encode.image import Preprocess
 from clipcond.errors import DataError
 
 IMAGE_COLUMNS = ("image", "path", "filepath")
@@ -113,7 +114,7 @@ def split(pairs: Pairs, count: int, seed: int) -> tuple[Pairs, Pairs]:
 
 
 def _from_rows(rows: Iterable[tuple[int, str, list[str]]], path: Path) -> Pairs:
-    """Merge rows of the same image, and check that each names a file that is there and a caption that says something."""
+    """Merge rows of the same image; each must name a file that is there and a caption that says something."""
     captions: dict[str, list[str]] = {}
     for number, image, said in rows:
         if not image:
@@ -218,7 +219,7 @@ def _key(name: str) -> tuple[str, str]:
     """A member's name up to the first dot of its last part, and its last ending in lower case: WebDataset's rule."""
     folder, _, last = name.rpartition("/")
     stem = last.partition(".")[0]
-    return (f"{folder}/{stem}" if folder else stem), os.path.splitext(last)[1].lower()
+    return (f"{folder}/{stem}" if folder else stem), Path(last).suffix.lower()
 
 
 def _tar_captions(content: bytes, ending: str, where: str) -> tuple[str, ...]:
@@ -236,50 +237,45 @@ def _tar_captions(content: bytes, ending: str, where: str) -> tuple[str, ...]:
 
 
 def open_image(place: Place) -> Image.Image:
-    """The decoded image as RGB. Raises DataError."""
+    """The decoded image. Raises DataError."""
     content = place.read()
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            return opened.convert("RGB")
+            opened.load()
+            return opened
     except Exception as error:  # Pillow raises many kinds, from UnidentifiedImageError to struct.error
-        raise DataError(f"cannot decode {place}: {error}") from error
+        raise DataError(f"cannot decode {place}: {' '.join(str(error).split())}") from error
 
 
-def decode(place: Place, size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
-    """The image's pixels, (3, size, size) uint8: shorter side to `size`, centre cut out. Raises DataError."""
-    image = open_image(place)
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), resample)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+def decode(place: Place, preprocess: Preprocess) -> np.ndarray:
+    """The image's pixels as the model takes them, (3, H, W) uint8. Raises DataError."""
+    return np.ascontiguousarray(preprocess.pixels(open_image(place)).transpose(2, 0, 1))
 
 
 class Pixels:
     """The pixels of all images of `pairs`, decoded when first asked for and kept where they fit.
 
-    Keeping takes N·3·size² bytes; above `cache_gib` nothing is kept. Memory is only touched as images come in.
+    Keeping takes N·3·H·W bytes; above `cache_gib` nothing is kept. Memory is only touched as images come in.
     """
 
-    def __init__(self, pairs: Pairs, size: int, cache_gib: float) -> None:
-        self.pairs, self.size = pairs, size
-        fits = len(pairs) * 3 * size * size <= cache_gib * 2**30
-        self._kept = np.empty((len(pairs), 3, size, size), np.uint8) if fits else None
+    def __init__(self, pairs: Pairs, preprocess: Preprocess, cache_gib: float) -> None:
+        self.pairs, self.preprocess = pairs, preprocess
+        shape = (len(pairs), 3, preprocess.height, preprocess.width)
+        self._kept = np.empty(shape, np.uint8) if math.prod(shape) <= cache_gib * 2**30 else None
         self._known = np.zeros(len(pairs), bool)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) row numbers to (B, 3, size, size) uint8. Raises DataError for an image that cannot be decoded."""
+        """(B,) row numbers to (B, 3, H, W) uint8. Raises DataError for an image that cannot be decoded."""
         if self._kept is None:
-            return np.stack([decode(self.pairs.places[row], self.size) for row in rows])
+            return np.stack([decode(self.pairs.places[row], self.preprocess) for row in rows])
         for row in rows[~self._known[rows]]:
-            self._kept[row] = decode(self.pairs.places[row], self.size)
+            self._kept[row] = decode(self.pairs.places[row], self.preprocess)
             self._known[row] = True
-        return self._kept[rows]
+        pixels: np.ndarray = self._kept[rows]
+        return pixels
 
 
-def preflight(pairs: Pairs, size: int, *, most: int = 500) -> None:
-    """Decode evenly spread images, `most` of them or all, so that bad data fails before the first step. Raises DataError."""
+def preflight(pairs: Pairs, preprocess: Preprocess, *, most: int = 500) -> None:
+    """Decode `most` evenly spread images, or all, so that bad data fails before the first step. Raises DataError."""
     for row in np.unique(np.linspace(0, len(pairs) - 1, most).astype(int)):
-        decode(pairs.places[row], size)
+        decode(pairs.places[row], preprocess)

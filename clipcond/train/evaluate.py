@@ -25,9 +25,9 @@ KS = (1, 5, 10)
 class Retrieval:
     """Shares of queries, 0 to 1, that find a right answer among the first 1, 5 and 10; the gallery's size.
 
-    image_to_text: an image finds any of its captions. text_to_image: a caption finds its image. Equal captions, and images
-    equal byte for byte, count as one: an answer is right if it is right for any of them. `images` and `texts` count the
-    different ones. A wrong answer that ties with the right one counts against it.
+    image_to_text: an image finds any of its captions. text_to_image: a caption finds its image. Equal captions, and
+    images equal byte for byte, count as one: an answer is right if it is right for any of them. `images` and `texts`
+    count the different ones. A wrong answer that ties with the right one counts against it.
     """
 
     image_to_text: dict[int, float]
@@ -45,7 +45,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
-    """The different images and captions of some pairs, and which belong together: image `right[0][j]`, text `right[1][j]`."""
+    """The different images and captions of some pairs; image `right[0][j]` and text `right[1][j]` belong together."""
 
     pairs: Pairs
     rows: np.ndarray
@@ -71,8 +71,8 @@ def gallery(pairs: Pairs) -> Gallery:
 def retrieval(images: Tensor, texts: Tensor, right: tuple[np.ndarray, np.ndarray], *, block: int = 1024) -> Retrieval:
     """Retrieval both ways.
 
-    images: (N, P), texts: (M, P) unit rows. right: the row numbers (J,) and (J,) of the pairs that belong together; every
-    row occurs. Scores are held for `block` queries at a time.
+    images: (N, P), texts: (M, P) unit rows. right: the row numbers (J,) and (J,) of the pairs that belong together;
+    every row occurs. Scores are held for `block` queries at a time.
     """
     forth = _recall(images, texts, right, block)
     back = _recall(texts, images, right[::-1], block)
@@ -103,8 +103,8 @@ def score_gallery(
 ) -> Retrieval:
     """Embed the gallery in batches and score it.
 
-    embed_images: (B,) rows of `of.pairs` to (B, P) unit rows.   embed_texts: B captions to (B, P) unit rows. Captions are
-    sorted by length first, so that short ones are not padded to long ones.
+    embed_images: (B,) rows of `of.pairs` to (B, P) unit rows.   embed_texts: B captions to (B, P) unit rows.
+    Captions are sorted by length first, so that short ones are not padded to long ones.
     """
     images = torch.cat([embed_images(of.rows[at : at + batch]) for at in range(0, len(of.rows), batch)])
     order = sorted(range(len(of.texts)), key=lambda number: len(of.texts[number]))

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipcond.encode.folder import read_config, read_open_clip_folder, write_open_clip_folder
-from clipcond.errors import ConfigError, ModelError
-from clipcond.resources import embedded
+from clipcond.encode.folder import write_open_clip_folder
+from clipcond.encode.image import Preprocess
+from clipcond.encode.trainable import load_trainable
+from clipcond.errors import ConfigError, DataError, OutputExists
 from clipcond.train import checkpoints
-from clipcond.train.batches import Batches
+from clipcond.train.batches import Batch, Batches
 from clipcond.train.captions import id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.data import Pairs, Pixels, preflight, read_pairs, split
@@ -38,56 +39,58 @@ class TrainResult:
     """What a run came to. `model` is None, and `interrupted` true, if a signal ended it before its last step."""
 
     steps: int
-    loss: float
+    loss: float | None
     retrieval: Retrieval | None
     model: Path | None
     interrupted: bool
 
 
 def train(config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False) -> TrainResult:
-    """Train both towers, or what `config.freeze` leaves of them, and write the result to `out/model`, an open_clip folder.
+    """Train both towers, or what `config.freeze` leaves of them, and write them to `out/model`, an open_clip folder.
 
-    Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads the weights
-    are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and return. Every
-    log line goes to `out/log.jsonl` and to `report`.
+    Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads
+    the weights are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and
+    return. Every log line goes to `out/log.jsonl` and to `report`.
 
     allow_changes: resume even if settings or data differ from the checkpoint's.
-    Raises DataError and ModelError before the first step, ConfigError for a refused resumption or a loss that is not finite.
+    Raises DataError and ModelError before the first step, OutputExists if `out` holds another run's model, ConfigError
+    for a refused resumption or a loss that is not finite. A picture that turns out unreadable on the way is a DataError
+    after saving.
     """
     out = Path(config.out)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = _device(config.device)
 
-    source = model_folder(config.model)
-    record = read_config(source)
-    model: Any = read_open_clip_folder(source, random_weights=config.init == "random")
+    source = load_trainable(config.model, random_weights=config.init == "random")
+    model, preprocess = source.model, source.preprocess
     check_model(model)
     freeze(model, config.freeze)
     use_plain_attention(model)
     model.to(device).train()
     optimizer = Optimizer(model, config)
-    normalise = _normaliser(record.get("preprocess_cfg", {}), device)
+    normalise = _normaliser(preprocess, device)
 
     pairs, held_out = _data(config)
-    size = image_size(model)
-    preflight(pairs, size)
+    preflight(pairs, preprocess)
     batches = Batches(
-        pairs, Pixels(pairs, size, config.cache_gib),
+        pairs, Pixels(pairs, preprocess, config.cache_gib),
         batch_size=config.batch_size, seed=config.seed, captions=config.captions,
     )  # fmt: skip
     total = config.steps or max(1, round((config.epochs or 5) * batches.per_epoch))
     warmup = config.warmup if config.warmup is not None else min(500, math.ceil(total / 10))
     if warmup >= total:
         raise ConfigError(f"warmup is {warmup} steps, the whole run {total}; expected fewer")
-    measure = _measure(model, held_out, size, normalise, config.cache_gib) if held_out is not None else None
+    measure = _measure(model, held_out, preprocess, normalise, config.cache_gib) if held_out is not None else None
 
     fingerprint = pairs.fingerprint()
     first, seen_cut = 0, 0
     saved = checkpoints.existing(out / "checkpoints")
+    if not saved and (out / "model").exists():
+        raise OutputExists(
+            f"{out / 'model'} is there, but no checkpoint to go on from; choose another out or remove it"
+        )
     if saved:
         state = checkpoints.read(saved[-1])
         if not allow_changes:
@@ -115,27 +118,25 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
         return checkpoints.write(out / "checkpoints", state, keep=config.keep)
 
     step, loss_sum, since, found = first, 0.0, time.monotonic(), None
-    last_loss, counted = math.nan, 0
+    last_loss, counted = None, 0
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log(event="resume" if saved else "start", steps=total, steps_per_epoch=batches.per_epoch, warmup=warmup,
         images=len(pairs), captions=sum(map(len, pairs.captions)), trainable=trainable, device=str(device),
         threads=torch.get_num_threads())  # fmt: skip
 
     with _signals() as stopped:
-        for batch in batches.ahead(first, total):
+        for batch in _saving(batches.ahead(first, total), save):
             rate = rate_of(step, total, config.rate, warmup)
             optimizer.zero_grad()
             with _autocast(config.precision, device):
-                images = image_features(model, normalise(torch.from_numpy(batch.pixels)))
+                images = image_features(model, normalise(batch.pixels))
                 texts = text_features(model, torch.from_numpy(batch.ids).to(device))
             loss = info_nce(images, texts, model.logit_scale)
             value = float(loss.detach())
-            if not math.isfinite(value):
-                kept = checkpoints.existing(out / "checkpoints")
-                good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-                raise ConfigError(f"the loss is {value} at step {step + 1}; {good}; lower the rate ({config.rate:g})")
+            _check_finite("loss", value, step + 1, config)
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = optimizer.clip(config.grad_clip)
+            norm = float(optimizer.clip(config.grad_clip))
+            _check_finite("gradient's norm", norm, step + 1, config)
             optimizer.step(rate)
             clamp_logit_scale(model.logit_scale)
 
@@ -144,7 +145,7 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
             loss_sum, counted, last_loss = loss_sum + value, counted + 1, value
             if step % config.log_every == 0 or step == total:
                 now = time.monotonic()
-                log(loss=round(loss_sum / counted, 5), rate=rate, grad_norm=round(float(norm), 4),
+                log(loss=round(loss_sum / counted, 5), rate=rate, grad_norm=round(norm, 4),
                     logit_scale=round(float(model.logit_scale.detach().exp()), 3),
                     pairs_per_second=round(counted * config.batch_size / (now - since), 1),
                     cut_captions=round(seen_cut / (step * config.batch_size), 4))  # fmt: skip
@@ -161,29 +162,36 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
 
     if measure and found is None:  # resumed after the last step
         found = measure()
-    written = write_open_clip_folder(model, record, out / "model")
+    written = write_open_clip_folder(model, source.config, out / "model")
     log(event="done", model=str(written))
     return TrainResult(steps=step, loss=last_loss, retrieval=found, model=written, interrupted=False)
 
 
-def model_folder(spec: str) -> Path:
-    """The open_clip folder that a spec names: `mini`, a folder, or a training run's folder (its `model`). Raises ModelError."""
-    if spec == "mini":
-        return embedded("clip")
-    folder = Path(spec)
-    for place in (folder, folder / "model"):
-        if (place / "open_clip_config.json").is_file():
-            return place
-    raise ModelError(f"cannot train {spec!r}: expected mini, or a folder with open_clip_config.json and its weights")
+def _device(name: str) -> torch.device:
+    """`auto`, or what torch calls a device. Raises ConfigError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device is {name!r}, which torch cannot use here: {str(error).splitlines()[0]}") from error
 
 
-def image_size(model: Any) -> int:
-    """The side of the square pictures the image tower takes. Raises ModelError for other shapes."""
-    size = model.visual.image_size
-    height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    if height != width:
-        raise ModelError(f"training takes square pictures; this model wants {height}×{width}")
-    return int(height)
+def _check_finite(what: str, value: float, step: int, config: TrainConfig) -> None:
+    """Raise ConfigError, naming the last good checkpoint, before a step that would spoil the weights."""
+    if not math.isfinite(value):
+        kept = checkpoints.existing(Path(config.out) / "checkpoints")
+        good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        raise ConfigError(f"the {what} is {value} at step {step}; {good}; lower the rate ({config.rate:g})")
+
+
+def _saving(batches: Iterator[Batch], save: Callable[[], object]) -> Iterator[Batch]:
+    """The batches; where one cannot be made, what was trained so far is saved before its DataError goes on."""
+    try:
+        yield from batches
+    except DataError:
+        save()
+        raise
 
 
 def _data(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
@@ -193,24 +201,26 @@ def _data(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
 
 
-def _normaliser(preprocess: dict[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+def _normaliser(preprocess: Preprocess, device: torch.device) -> Callable[[np.ndarray], Tensor]:
     """(B, 3, H, W) uint8 to float32 in the model's own mean and deviation, on the device."""
-    mean = torch.tensor(preprocess.get("mean", (0.48145466, 0.4578275, 0.40821073)), device=device)[:, None, None] * 255
-    deviation = (
-        torch.tensor(preprocess.get("std", (0.26862954, 0.26130258, 0.27577711)), device=device)[:, None, None] * 255
-    )
-    return lambda pixels: (pixels.to(device).float() - mean) / deviation
+    mean = torch.tensor(preprocess.mean, device=device)[:, None, None] * 255
+    deviation = torch.tensor(preprocess.std, device=device)[:, None, None] * 255
+    return lambda pixels: (torch.from_numpy(pixels).to(device).float() - mean) / deviation
 
 
 def _measure(
-    model: Any, pairs: Pairs, size: int, normalise: Callable[[Tensor], Tensor], cache_gib: float
+    model: Any,
+    pairs: Pairs,
+    preprocess: Preprocess,
+    normalise: Callable[[np.ndarray], Tensor],
+    cache_gib: float,
 ) -> Callable[[], Retrieval]:
     """Retrieval on the held-out pairs with the model as it stands, in float32."""
     of: Gallery = gallery(pairs)
-    pixels = Pixels(pairs, size, cache_gib)
+    pixels = Pixels(pairs, preprocess, cache_gib)
 
     def embed_images(rows: np.ndarray) -> Tensor:
-        return image_features(model, normalise(torch.from_numpy(pixels[rows]))).cpu()
+        return image_features(model, normalise(pixels[rows])).cpu()
 
     def embed_texts(said: list[str]) -> Tensor:
         return text_features(model, torch.from_numpy(id_rows(said)[0]).to(model.logit_scale.device)).cpu()

@@ -15,8 +15,8 @@ from clipcond.train.config import TrainConfig
 class Optimizer:
     """What trains: every parameter with `requires_grad`.
 
-    The token table has 49,408 rows and a batch touches a few hundred of them, so where it trains its gradients are sparse and
-    a lazy Adam updates those rows alone (the moments of the others stand still); it takes no decay.
+    The token table has 49,408 rows and a batch touches a few hundred of them, so where it trains its gradients are
+    sparse and a lazy Adam updates those rows alone (the moments of the others stand still); it takes no decay.
     """
 
     def __init__(self, model: Any, config: TrainConfig) -> None:
@@ -61,8 +61,9 @@ class Optimizer:
 
 
 def decayed(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """What trains, without the token table: weight matrices, which decay, and the rest: norms, biases, positions, temperature."""
-    matrices, rest = [], []
+    """What trains, without the token table: matrices, which decay, and norms, biases, positions and temperature."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter is not model.token_embedding.weight:
             plain = parameter.ndim < 2 or "embedding" in name
@@ -74,7 +75,7 @@ def decayed(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 def clip_gradients(gradients: Iterable[Tensor], most: float) -> Tensor:
     """Scale dense and coalesced sparse gradients in place to a joint norm of at most `most`; gives the norm before."""
     values = [g.values() if g.is_sparse else g for g in gradients]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
     torch._foreach_mul_(values, torch.clamp(most / (norm + 1e-6), max=1.0))
     return norm
 

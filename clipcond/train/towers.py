@@ -11,31 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 from clipcond.errors import ModelError
+from clipcond.prompt.tokenizer import EOS, VOCABULARY
 
-EOS = 49407
 
-
-def check_model(model: nn.Module) -> None:
-    """Raise ModelError unless the text tower is CLIP's: causal, pooled at the end of text, the 49,408-entry vocabulary."""
-    needed = (
-        "token_embedding",
-        "positional_embedding",
-        "transformer",
-        "ln_final",
-        "text_projection",
-        "attn_mask",
-        "visual",
-    )
-    if any(getattr(model, name, None) is None for name in needed):
+def check_model(model: Any) -> None:
+    """Raise ModelError unless the text tower is CLIP's: causal, pooled at the end of text, 49,408 tokens."""
+    needed = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection", "attn_mask")
+    if any(getattr(model, name, None) is None for name in (*needed, "visual")):
         raise ModelError("training needs an open_clip model with CLIP's own text tower; this one has another kind")
-    if model.token_embedding.num_embeddings != 49408:  # type: ignore[union-attr]
-        raise ModelError(
-            f"training needs CLIP's vocabulary of 49408; this model has {model.token_embedding.num_embeddings}"
-        )  # type: ignore[union-attr]
+    if model.token_embedding.num_embeddings != VOCABULARY:
+        size = model.token_embedding.num_embeddings
+        raise ModelError(f"training needs CLIP's vocabulary of {VOCABULARY}; this model has {size}")
     if getattr(model, "text_pool_type", "argmax") not in ("argmax", "eos"):
-        raise ModelError(
-            f"training needs a text tower pooled at the end of text; this one pools {model.text_pool_type!r}"
-        )
+        raise ModelError(f"training needs a text tower that pools at the end of text, not at {model.text_pool_type!r}")
 
 
 def text_trunk(model: Any) -> list[nn.Parameter]:
@@ -61,21 +49,22 @@ def freeze(model: Any, parts: Collection[str]) -> None:
 def text_state(model: Any, ids: Tensor, *, group: int = 64) -> Tensor:
     """(B, L) int64 rows of BOS … EOS …, L ≤ 77, to the (B, D) state at the first EOS after the final norm.
 
-    Rows of like length go through in groups of `group`, each cut to its longest row: the tower is causal, so that gives what 77
-    positions give. No graph is built for a frozen trunk.
+    Rows of like length go through in groups of `group`, each cut to its longest row: the tower is causal, so that gives
+    what 77 positions give. No graph is built for a frozen trunk.
     """
     trains = any(parameter.requires_grad for parameter in text_trunk(model))
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         ends = (ids == EOS).int().argmax(dim=1)
         order = ends.argsort(stable=True)
         states = []
-        for rows in order.split(group):
+        for rows in torch.split(order, group):
             at = ends[rows]
             length = int(at[-1]) + 1
             x = model.token_embedding(ids[rows, :length]) + model.positional_embedding[:length]
             x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
             states.append(model.ln_final(x[torch.arange(len(rows), device=ids.device), at]))
-        return torch.cat(states)[order.argsort()]
+        joined: Tensor = torch.cat(states)[order.argsort()]
+        return joined
 
 
 def text_features(model: Any, ids: Tensor) -> Tensor:
@@ -94,10 +83,10 @@ def image_features(model: Any, pixels: Tensor) -> Tensor:
 
 
 def use_plain_attention(model: nn.Module) -> None:
-    """Make the model's attention modules compute bfloat16 on a CPU as two products and a softmax; others stay as they are.
+    """Make the model's attention modules compute bfloat16 on a CPU as two products and a softmax.
 
-    torch's own kernel for that case takes six times as long, forward and backward (256 rows of 65 positions, 4 heads of 36, one
-    core with AMX: 144 ms against 24; float32: 48). Weights and their names are untouched.
+    torch's own kernel for that case takes six times as long, forward and backward (256 rows of 65 positions, 4 heads of
+    36, one core with AMX: 144 ms against 24; float32: 48). Weights and their names are untouched.
     """
     for module in model.modules():
         if isinstance(module, nn.MultiheadAttention) and module.batch_first and module.in_proj_weight is not None:
@@ -108,10 +97,12 @@ def _attend(
     self: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, *,
     need_weights: bool = False, attn_mask: Tensor | None = None,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Self-attention over (B, T, D): open_clip's blocks pass one tensor three times, no padding mask, and want no weights."""
-    assert query is key and key is value and not need_weights
+    """Self-attention over (B, T, D), as open_clip's blocks ask for it: one tensor three times, no weights wanted."""
+    assert query is key
+    assert key is value
+    assert not need_weights
     joint = linear(query, self.in_proj_weight, self.in_proj_bias)
-    q, k, v = joint.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+    q, k, v = torch.unflatten(joint, -1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
     if q.dtype == torch.bfloat16 and q.device.type == "cpu":
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         mixed = torch.softmax(scores if attn_mask is None else scores + attn_mask.to(scores.dtype), dim=-1) @ v

@@ -2,9 +2,10 @@
 
     python recipes/mini/scenes.py --count 200000 --seed 3 --out runs/mini/scenes
 
-A sample is a 64×64 PNG and a JSON with six captions: three terse ones, a plain and a wordy one, and one of these without its first
-tokens, because the later chunks of a long prompt start in mid-caption. `held-out.tar` holds 2,000 other scenes, no two with the same
-content, with one caption each that fits 75 tokens. Every shard is a pure function of (seed, number); finished ones are skipped.
+A sample is a 64×64 PNG and a JSON with six captions: three terse ones, a plain and a wordy one, and one of these
+without its first tokens, because the later chunks of a long prompt start in mid-caption. `held-out.tar` holds 2,000
+other scenes, no two with the same content, with one caption each that fits 75 tokens. Every shard is a pure function of
+(seed, number); finished ones are skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import random
 import tarfile
 import time
@@ -73,7 +73,7 @@ def write(path: Path, samples: int, seed: int | str, *, held_out: bool = False) 
             add(tar, f"{number:06d}.png", picture.getvalue())
             add(tar, f"{number:06d}.json", json.dumps({"captions": said}).encode())
             number += 1
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def main() -> None:

@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipcond.cli import main
+
+
+@pytest.fixture
+def toml(dual_folder, tmp_path):
+    """A config beside a CSV of eight pictures, and its output folder."""
+    from PIL import Image
+
+    rows = ["image\tcaption"]
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png\tpicture {number}")
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "run.toml"
+    settings = {
+        "data": str(tmp_path / "pairs.tsv"), "model": str(dual_folder), "out": str(tmp_path / "run"),
+        "val_data": str(tmp_path / "pairs.tsv"), "batch_size": 4, "steps": 4,
+        "rate": 1e-3, "threads": 1, "log_every": 2,
+    }  # fmt: skip
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+    return path
+
+
+def test_training_says_its_progress_on_stderr_and_the_model_on_stdout(toml, capsys):
+    assert main(["train", str(toml)]) == 0
+    said = capsys.readouterr()
+    model = toml.parent / "run" / "model"
+    assert said.out == f"{model}\n"
+    assert (model / "open_clip_model.safetensors").is_file()
+    told = said.err.splitlines()
+    assert told[0].startswith("8 images, 8 captions; 2 steps an epoch; 4 steps, 1 of warm-up; ")
+    assert told[1].startswith("step 2/4  loss ")
+    assert told[3].startswith("step 4  R@1/5/10 among 8: image to text ")
+    assert "\r" not in said.err
+
+
+def test_json_and_flags_that_win_over_the_file(toml, capsys):
+    assert main(["train", str(toml), "--epochs", "1", "--out", str(toml.parent / "other"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["steps"], result["interrupted"]) == (2, False)
+    assert result["model"] == str(toml.parent / "other" / "model")
+    assert set(result["retrieval"]["text_to_image"]) == {"R@1", "R@5", "R@10"}
+
+
+def test_flags_alone_are_enough(toml, dual_folder, capsys):
+    flags = ["--data", str(toml.parent / "pairs.tsv"), "--model", str(dual_folder), "--out", str(toml.parent / "flags")]
+    assert main(["train", *flags, "--steps", "2", "--batch-size", "4", "--freeze", "text", "--threads", "1"]) == 0
+    record = json.loads((toml.parent / "flags" / "config.json").read_text())
+    assert (record["freeze"], record["steps"], record["rate"]) == (["text"], 2, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train"], 2, "give a CONFIG.toml, or --data, --model and --out"),
+        (["train", "no.toml"], 3, "error: no.toml does not exist"),
+        (["train", "--steps", "many"], 2, "--steps"),
+        (["evaluate", "--model", "no/such", "--data", "x.csv"], 3, "error: "),
+        (["evaluate"], 2, "Missing option"),
+    ],
+)
+def test_wrong_use_and_wrong_input_have_their_codes(arguments, code, message, capsys):
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+
+
+def test_resuming_with_other_settings_is_refused_unless_allowed(toml, capsys):
+    assert main(["train", str(toml)]) == 0
+    assert main(["train", str(toml), "--steps", "6"]) == 3
+    assert "steps 4 → 6" in capsys.readouterr().err
+    assert main(["train", str(toml), "--steps", "6", "--allow-changes"]) == 0
+    assert "goes on at step 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_130(toml, kind):
+    command = [sys.executable, "-m", "clipcond", "train", str(toml), "--steps", "100000", "--log-every", "1"]
+    if not _runs_as_module():
+        command[1:3] = ["-c", "import sys; from clipcond.cli import main; sys.exit(main())"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("step "):
+            break
+    run.send_signal(kind)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err
+    assert out == ""
+    assert "the same command goes on from there" in err
+    kept = sorted((toml.parent / "run" / "checkpoints").glob("step-*.pt"))
+    assert len(kept) == 1
+    assert not (toml.parent / "run" / "model").exists()
+
+
+def _runs_as_module():
+    from importlib.util import find_spec
+
+    return find_spec("clipcond.__main__") is not None
+
+
+def test_evaluate_prints_a_table_or_json(dual_folder, toml, capsys):
+    given = ["evaluate", "--model", str(dual_folder), "--data", str(toml.parent / "pairs.tsv")]
+    assert main([*given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["texts"]) == (8, 8)
+    assert main(given) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == "8 images, 8 captions"
+    assert table[1].split()[:4] == ["image", "to", "text", "R@1"]
+
+
+def test_on_a_terminal_a_line_rewrites_itself(monkeypatch, capsys):
+    from clipcond.cli.train import _Progress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    say = _Progress()
+    start = time.time()
+    say({"event": "start", "step": 0, "time": start, "steps": 4, "steps_per_epoch": 2, "warmup": 1, "images": 8,
+         "captions": 8, "trainable": 1000, "device": "cpu"})  # fmt: skip
+    line = {"loss": 1.0, "rate": 1e-3, "logit_scale": 14.0, "grad_norm": 1.0, "pairs_per_second": 5.0}
+    say({"step": 2, **line})
+    say({"step": 4, **line})
+    said = capsys.readouterr().err
+    assert said.count("\r\x1b[K") == 3
+    assert said.count("\n") == 2
+    assert "1,000 weights train on cpu" in said

@@ -1,0 +1,246 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import png, write_tar
+from safetensors.torch import load_file
+
+import clipcond
+from clipcond.encode.load import load_dual
+from clipcond.errors import ConfigError, DataError, ModelError, OutputExists
+from clipcond.train import checkpoints
+from clipcond.train.config import TrainConfig
+from clipcond.train.loop import train
+
+
+@pytest.fixture
+def config(dual_folder, pairs_csv, tmp_path):
+    """Nine steps of five pairs: two and a quarter epochs, checkpoints in the middle of them."""
+    return TrainConfig(
+        data=str(pairs_csv), model=str(dual_folder), out=str(tmp_path / "run"),
+        steps=9, batch_size=5, rate=1e-3, warmup=2, save_every=3, log_every=2, eval_every=100, threads=1, keep=2,
+    )  # fmt: skip
+
+
+def weights(out):
+    return load_file(Path(out) / "model" / "open_clip_model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def lines(out):
+    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_learns_its_pairs_and_writes_a_model_that_loads(config, pairs_csv):
+    said = []
+    config = replace(config, steps=160, batch_size=12, rate=3e-3, val_data=str(pairs_csv), save_every=100, log_every=40)
+    result = clipcond.train(config, report=said.append)
+    assert (result.steps, result.interrupted, result.model) == (160, False, Path(config.out) / "model")
+    logged = [line["loss"] for line in said if "loss" in line]
+    assert len(logged) == 4
+    assert logged[-1] < 0.5 * logged[0]
+    assert result.retrieval.image_to_text[1] > 0.5
+    assert said == lines(config.out)
+    assert [line["event"] for line in said if "event" in line] == ["start", "evaluation", "done"]
+    dual = load_dual(config.out)
+    assert dual.logit_scale <= 100
+    measured = clipcond.evaluate(dual, pairs_csv)
+    assert measured.image_to_text[1] == pytest.approx(result.retrieval.image_to_text[1], abs=0.05)
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"freeze": ("text",)}, {"cache_gib": 0.0}])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, changes, tmp_path):
+    config = replace(config, **changes)
+    whole = replace(config, out=str(tmp_path / "whole"), save_every=100)
+    train(whole)
+    stop_at(config, 7)  # four steps make an epoch
+    result = train(config)
+    assert result.steps == 9
+    assert same(weights(config.out), weights(whole.out))
+    assert [line["step"] for line in lines(config.out) if line.get("event") == "resume"] == [7]
+
+
+def stop_at(config, step):
+    """Run until a signal arrives at the end of `step`."""
+
+    def report(line):
+        if line["step"] == step and "loss" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = train(replace(config, log_every=1), report=report)
+    assert (result.steps, result.interrupted, result.model) == (step, True, None)
+
+
+KILLED = """import os, sys
+from clipcond.train.config import TrainConfig
+from clipcond.train.loop import train
+def report(line):
+    if line.get("step") == 8:
+        os.kill(os.getpid(), 9)
+train(TrainConfig(**eval(sys.argv[1])), report=report)
+"""
+
+
+def test_a_killed_process_goes_on_from_its_last_checkpoint(config, tmp_path):
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
+    killed = subprocess.run([sys.executable, "-c", KILLED, repr(settings)], capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    kept = [path.name for path in checkpoints.existing(Path(config.out) / "checkpoints")]
+    assert kept == ["step-00000003.pt", "step-00000006.pt"]
+    whole = replace(config, out=str(tmp_path / "whole"))
+    train(whole)
+    assert train(config).steps == 9
+    assert same(weights(config.out), weights(whole.out))
+
+
+def test_a_finished_run_is_left_as_it_is(config):
+    train(config)
+    before = weights(config.out)
+    result = train(config)
+    assert (result.steps, result.loss) == (9, None)
+    assert same(before, weights(config.out))
+
+
+def test_frozen_parts_stay_and_the_rest_moves(config, dual_folder):
+    train(replace(config, freeze=("text",)))
+    before, after = load_file(dual_folder / "open_clip_model.safetensors"), weights(config.out)
+    moved = {name for name in after if not torch.equal(after[name], before[name].float())}
+    assert {name for name in moved if not name.startswith("visual.")} == {"text_projection", "logit_scale"}
+    assert "visual.conv1.weight" in moved
+
+
+def test_a_changed_setting_refuses_to_resume_unless_told(config, pairs_tars):
+    train(replace(config, steps=9))
+    with pytest.raises(ConfigError, match=r"step-00000009\.pt was made with other settings: steps 9 → 12\. Choose"):
+        train(replace(config, steps=12))
+    with pytest.raises(ConfigError, match="the content of the training data"):
+        train(replace(config, data=str(pairs_tars)))
+    assert train(replace(config, log_every=7, keep=9)).steps == 9
+    assert train(replace(config, steps=12), allow_changes=True).steps == 12
+
+
+def test_a_damaged_checkpoint_is_named(config):
+    train(config)
+    last = checkpoints.existing(Path(config.out) / "checkpoints")[-1]
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"step-00000009\.pt cannot be read .*delete it to go on from the one before"):
+        train(config)
+    last.unlink()
+    assert train(config).steps == 9
+
+
+def test_a_model_without_checkpoints_is_never_overwritten(config):
+    train(config)
+    for path in checkpoints.existing(Path(config.out) / "checkpoints"):
+        path.unlink()
+    with pytest.raises(OutputExists, match="model is there, but no checkpoint to go on from"):
+        train(config)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config, monkeypatch):
+    from clipcond.train import loop
+
+    whole, seen = loop.info_nce, []
+
+    def poisoned(*features):
+        seen.append(1)
+        return whole(*features) * (float("nan") if len(seen) == 5 else 1.0)
+
+    monkeypatch.setattr(loop, "info_nce", poisoned)
+    with pytest.raises(
+        ConfigError, match=r"the loss is nan at step 5; the last good checkpoint is .*step-00000003\.pt"
+    ):
+        train(config)
+    seen[:] = [1] * 4
+    with pytest.raises(ConfigError, match=r"nan at step 1; there is no checkpoint yet; lower the rate \(0\.001\)"):
+        train(replace(config, out=config.out + "2"))
+
+
+def test_a_gradient_that_is_not_finite_spoils_no_weight(config, monkeypatch):
+    from clipcond.train import loop
+
+    whole = loop.info_nce
+    monkeypatch.setattr(loop, "info_nce", lambda *f: torch.sqrt(whole(*f) - whole(*f).detach()) + 1.0)
+    with pytest.raises(ConfigError, match="the gradient's norm is nan at step 1; there is no checkpoint yet"):
+        train(config)
+
+
+def test_a_picture_found_bad_on_the_way_saves_first(config, dual_folder, tmp_path, monkeypatch):
+    from clipcond.train import batches, loop
+
+    whole = batches.Batches.__getitem__
+
+    def failing(self, step):
+        if step == 4:
+            raise DataError("cannot decode this.png: broken")
+        return whole(self, step)
+
+    monkeypatch.setattr(loop.Batches, "__getitem__", failing)
+    with pytest.raises(DataError, match=r"cannot decode this\.png"):
+        train(config)
+    assert checkpoints.existing(Path(config.out) / "checkpoints")[-1].name == "step-00000004.pt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"warmup": 9}, ConfigError, "warmup is 9 steps, the whole run 9; expected fewer"),
+        ({"device": "warp"}, ConfigError, "device is 'warp', which torch cannot use here"),
+        ({"model": "no/such/folder"}, ModelError, "no/such/folder"),
+        ({"val_count": 24}, DataError, "val_count is 24"),
+    ],
+)
+def test_unusable_settings_fail_before_anything_is_written(config, changes, kind, message):
+    with pytest.raises(kind, match=message):
+        train(replace(config, **changes))
+    assert not Path(config.out).exists()
+
+
+def test_random_weights_must_be_asked_for(config, dual_folder, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "open_clip_config.json").write_bytes((dual_folder / "open_clip_config.json").read_bytes())
+    with pytest.raises(ModelError, match="random weights must be asked for by name"):
+        train(replace(config, model=str(bare)))
+    one = train(replace(config, model=str(bare), init="random"))
+    other = train(replace(config, model=str(bare), init="random", out=config.out + "2", seed=1))
+    assert not same(weights(one.model.parent), weights(other.model.parent))
+
+
+def test_long_captions_are_counted_and_held_out_images_come_from_the_data(config, tmp_path):
+    members = {}
+    for number in range(8):
+        members |= {f"{number}.png": png(number), f"{number}.txt": b"red " * (90 if number % 2 else 3)}
+    data = write_tar(tmp_path / "long.tar", members)
+    result = train(replace(config, data=str(data), batch_size=2, val_count=2, steps=3, save_every=3))
+    assert result.retrieval.images == 2
+    start, *_, last = (line for line in lines(config.out) if line.get("event") in ("start", None))
+    assert start["images"] == 6
+    assert 0 < last["cut_captions"] < 1
+
+
+def test_it_runs_outside_the_main_thread_where_no_signal_can_be_caught(config):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(config)))
+    thread.start()
+    thread.join(60)
+    assert results[0].steps == 9
+
+
+def test_the_thread_of_batches_ends_with_the_run(config):
+    train(config)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any(t.name == "clipcond-batches" for t in threading.enumerate()):
+        time.sleep(0.05)
+    assert not [t for t in threading.enumerate() if t.name == "clipcond-batches"]

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from clipcond.encode.folder import read_open_clip_folder
+from clipcond.train.config import TrainConfig
+from clipcond.train.optimizer import Optimizer, clip_gradients, decayed, rate_of
+from clipcond.train.towers import freeze, text_features
+
+IDS = torch.tensor([[49406, 300, 301, 49407], [49406, 300, 49407, 49407]])
+GIVEN = {"data": "x", "model": "x", "out": "x"}
+
+
+@pytest.fixture
+def model(dual_folder):
+    return read_open_clip_folder(dual_folder)
+
+
+def test_the_rate_at_first_middle_and_last_step():
+    rates = [rate_of(step, 110, 2.0, 10) for step in range(110)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == pytest.approx(2.0)
+    assert rates[60] == pytest.approx(1.0)
+    assert 0 < rates[109] < 0.001
+    assert rate_of(0, 5, 1.0, 0) == 1.0
+
+
+def test_only_matrices_decay(model):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices, rest = ([names[id(p)] for p in group] for group in decayed(model))
+    assert "visual.conv1.weight" in matrices
+    assert "text_projection" in matrices
+    assert "transformer.resblocks.0.attn.in_proj_weight" in matrices
+    assert {"logit_scale", "positional_embedding", "visual.positional_embedding", "visual.class_embedding"} <= set(rest)
+    assert not [name for name in matrices if "ln_" in name or name.endswith("bias")]
+    assert len(matrices) + len(rest) == len(names) - 1, "all but the token table"
+
+
+def test_the_token_table_moves_in_the_rows_of_the_batch_alone(model):
+    before = model.token_embedding.weight.detach().clone()
+    optimizer = Optimizer(model, TrainConfig(**GIVEN))
+    text_features(model, IDS)[:, 0].sum().backward()
+    assert model.token_embedding.weight.grad.is_sparse
+    assert optimizer.clip(1.0) > 0
+    optimizer.step(1e-2)
+    moved = (model.token_embedding.weight != before).any(dim=1).nonzero().squeeze(1)
+    assert moved.tolist() == [300, 301, 49406, 49407]
+
+
+def test_a_frozen_table_has_no_gradient_and_no_state(model):
+    freeze(model, ["text"])
+    optimizer = Optimizer(model, TrainConfig(**GIVEN))
+    text_features(model, IDS)[:, 0].sum().backward()
+    assert model.token_embedding.weight.grad is None
+    assert len(optimizer.state_dict()) == 1
+
+
+def test_clipping_is_joint_over_dense_and_sparse():
+    dense = torch.tensor([3.0])
+    sparse = torch.sparse_coo_tensor(torch.tensor([[5]]), torch.tensor([4.0]), (9,), check_invariants=True).coalesce()
+    assert float(clip_gradients([dense, sparse], 1.0)) == pytest.approx(5.0)
+    assert float(dense) == pytest.approx(0.6, abs=1e-5)
+    assert float(sparse.values()) == pytest.approx(0.8, abs=1e-5)
+    assert float(clip_gradients([dense], 1.0)) == pytest.approx(0.6, abs=1e-5)
+    assert float(dense) == pytest.approx(0.6, abs=1e-5), "below the limit nothing changes"

@@ -1,0 +1,61 @@
+import dataclasses
+
+import pytest
+
+from clipcond.errors import ConfigError
+from clipcond.train.config import TrainConfig, from_mapping, from_toml
+
+GIVEN = {"data": "pairs.csv", "model": "mini", "out": "run"}
+
+
+def test_toml_is_read_and_flags_win(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'data = "a.csv"\nmodel = "mini"\nout = "o"\nrate = 1\nbetas = [0.9, 0.95]\nfreeze = "text"\nsteps = 7\n'
+    )
+    config = from_toml(path, {"out": "p", "steps": None, "epochs": 2.0})
+    assert (config.data, config.out, config.rate, config.betas) == ("a.csv", "p", 1.0, (0.9, 0.95))
+    assert (config.freeze, config.steps, config.epochs) == (("text",), None, 2.0)
+    assert isinstance(config.rate, float)
+
+
+def test_the_record_is_complete_and_builds_the_same_config():
+    config = TrainConfig(**GIVEN, freeze=("text",), steps=3)
+    record = config.to_dict()
+    assert set(record) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert from_mapping(record) == config
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"batchsize": 3}, "unknown setting 'batchsize' in run.toml; did you mean 'batch_size'?"),
+        ({"zzzzz": 3}, "unknown setting 'zzzzz' in run.toml; known are data, model"),
+        ({"data": ""}, "run.toml must name data"),
+        ({"rate": "fast"}, "rate is 'fast' in run.toml, expected float"),
+        ({"steps": 1.5}, "steps is 1.5 in run.toml, expected int"),
+        ({"seed": True}, "seed is True in run.toml, expected int"),
+        ({"freeze": 3}, "freeze is 3 in run.toml, expected tuple"),
+        ({"steps": 3, "epochs": 1}, "steps is 3 and epochs is 1.0; give one of the two"),
+        ({"val_data": "x", "val_count": 1}, "val_data and val_count are both given"),
+        ({"precision": "fp16"}, "precision is 'fp16', expected 'float32' or 'bf16'"),
+        ({"init": "new"}, "init is 'new', expected 'weights' or 'random'"),
+        ({"captions": "all"}, "captions is 'all', expected 'random' or 'first'"),
+        ({"freeze": ["texts"]}, "freeze holds 'texts', expected 'text' or 'image'"),
+        ({"rate": 0}, "rate is 0.0, expected a number above 0"),
+        ({"batch_size": 1}, "batch_size is 1, expected 2 or more"),
+        ({"warmup": -1}, "warmup is -1, expected 0 or more"),
+        ({"betas": [0.9, 1.0]}, r"betas is \(0.9, 1.0\), expected two numbers"),
+    ],
+)
+def test_unusable_settings_are_named(extra, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        from_mapping({**GIVEN, **extra}, source="run.toml")
+
+
+def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml does not exist; expected a TOML file"):
+        from_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("rate = = 3")
+    with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
+        from_toml(tmp_path / "bad.toml")
