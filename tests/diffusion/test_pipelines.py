@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,17 @@ def test_leaves_the_libraries_bars_as_they_were(sd_folder: Path) -> None:
     before = ours.is_progress_bar_enabled(), theirs.is_progress_bar_enabled()
     load_pipeline(sd_folder, device="cpu")
     assert (ours.is_progress_bar_enabled(), theirs.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_leaves_garbage_collection_as_it_was(sd_folder: Path, running: bool) -> None:
+    if not running:
+        gc.disable()
+    try:
+        load_pipeline(sd_folder, device="cpu")
+        assert gc.isenabled() is running
+    finally:
+        gc.enable()
 
 
 def test_takes_half_precision_files(sd_pipe: Any, tmp_path: Path) -> None:
