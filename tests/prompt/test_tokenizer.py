@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import count, repeat
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,23 @@ def test_a_missing_vocabulary_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(ResourceMissing, match=r"bpe_simple_vocab_16e6.txt.gz is missing; pip install open_clip_torch"):
         module.vocabulary_file()
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("normalisation", _NORMALISATIONS)
+@settings(max_examples=40, deadline=None)
+@given(text=_TEXT)
+def test_the_first_texts_do_without_the_whole_model(normalisation, text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_one_offs", count())
+        narrow = tokenize(text, normalisation)
+        patch.setattr(module, "_one_offs", count(module._FEW))
+        assert tokenize(text, normalisation) == narrow
+    assert [token.id for token in narrow] == token_ids(text, normalisation)
+
+
+@needs_data
+def test_the_narrow_model_on_real_prompts(monkeypatch) -> None:
+    prompts = real_prompts()[::200]
+    monkeypatch.setattr(module, "_one_offs", repeat(0))
+    assert [[token.id for token in tokenize(prompt)] for prompt in prompts] == batch_ids(prompts)
