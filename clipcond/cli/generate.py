@@ -151,8 +151,11 @@ def _sorted_out(lines: list[dict[str, Any]], rows: dict[str, Any], rejected: Pat
     """The lines with score and verdict, best first; what is not kept is moved, never deleted."""
     from clipcond.errors import OutputExists
 
-    for line in sorted(lines, key=lambda line: rows[line["path"]].rank):
+    for line in sorted(lines, key=lambda line: rows[line["path"]].rank or len(lines) + 1):
         row, path = rows[line["path"]], Path(line["path"])
+        if row.error is not None:  # the file went away or was damaged meanwhile: it is not judged and stays
+            yield {**line, "score": None, "kept": False, "error": row.error}
+            continue
         if not row.kept:
             target = rejected / path.name
             rejected.mkdir(exist_ok=True)
@@ -172,6 +175,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None] | None]:
 
     from clipcond.cli.render import stderr_console
 
-    with Progress(console=stderr_console(), transient=True) as bar:
+    # Rich would send stdout through its own console, which is stderr: right on a terminal, wrong for a pipe or a file
+    with Progress(console=stderr_console(), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("generating", total=total)
         yield lambda moved: bar.advance(task, moved)

@@ -83,6 +83,33 @@ def test_keep_moves_the_others_aside(capsys: Capture, sd_folder: Path, dual_fold
     assert len(list(out.rglob("*.png"))) == 3
 
 
+def test_a_picture_that_went_away_is_not_judged(
+    capsys: Capture, sd_folder: Path, dual_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipcond.rerank import ranking
+
+    def without_the_first(paths: list[Path], prompt: str, **options: Any) -> Any:
+        paths[0].unlink()
+        return original(paths, prompt, **options)
+
+    original = ranking.rerank
+    monkeypatch.setattr(ranking, "rerank", without_the_first)
+    lines, _ = make(capsys, sd_folder, tmp_path / "a", "--keep", 2, "--rerank-model", dual_folder)
+    assert [line["kept"] for line in lines] == [True, True, False]
+    assert (lines[2]["seed"], lines[2]["score"]) == (0, None)
+    assert lines[2]["error"]
+
+
+def test_progress_is_for_terminals_and_on_stderr(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Rich takes this for a terminal
+    lines, err = make(capsys, sd_folder, tmp_path / "a")
+    assert len(lines) == 3
+    assert "generating" in err
+
+
 def test_nothing_is_overwritten(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "00000-0.png").write_text("mine")
     code, err = failure(capsys, "generate", "x", "--pipeline", sd_folder, "--out", tmp_path)
