@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from pictures import picture, png, said, write_tar
+
+from .pictures import picture, png, said, write_tar
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from pictures import picture, png, said, write_tar
 
 from clipcond.encode.image import Preprocess
 from clipcond.errors import DataError
 from clipcond.train.batches import Batches
 from clipcond.train.captions import id_rows
 from clipcond.train.data import Pixels, decode, preflight, read_pairs, split
+
+from .pictures import picture, png, said, write_tar
 
 HALF = (0.5, 0.5, 0.5)
 WHOLE = Preprocess(height=32, width=32, mean=HALF, std=HALF)

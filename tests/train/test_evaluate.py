@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from pictures import picture, write_tar
 
 import clipcond
 from clipcond.errors import DataError
 from clipcond.train.data import read_pairs
 from clipcond.train.evaluate import Retrieval, gallery, retrieval
+
+from .pictures import picture, write_tar
 
 
 def unit(rows):
@@ -81,7 +82,7 @@ def test_a_model_is_measured_by_its_spec(dual_folder, pairs_csv):
 
 
 def test_a_gallery_of_one_is_refused(dual_folder, tmp_path):
-    from pictures import png
+    from .pictures import png
 
     path = write_tar(tmp_path / "one.tar", {"a.png": png(0), "a.txt": b"x"})
     with pytest.raises(DataError, match=r"one\.tar holds 1 image; retrieval needs 2 or more"):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import png, write_tar
 from safetensors.torch import load_file
 
 import clipcond
@@ -19,6 +18,8 @@ from clipcond.errors import ConfigError, DataError, ModelError, OutputExists
 from clipcond.train import checkpoints
 from clipcond.train.config import TrainConfig
 from clipcond.train.loop import train
+
+from .pictures import png, write_tar
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def lines(out):
 
 def test_a_run_learns_its_pairs_and_writes_a_model_that_loads(config, pairs_csv):
     said = []
-    config = replace(config, steps=160, batch_size=12, rate=3e-3, val_data=str(pairs_csv), save_every=100, log_every=40)
+    config = replace(config, steps=160, batch_size=12, rate=3e-3, val_data=str(pairs_csv), eval_every=999, log_every=40)
     result = clipcond.train(config, report=said.append)
     assert (result.steps, result.interrupted, result.model) == (160, False, Path(config.out) / "model")
     logged = [line["loss"] for line in said if "loss" in line]
