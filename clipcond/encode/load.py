@@ -7,12 +7,16 @@ loaded in full and checked, never left random; what cannot be loaded is a ModelE
 from __future__ import annotations
 
 import logging
+import socket
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from clipcond.encode.folder import CONFIG, WEIGHTS, read_config, read_open_clip_folder
 from clipcond.encode.image import ImageTower
@@ -28,6 +32,8 @@ FORMS = (
     "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a transformers CLIPModel), "
     "or a folder that holds one of these"
 )
+_UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _VOCABULARY, _CONTEXT = 49408, 77
 _DEFAULTS = {  # what open_clip's own folders leave out of `preprocess_cfg` when it is this
@@ -68,8 +74,10 @@ def load_dual(spec: str, *, device: str = "cpu") -> DualEncoder:
             raise ModelError(f"{spec} is a file; name its architecture too, as in ViT-B-32@{spec}")
         if "@" in spec:
             return _from_checkpoint(spec, device)
-        if spec.startswith((".", "/", "~")) or "/" not in spec:
-            raise ModelError(f"no model {spec!r}: there is no such folder; expected {FORMS}{_did_you_mean(spec)}")
+        if spec.startswith((".", "/", "~")):
+            raise ModelError(f"no model {spec!r}: there is no such folder")
+        if "/" not in spec:
+            raise ModelError(f"no model {spec!r}: expected {FORMS}{_did_you_mean(spec)}")
         return _from_pretrained(spec, device)
     except ClipCondError:
         raise
@@ -83,7 +91,7 @@ def load_open_clip_folder(path: str | Path) -> CLIP:
     Also takes the file names that open_clip uses on the hub. Raises ModelError as `load_dual` does.
     """
     path = Path(path)
-    config = read_config(path)
+    read_config(path)
     try:
         if (path / WEIGHTS).is_file() or not _stored_weights(path):
             return read_open_clip_folder(path)
@@ -94,7 +102,7 @@ def load_open_clip_folder(path: str | Path) -> CLIP:
     except ClipCondError:
         raise
     except Exception as error:
-        raise ModelError(f"{path} cannot be loaded as {config['model_cfg']}: {_first_line(error)}") from error
+        raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from error
     return model
 
 
@@ -129,15 +137,14 @@ def _from_pretrained(spec: str, device: str) -> DualEncoder:
 
     tags = open_clip.list_pretrained_tags_by_model(name)
     if name not in open_clip.list_models():
-        raise ModelError(
-            f"no model {spec!r}: open_clip knows no {name!r} and there is no such folder{_did_you_mean(spec)}"
-        )
+        hint = _did_you_mean(spec) or f"; a transformers model of the hub is hf:{spec}"
+        raise ModelError(f"no model {spec!r}: open_clip knows no {name!r} and there is no such folder{hint}")
     if tag not in tags:
         raise ModelError(f"open_clip has no weights {tag!r} for {name}; expected {_listed(tags)}")
     _check_open_clip(spec, open_clip.get_model_config(name) or {})
     published = open_clip.get_pretrained_cfg(name, tag)
     try:
-        with _quiet():
+        with _quiet(), _offline_where_unreachable():
             model = open_clip.create_model(
                 name,
                 pretrained=tag,
@@ -146,8 +153,7 @@ def _from_pretrained(spec: str, device: str) -> DualEncoder:
             )
     except Exception as error:
         raise ModelError(
-            f"the weights of {spec} cannot be fetched or read: {_first_line(error)}; connect once to fill the cache, "
-            f"or pass a local file as {name}@FILE"
+            f"the weights of {spec} {_why_not(error)}; connect once to fill the cache, or pass a file as {name}@FILE"
         ) from error
     return _dual(spec, model, _settings_of(model), device)
 
@@ -220,17 +226,16 @@ def _from_transformers(spec: str, where: str, device: str) -> DualEncoder:
     if local and not (Path(where) / "config.json").is_file():
         return _from_folder(spec, Path(where), device)
     try:
-        with _quiet():
+        with _quiet(), nullcontext() if local else _offline_where_unreachable():
             return _load_transformers(spec, where, device)
     except ClipCondError:
         raise
     except Exception as error:
-        hint = (
-            "the folder must be complete"
-            if local
-            else "check the name, connect once to fill the cache, or pass a folder"
-        )
-        raise ModelError(f"{spec} cannot be loaded by transformers: {_first_line(error)}; {hint}") from error
+        if local:
+            raise ModelError(f"{spec} cannot be loaded by transformers: {_first_line(error)}") from error
+        raise ModelError(
+            f"the files of {spec} {_why_not(error)}; check the name, connect once, or pass a folder as hf:FOLDER"
+        ) from error
 
 
 def _load_transformers(spec: str, where: str, device: str) -> DualEncoder:
@@ -250,8 +255,12 @@ def _load_transformers(spec: str, where: str, device: str) -> DualEncoder:
             f"{spec} has a vocabulary of {vocabulary} and {context} positions; "
             f"expected CLIP's {_VOCABULARY} and {_CONTEXT}"
         )
+    folder = Path(where)
+    if folder.is_dir() and not any((folder / name).is_file() for name in _PROCESSORS):
+        raise ModelError(f"{spec} has no {_PROCESSORS[0]}; copy it from the model that it was made from")
     processor, _ = CLIPImageProcessor.get_image_processor_dict(where)
-    model, report = CLIPModel.from_pretrained(where, output_loading_info=True)
+    with _without_bars(folder.is_dir() or not sys.stderr.isatty()):
+        model, report = CLIPModel.from_pretrained(where, output_loading_info=True)
     missing = sorted({*report["missing_keys"], *(str(key) for key in report.get("mismatched_keys", ()))})
     if missing:
         lacks = "no image encoder" if any(key.startswith("vision_model.") for key in missing) else "not all its weights"
@@ -267,7 +276,9 @@ def _load_transformers(spec: str, where: str, device: str) -> DualEncoder:
 
 
 def _did_you_mean(spec: str) -> str:
-    """`; did you mean …?` with the nearest open_clip name, or how to list them."""
+    """`; did you mean …?` with the nearest name, or nothing."""
+    if get_close_matches(spec, ["mini"]):
+        return "; did you mean mini?"
     repair()
     import open_clip
 
@@ -291,6 +302,58 @@ def _first_line(error: BaseException) -> str:
         return type(error).__name__
     text = lines[0] + (f" {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else "")
     return (text[:297] + "…" if len(text) > 298 else text).rstrip(".;")
+
+
+def _why_not(error: BaseException) -> str:
+    """Why something of the hub could not be loaded: out of reach, or what the library said."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if type(chain).__name__ in _UNREACHABLE:
+            return "are not in the local cache, and the hub cannot be reached"
+        chain = chain.__cause__ or chain.__context__
+    return f"cannot be fetched or read: {_first_line(error)}"
+
+
+def _hub_answers() -> bool:
+    """Whether the hub's host takes a connection; assumed behind a proxy, which a plain connection would go around."""
+    from huggingface_hub import constants
+
+    if getproxies():
+        return True
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """Use the cache alone where the hub does not answer: its client would retry for most of a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _hub_answers()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _without_bars(hide: bool) -> Iterator[None]:
+    """Hide transformers' progress bars, which it draws on files and pipes too, for a while."""
+    from transformers.utils import logging as bars
+
+    hide = hide and bars.is_progress_bar_enabled()
+    if hide:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hide:
+            bars.enable_progress_bar()
 
 
 @contextmanager
