@@ -110,9 +110,8 @@ def main() -> None:
 
 def report(times: dict[str, list[float]], count: int) -> None:
     packages = ("clipcond", "tokenizers", "typer", "rich", "transformers", "open_clip_torch", "torch")
-    print(
-        f"{datetime.date.today()}, Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
-    )
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+    print(f"{datetime.date.today()}, {machine}")
     print(", ".join(f"{package} {version(package)}" for package in packages))
     runs = len(next(iter(times.values())))
     print(f"{count} content tokens, {runs} runs each, whole process\n")

@@ -1,42 +1,15 @@
-"""The Typer app and the one place where errors become exit codes.
-
-A command's module is imported only when that command, or the help that lists all of them, is asked for:
-`clipcond tokens` starts without the modules, and without the imports, of every other command.
-
-Exit codes: 0 done; 1 a check that was asked for failed; 2 wrong usage; 3 input, model or environment error;
-130 interrupted; 141 the reader of the output went away (what a shell reports for any tool that dies of SIGPIPE).
-"""
+"""The Typer app that every command's module adds itself to."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from io import TextIOWrapper
-from itertools import takewhile
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 from clipcond import __version__
-from clipcond.errors import ClipCondError
+from clipcond.cli.launch import CHECK_FAILED, FAILED, INTERRUPTED, OK, READER_GONE, USAGE, main
 
-# command -> module that defines it, in the order of `clipcond --help`
-COMMANDS = {
-    "tokens": "clipcond.cli.tokens",
-    "encode": "clipcond.cli.encode",
-    "generate": "clipcond.cli.generate",
-    "rerank": "clipcond.cli.rerank",
-    "train": "clipcond.cli.train",
-    "evaluate": "clipcond.cli.train",
-    "models": "clipcond.cli.doctor",
-    "doctor": "clipcond.cli.doctor",
-    "demo": "clipcond.cli.demo",
-}
-
-OK, CHECK_FAILED, USAGE, FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+__all__ = ["CHECK_FAILED", "FAILED", "INTERRUPTED", "OK", "READER_GONE", "USAGE", "app", "main"]
 
 app = typer.Typer(
     name="clipcond",
@@ -65,73 +38,3 @@ def _root(
 
     Everything works offline on the embedded model [bold]mini[/bold]; try [bold]clipcond demo[/bold].
     """
-
-
-def _load(command: str | None) -> None:
-    """Import the module of `command`; the modules of all commands when it names none of them."""
-    modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
-    for module in modules:
-        if find_spec(module) is not None:
-            import_module(module)
-    place = {name: number for number, name in enumerate(COMMANDS)}
-    app.registered_commands.sort(
-        key=lambda info: place.get(str(info.name or getattr(info.callback, "__name__", "")), len(place))
-    )
-
-
-def _one_line(error: BaseException) -> str:
-    """The text of an error without line breaks, its class where it has no text."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _forget(stream: TextIO) -> None:
-    """Point a stream whose reader went away at nothing, so that the interpreter's last flush cannot fail."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):  # not a real file, in a test for instance: nothing left to flush
-        return
-
-
-def _soften(stream: TextIO) -> None:
-    """Escape what a stream cannot carry (an ASCII terminal and an accent, say) instead of failing on it."""
-    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-        stream.reconfigure(errors="backslashreplace")
-
-
-def _run(arguments: list[str]) -> int:
-    """Run the app, flush, and give its exit code; errors of the command pass through."""
-    try:
-        app(args=arguments, prog_name="clipcond")
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):
-            raise leaving.__context__ from None
-        sys.stdout.flush()
-        return leaving.code if isinstance(leaving.code, int) else OK
-    return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on `argv` (default: the process's own arguments) and give the exit code; never exits."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = list(takewhile(lambda word: word.startswith("-"), arguments))
-    debug = "--debug" in options
-    _soften(sys.stdout)
-    _soften(sys.stderr)
-    try:
-        _load(next(iter(arguments[len(options) :]), None))
-        return _run(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        _forget(sys.stdout)
-        return READER_GONE
-    except (
-        ClipCondError,
-        OSError,
-    ) as error:  # ours and the system's; a stray ValueError is a bug and keeps its traceback
-        if debug:
-            raise
-        typer.echo(f"error: {_one_line(error)}", err=True)
-        return FAILED

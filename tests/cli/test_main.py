@@ -11,8 +11,9 @@ import pytest
 import typer
 
 import clipcond
-from clipcond.cli import app as module
-from clipcond.cli.app import COMMANDS, app, main
+from clipcond.cli import launch as module
+from clipcond.cli.app import app
+from clipcond.cli.launch import COMMANDS, main
 from clipcond.errors import ModelError, OutputExists
 
 
@@ -65,7 +66,7 @@ def test_only_the_module_of_the_command_is_imported() -> None:
         "print([m for m in sys.modules if m.startswith('clipcond.cli.')], file=sys.stderr)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    loaded = {"clipcond.cli.app", "clipcond.cli.tokens", "clipcond.cli.render"}
+    loaded = {"clipcond.cli.launch", "clipcond.cli.tokens_job", "clipcond.cli.render"}
     assert set(eval(shown.stderr)) == loaded
 
 
@@ -141,7 +142,7 @@ def test_an_interruption_while_a_module_loads_is_130(monkeypatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "import_module", interrupt)
-    assert main(["tokens", "a fox"]) == 130
+    assert main(["tokens", "--help"]) == 130
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes close otherwise on Windows")

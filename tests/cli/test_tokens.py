@@ -14,6 +14,7 @@ from rich.console import Console
 
 from clipcond.cli import main
 from clipcond.cli.render import excerpt, visible
+from clipcond.cli.tokens_job import plain_request
 from clipcond.cli.tokens_view import show, show_line
 from clipcond.prompt.plan import plan
 
@@ -271,3 +272,54 @@ def test_what_is_visible_is_one_sign_for_one_character(text: str) -> None:
     shown = visible(text)
     assert len(shown) == len(text)
     assert not set(shown) & set(map(chr, [*range(32), *range(127, 160)]))
+
+
+# the way without Typer
+
+PLAIN = [
+    ["a fox"],
+    [""],
+    ["a fox", "--json"],
+    ["--family", "sdxl", "a fox", "--fail-on-truncation"],
+    ["--family=sd2", "--dialect=plain", "--json", "a = fox"],
+    ["--file", "-"],
+    ["--file=prompts.txt", "--family", "sd2", "--family", "sdxl"],
+]
+NOT_PLAIN = [
+    [],
+    ["a fox", "a dog"],
+    ["a fox", "--file", "x.txt"],
+    ["--json"],
+    ["--", "a fox"],
+    ["-h"],
+    ["-"],
+    ["--js", "a fox"],
+    ["--json=1", "a fox"],
+    ["a fox", "--family"],
+    ["a fox", "--family", "flux"],
+    ["a fox", "--dialect=a1111"],
+    ["a fox", "--file", "--json"],
+]
+
+
+@pytest.mark.parametrize("words", PLAIN)
+def test_a_plain_request_is_what_typer_makes_of_it(words: list[str], monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr("clipcond.cli.tokens.fulfil", lambda request: made.append(request) or 0)
+    monkeypatch.setattr("clipcond.cli.tokens_job.plain_request", lambda _: None)
+    assert main(["tokens", *words]) == 0
+    assert made == [plain_request(words)]
+
+
+@pytest.mark.parametrize("words", NOT_PLAIN)
+def test_the_rest_is_left_to_typer(words: list[str]) -> None:
+    assert plain_request(words) is None
+
+
+def test_both_ways_give_the_same_output(monkeypatch, capsys) -> None:
+    outputs = []
+    for reader in (plain_request, lambda _: None):
+        monkeypatch.setattr("clipcond.cli.tokens_job.plain_request", reader)
+        outputs += [(main(["tokens", LONG, "--fail-on-truncation", "--json"]), capsys.readouterr().out)]
+    assert outputs[0] == outputs[1]
+    assert outputs[0][0] == 1

@@ -1,0 +1,122 @@
+"""From arguments to an exit code: which module a command needs, and the one place where errors become exit codes.
+
+A command's module is imported only when that command, or the help that lists all of them, is asked for:
+`clipcond rerank` starts without the modules, and without the imports, of every other command. `clipcond tokens` in its
+plain forms does without Typer too, which takes longer to start than the tokens take to count.
+
+Exit codes: 0 done; 1 a check that was asked for failed; 2 wrong usage; 3 input, model or environment error;
+130 interrupted; 141 the reader of the output went away (what a shell reports for any tool that dies of SIGPIPE).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+from itertools import takewhile
+from typing import TextIO
+
+from clipcond.errors import ClipCondError
+
+# command -> module that defines it, in the order of `clipcond --help`
+COMMANDS = {
+    "tokens": "clipcond.cli.tokens",
+    "encode": "clipcond.cli.encode",
+    "generate": "clipcond.cli.generate",
+    "rerank": "clipcond.cli.rerank",
+    "train": "clipcond.cli.train",
+    "evaluate": "clipcond.cli.train",
+    "models": "clipcond.cli.doctor",
+    "doctor": "clipcond.cli.doctor",
+    "demo": "clipcond.cli.demo",
+}
+
+OK, CHECK_FAILED, USAGE, FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+
+
+def _load(command: str | None) -> None:
+    """Import the module of `command`; the modules of all commands when it names none of them."""
+    modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
+    for module in modules:
+        import_module(module)
+    from clipcond.cli.app import app
+
+    place = {name: number for number, name in enumerate(COMMANDS)}
+    app.registered_commands.sort(
+        key=lambda info: place.get(str(info.name or getattr(info.callback, "__name__", "")), len(place))
+    )
+
+
+def _plain_tokens(arguments: list[str]) -> int | None:
+    """Run `clipcond tokens` without Typer; None, and nothing done, for all that needs Typer's care or messages."""
+    if not arguments or arguments[0] != "tokens":
+        return None
+    from clipcond.cli.tokens_job import fulfil, plain_request
+
+    if (request := plain_request(arguments[1:])) is None:
+        return None
+    return fulfil(request)
+
+
+def _one_line(error: BaseException) -> str:
+    """The text of an error without line breaks, its class where it has no text."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _forget(stream: TextIO) -> None:
+    """Point a stream whose reader went away at nothing, so that the interpreter's last flush cannot fail."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # not a real file, in a test for instance: nothing left to flush
+        return
+
+
+def _soften(stream: TextIO) -> None:
+    """Escape what a stream cannot carry (an ASCII terminal and an accent, say) instead of failing on it."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _run(arguments: list[str], command: str | None) -> int:
+    """Run a command, flush, and give its exit code; its errors pass through."""
+    try:
+        code = _plain_tokens(arguments)
+        if code is None:
+            _load(command)
+            from clipcond.cli.app import app
+
+            app(args=arguments, prog_name="clipcond")
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # Typer and Rich leave of their own accord
+            raise leaving.__context__ from None
+        code = leaving.code if isinstance(leaving.code, int) else OK
+    sys.stdout.flush()
+    return code or OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (default: the process's own arguments) and give the exit code; never exits."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = list(takewhile(lambda word: word.startswith("-"), arguments))
+    debug = "--debug" in options
+    _soften(sys.stdout)
+    _soften(sys.stderr)
+    try:
+        return _run(arguments, next(iter(arguments[len(options) :]), None))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget(sys.stdout)
+        return READER_GONE
+    except (
+        ClipCondError,
+        OSError,
+    ) as error:  # ours and the system's; a stray ValueError is a bug and keeps its traceback
+        if debug:
+            raise
+        sys.stderr.write(f"error: {_one_line(error)}\n")
+        return FAILED
