@@ -27,10 +27,10 @@ def repair() -> bool:
         return False
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     for name in missing:
-        library.define(_SCHEMAS[name])
+        library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
     _declared.append(library)
     return bool(missing)
 
@@ -48,7 +48,7 @@ def _operators_load() -> bool:
     if compiled is None or compiled.origin is None:
         return False
     try:
-        torch.ops.load_library(compiled.origin)
+        torch.ops.load_library(compiled.origin)  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return hasattr(torch.ops.torchvision, "nms")
