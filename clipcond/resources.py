@@ -15,7 +15,9 @@ def bundled(kind: str, name: str) -> Path:
     kind: `pipelines` or `prompts`. Raises ResourceMissing with the places that were looked at.
     """
     places = [_HERE / "_bundled" / kind / name]
-    if (_HERE.parent / "pyproject.toml").is_file():  # a checkout or editable install; in site-packages a sibling is not ours
+    if (
+        _HERE.parent / "pyproject.toml"
+    ).is_file():  # a checkout or editable install; in site-packages a sibling is not ours
         places.append(_HERE.parent / kind / name)
     for place in places:
         if place.is_file():

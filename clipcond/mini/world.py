@@ -72,9 +72,7 @@ class Scene:
 def sample(rng: random.Random, *, least: int = 1, most: int = 9) -> Scene:
     """A random scene of `least` to `most` objects, uniform in their number and in every attribute."""
     cells = rng.sample(CELLS, rng.randint(least, most))
-    objects = tuple(
-        Object(colour=rng.choice(list(COLOURS)), shape=rng.choice(SHAPES), cell=cell) for cell in cells
-    )
+    objects = tuple(Object(colour=rng.choice(list(COLOURS)), shape=rng.choice(SHAPES), cell=cell) for cell in cells)
     return Scene(rng.choice(list(BACKGROUNDS)), objects)
 
 
@@ -97,7 +95,9 @@ def render(scene: Scene, rng: random.Random) -> Image.Image:
     return canvas.reduce(_OVERSAMPLE)
 
 
-def _draw(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, fill: int | tuple[int, int, int]) -> None:
+def _draw(
+    draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, fill: int | tuple[int, int, int]
+) -> None:
     if shape == "circle":
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     elif shape == "square":
@@ -124,8 +124,8 @@ def _polar(x: float, y: float, r: float, degrees: float) -> tuple[float, float]:
 
 _PALETTE = np.array([*COLOURS.values(), *BACKGROUNDS.values()], dtype=np.float32)
 _NAMES = (*COLOURS, *BACKGROUNDS)
-_MIN_AREA, _MAX_AREA = 30.0, 330.0   # pixels; rendered objects cover 68 to 230
-_MIN_OVERLAP = 0.72                  # intersection over union of the soft masks
+_MIN_AREA, _MAX_AREA = 30.0, 330.0  # pixels; rendered objects cover 68 to 230
+_MIN_OVERLAP = 0.72  # intersection over union of the soft masks
 
 
 def check(image: Image.Image, scene: Scene) -> list[bool]:
@@ -165,7 +165,7 @@ def _look(pixels: np.ndarray, ground: np.ndarray, cell: str) -> tuple[str, str] 
     away = np.linalg.norm(window - ground, axis=-1)
     # A pixel at the rim of an object mixes it with the ground, so colour is read where the object is certain.
     inside = away > 0.6 * np.quantile(away, 0.97)
-    if not 12 <= inside.sum() or away.max() < 45:
+    if inside.sum() < 12 or away.max() < 45:
         return None
     core = np.median(window[inside], axis=0)
     distance = np.linalg.norm(_PALETTE - core, axis=-1)
@@ -279,7 +279,10 @@ _GROUND = {
 _LEAD = {
     "terse": ("",),
     "plain": ("", "a picture of ", "a drawing with ", "an image of "),
-    "wordy": ("this is a picture with some colored shapes: ", "a detailed drawing of simple things, and here is what it shows: "),
+    "wordy": (
+        "this is a picture with some colored shapes: ",
+        "a detailed drawing of simple things, and here is what it shows: ",
+    ),
 }
 _BETWEEN = {"terse": (", ", "; "), "plain": (", ", " and ", "; ", ". "), "wordy": (", and ", ". ", "; ")}
 
@@ -290,7 +293,7 @@ def caption(scene: Scene, rng: random.Random, words: Words = "plain") -> str:
     `terse` stays within 75 tokens for nine objects, `plain` may pass them, `wordy` may pass 150.
     """
     patterns = {"terse": _TERSE, "plain": _PLAIN, "wordy": _WORDY}[words]
-    habit = rng.choice(patterns) if words == "terse" or rng.random() < 0.3 else None   # one pattern throughout, or a mix
+    habit = rng.choice(patterns) if words == "terse" or rng.random() < 0.3 else None  # one pattern throughout, or a mix
     parts = [_say(thing, rng, habit or rng.choice(patterns)) for thing in scene.objects]
     ground = rng.choice(_GROUND[words]).format(g=rng.choice(_GROUND_WORDS[scene.background]))
     parts.insert(0 if rng.random() < 0.6 else len(parts), ground)
@@ -343,6 +346,6 @@ def _lexicon() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
     )  # fmt: skip
     for kind, table in tables:
         for name, ways in table.items():
-            meaning.update({way: (kind, name) for way in ways})
+            meaning.update(dict.fromkeys(ways, (kind, name)))
     longest_first = sorted(meaning, key=len, reverse=True)
     return re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + r")\b"), meaning

@@ -96,7 +96,9 @@ def test_the_same_seed_gives_the_same_world(seed: int) -> None:
 def test_captions_come_in_three_lengths() -> None:
     rng = random.Random(8)
     scenes = [world.sample(rng, least=9) for _ in range(50)]
-    words = {kind: [len(world.caption(scene, rng, kind).split()) for scene in scenes] for kind in ("terse", "plain", "wordy")}
+    words = {
+        kind: [len(world.caption(scene, rng, kind).split()) for scene in scenes] for kind in ("terse", "plain", "wordy")
+    }
     assert max(words["terse"]) < 60 <= min(words["wordy"])
     assert max(words["wordy"]) > 140
     assert len({world.caption(scenes[0], random.Random(k), "plain") for k in range(50)}) > 40
