@@ -82,7 +82,8 @@ def places(scene: world.Scene, caption: str, tokens: Sequence[Token]) -> tuple[s
     rest = world.parse(caption[tokens[CONTENT].start :]).objects
     straddles = len(rest) < len(scene.objects) - named or rest != scene.objects[named:]
     return tuple(
-        "first" if k < named else "straddling" if k == named and straddles else "after" for k in range(len(scene.objects))
+        "first" if k < named else "straddling" if k == named and straddles else "after"
+        for k in range(len(scene.objects))
     )
 
 
@@ -166,7 +167,9 @@ def retrieval(_pipe: Any, _conditioner: Any, options: argparse.Namespace) -> lis
     truth = torch.arange(len(gallery))
     to_text = 100 * float((scores.argmax(1) == truth).float().mean())
     to_image = 100 * float((scores.argmax(0) == truth).float().mean())
-    return [f"| R@1 among {len(gallery)} new scenes, image to text / text to image | ≥ 95 % | {to_text:.1f} % / {to_image:.1f} % |"]
+    return [
+        f"| R@1 among {len(gallery)} new scenes, image to text / text to image | ≥ 95 % | {to_text:.1f} % / {to_image:.1f} % |"
+    ]
 
 
 def speed(_pipe: Any, _conditioner: Any, options: argparse.Namespace) -> list[str]:
@@ -175,11 +178,25 @@ def speed(_pipe: Any, _conditioner: Any, options: argparse.Namespace) -> list[st
     for run in range(5):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            command = [sys.executable, "-m", "clipcond.cli", "generate", prompt, "-n", "8", "--seed", str(run), "--out", folder]
+            command = [
+                sys.executable,
+                "-m",
+                "clipcond.cli",
+                "generate",
+                prompt,
+                "-n",
+                "8",
+                "--seed",
+                str(run),
+                "--out",
+                folder,
+            ]
             subprocess.run(command, check=True, capture_output=True)
             times.append(time.perf_counter() - start)
     times.sort()
-    return [f"| 8 pictures, loading included | ≤ 10 s | {times[2]:.1f} s (median of 5, {times[0]:.1f} to {times[-1]:.1f}) |"]
+    return [
+        f"| 8 pictures, loading included | ≤ 10 s | {times[2]:.1f} s (median of 5, {times[0]:.1f} to {times[-1]:.1f}) |"
+    ]
 
 
 PARTS = {"within": within, "beyond": beyond, "best_of": best_of, "retrieval": retrieval, "speed": speed}
@@ -203,8 +220,13 @@ def main() -> None:
     guidance = advice(pipe).guidance_scale if given.guidance is None else given.guidance
     given.how = {"steps": given.steps, "guidance": guidance}
     conditioner = clipcond.Conditioner.from_pipeline(pipe)
-    print(f"{date.today()}, `{shlex.join(['python', *sys.argv])}`, {torch.get_num_threads()} threads of {platform.machine()},")
-    print(", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers", "open_clip_torch")), end=", ")
+    print(
+        f"{date.today()}, `{shlex.join(['python', *sys.argv])}`, {torch.get_num_threads()} threads of {platform.machine()},"
+    )
+    print(
+        ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers", "open_clip_torch")),
+        end=", ",
+    )
     print(f"{given.steps} steps, guidance {guidance:g}; ± is the 95 % interval over objects.\n")
     print("| what | target | measured |\n|---|---|---|")
     for name in given.only or PARTS:

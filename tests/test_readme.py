@@ -34,7 +34,9 @@ def test_every_block_runs(page: str, tmp_path: Path) -> None:
         if kind == "python":
             runs = [[sys.executable, "-W", "error::DeprecationWarning:clipcond", "-c", block]]
         else:
-            runs = [[sys.executable, "-m", "clipcond.cli", *rest] for name, *rest in commands(block) if name == "clipcond"]
+            runs = [
+                [sys.executable, "-m", "clipcond.cli", *rest] for name, *rest in commands(block) if name == "clipcond"
+            ]
         for run in runs:
             done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
             assert done.returncode == 0, f"{page}, block {number}: {run[-1][:300]}\n{done.stderr[-3000:]}"

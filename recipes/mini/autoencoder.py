@@ -2,8 +2,8 @@
 
     python recipes/mini/autoencoder.py --steps 10000 --out runs/mini/autoencoder
 
-Starts again where it stopped. Small batches: sharpness comes with the number of steps, not of pictures. The result is a diffusers folder, `<out>/final`, with the scaling factor set from the
-standard deviation of the latents.
+Starts again where it stopped. Small batches: sharpness comes with the number of steps, not of pictures. The result is a
+diffusers folder, `<out>/final`, with the scaling factor set from the standard deviation of the latents.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from clipcond.encode.torchvision_repair import repair
 
 repair()
 
-from common import HELD_OUT_SEED, Average, Run, pixels, scenes, warmup_cosine  # noqa: E402
-from diffusers import AutoencoderKL  # noqa: E402
+from common import HELD_OUT_SEED, Average, Run, pixels, scenes, warmup_cosine
+from diffusers import AutoencoderKL
 
-from clipcond.mini import world  # noqa: E402
+from clipcond.mini import world
 
 
 def build() -> AutoencoderKL:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -19,7 +18,9 @@ from clipcond.mini import world
 HELD_OUT_SEED = "held out"  # scenes drawn from this seed are for measuring only
 
 
-def scenes(seed: int | str, step: int, count: int, *, least: int = 1, most: int = 9) -> tuple[list[world.Scene], random.Random]:
+def scenes(
+    seed: int | str, step: int, count: int, *, least: int = 1, most: int = 9
+) -> tuple[list[world.Scene], random.Random]:
     """The scenes of one training step and the generator that drew them: a pure function of (seed, step)."""
     rng = random.Random(f"{seed}/{step}")
     return [world.sample(rng, least=least, most=most) for _ in range(count)], rng
@@ -77,7 +78,7 @@ class Run:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         temporary = self._state.with_suffix(".tmp")
         torch.save({**state, "step": self.step, "rng": torch.get_rng_state()}, temporary)
-        os.replace(temporary, self._state)
+        temporary.replace(self._state)
 
     def log(self, **values: Any) -> None:
         line = json.dumps({"step": self.step, "time": round(time.time(), 1), **values})

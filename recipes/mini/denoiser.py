@@ -20,14 +20,15 @@ from clipcond.encode.torchvision_repair import repair
 
 repair()
 
-from autoencoder import images  # noqa: E402
-from common import HELD_OUT_SEED, Average, Run, pixels, warmup_cosine  # noqa: E402
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa: E402
-from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from text_tower import BOS, EOS, _encode, build as build_text, states  # noqa: E402
+from autoencoder import images
+from common import HELD_OUT_SEED, Average, Run, pixels, warmup_cosine
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file, save_file
+from text_tower import BOS, EOS, _encode, states
+from text_tower import build as build_text
 
-from clipcond.mini import world  # noqa: E402
+from clipcond.mini import world
 
 SHARES = {1: 0.55, 2: 0.27, 3: 0.18}  # of training batches, by number of chunks
 
@@ -114,7 +115,9 @@ def pool(folder: Path, seed: int, size: int, encoders: Encoders) -> dict[int, di
 
 
 @torch.inference_mode()
-def paint(model: UNet2DConditionModel, rows: Tensor, nothing: Tensor, *, guidance: float, steps: int = 20, seed: int = 0) -> Tensor:
+def paint(
+    model: UNet2DConditionModel, rows: Tensor, nothing: Tensor, *, guidance: float, steps: int = 20, seed: int = 0
+) -> Tensor:
     """Latents (B, 12, 8, 8) for token states (B, T, D); `nothing`: (1, 77, D), repeated to T."""
     plan = scheduler()
     plan.set_timesteps(steps)
@@ -126,7 +129,9 @@ def paint(model: UNet2DConditionModel, rows: Tensor, nothing: Tensor, *, guidanc
     return x
 
 
-def measure(model: UNet2DConditionModel, encoders: Encoders, count: int = 40, guidance: float = 2.5) -> dict[str, float]:
+def measure(
+    model: UNet2DConditionModel, encoders: Encoders, count: int = 40, guidance: float = 2.5
+) -> dict[str, float]:
     """Share of objects right in held-out scenes, by number of chunks."""
     model.eval()
     nothing = encoders.read([chunked([])])

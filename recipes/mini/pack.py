@@ -21,15 +21,15 @@ from clipcond.encode.torchvision_repair import repair
 
 repair()
 
-from denoiser import chunked, scheduler  # noqa: E402
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
-from text_tower import _encode, states  # noqa: E402
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: E402
+from denoiser import chunked, scheduler
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from text_tower import _encode, states
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clipcond.encode.convert import clip_text_config, open_clip_text_to_transformers  # noqa: E402
-from clipcond.encode.folder import read_config, read_open_clip_folder, write_open_clip_folder  # noqa: E402
-from clipcond.mini import world  # noqa: E402
-from clipcond.prompt.tokenizer import BOS, EOS, vocabulary_files  # noqa: E402
+from clipcond.encode.convert import clip_text_config, open_clip_text_to_transformers
+from clipcond.encode.folder import read_config, read_open_clip_folder, write_open_clip_folder
+from clipcond.mini import world
+from clipcond.prompt.tokenizer import BOS, EOS, vocabulary_files
 
 
 def used_ids() -> list[int]:
@@ -64,7 +64,9 @@ def main() -> None:
     renamed = open_clip_text_to_transformers(dual.state_dict(), heads=clip_text_config(dual)["num_attention_heads"])
     renamed.pop("text_projection.weight")
     wanted = text.state_dict()
-    text.load_state_dict({name if name in wanted else name.removeprefix("text_model."): w for name, w in renamed.items()})
+    text.load_state_dict(
+        {name if name in wanted else name.removeprefix("text_model."): w for name, w in renamed.items()}
+    )
     rng = random.Random(0)
     for words in ("terse", "plain", "wordy"):
         tokens = torch.tensor(chunked(_encode(world.caption(world.sample(rng), rng, words))))
@@ -76,9 +78,7 @@ def main() -> None:
     shutil.rmtree(given.out, ignore_errors=True)
     write_open_clip_folder(dual.half(), read_config(given.dual), given.out / "clip", packed=True)
     vocabulary, merges = vocabulary_files(given.out / "pipeline" / "tokenizer")
-    tokenizer = CLIPTokenizer(
-        vocab=str(vocabulary), merges=str(merges), pad_token="<|endoftext|>", model_max_length=77
-    )
+    tokenizer = CLIPTokenizer(vocab=str(vocabulary), merges=str(merges), pad_token="<|endoftext|>", model_max_length=77)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(given.autoencoder),
         unet=UNet2DConditionModel.from_pretrained(given.denoiser),

@@ -23,11 +23,11 @@ from clipcond.encode.torchvision_repair import repair
 
 repair()
 
-from common import HELD_OUT_SEED, Run, warmup_cosine  # noqa: E402
-from open_clip import CLIP, get_tokenizer  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from common import HELD_OUT_SEED, Run, warmup_cosine
+from open_clip import CLIP, get_tokenizer
+from safetensors.torch import save_file
 
-from clipcond.mini import world  # noqa: E402
+from clipcond.mini import world
 
 CONFIG = Path(__file__).parent / "clip" / "open_clip_config.json"
 BOS, EOS = 49406, 49407
@@ -70,11 +70,11 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    tokens: Tensor     # (C, L) chunks of all captions
-    owner: Tensor      # (B, K) index of each caption's chunks in `tokens`, -1 where there is none
-    colours: Tensor    # (B, 9)
-    shapes: Tensor     # (B, 9)
-    present: Tensor    # (B, 9)
+    tokens: Tensor  # (C, L) chunks of all captions
+    owner: Tensor  # (B, K) index of each caption's chunks in `tokens`, -1 where there is none
+    colours: Tensor  # (B, 9)
+    shapes: Tensor  # (B, 9)
+    present: Tensor  # (B, 9)
     background: Tensor  # (B,)
 
 
@@ -108,7 +108,7 @@ def batch(seed: int | str, step: int, count: int) -> Batch:
 def read(model: CLIP, readout: Readout, data: Batch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
     """Both readings, and the rows (captions of one chunk) that the second one is for."""
     every = states(model, data.tokens)
-    own = every[data.owner.clamp(min=0)]                                 # (B, 3, L, D)
+    own = every[data.owner.clamp(min=0)]  # (B, 3, L, D)
     absent = (data.owner < 0)[:, :, None].expand(-1, -1, every.shape[1])
     by_attention = readout(own.flatten(1, 2), absent.flatten(1))
     single = (data.owner[:, 1] < 0).nonzero().squeeze(1)
@@ -159,7 +159,12 @@ def main() -> None:
     torch.manual_seed(given.seed)
 
     model, readout = build(), Readout()
-    text = [model.positional_embedding, *model.transformer.parameters(), *model.ln_final.parameters(), *readout.parameters()]
+    text = [
+        model.positional_embedding,
+        *model.transformer.parameters(),
+        *model.ln_final.parameters(),
+        *readout.parameters(),
+    ]
     optimizer = torch.optim.AdamW(text, lr=given.rate, betas=(0.9, 0.98), weight_decay=0.01)
     # The table is large and a step touches a few hundred rows of it: sparse gradients.
     model.token_embedding.sparse = True
@@ -188,7 +193,9 @@ def main() -> None:
     final = given.out / "final"
     final.mkdir(exist_ok=True)
     (final / CONFIG.name).write_text(CONFIG.read_text())
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, final / "open_clip_model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, final / "open_clip_model.safetensors"
+    )
 
 
 if __name__ == "__main__":
