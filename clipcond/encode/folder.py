@@ -1,4 +1,8 @@
-"""open_clip folders: `open_clip_config.json` beside `open_clip_model.safetensors`, read and written."""
+"""open_clip folders: `open_clip_config.json` beside `open_clip_model.safetensors`, read and written.
+
+A token table of which few rows are used can be stored packed: its rows that are not zero under `<name>.rows`, and their
+numbers under `<name>.ids`, in place of `<name>`. Reading fills the rest with zeros.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from clipcond.errors import ModelError
 
 if TYPE_CHECKING:
     from open_clip import CLIP
+    from torch import Tensor
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_TABLE = "token_embedding.weight"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False) -
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{folder} holds a config but no {WEIGHTS}; random weights must be asked for by name")
-    state = {name: value.float() for name, value in load_file(path).items()}
+    state = {name: value.float() for name, value in _unpacked(load_file(path), model.state_dict()).items()}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -64,13 +70,36 @@ def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False) -
     return model
 
 
-def write_open_clip_folder(model: CLIP, config: dict[str, Any], folder: str | Path) -> Path:
-    """Write the model's weights as they are and its config; both files appear complete or not at all."""
+def _unpacked(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with a packed token table laid out in full, as large as the model's own."""
+    for name in (_TABLE, f"text.{_TABLE}"):
+        if f"{name}.rows" in state and name in like:
+            rows = state.pop(f"{name}.rows")
+            table = rows.new_zeros(like[name].shape)
+            table[state.pop(f"{name}.ids").long()] = rows
+            state[name] = table
+    return state
+
+
+def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    table = state[_TABLE]
+    used = table.abs().amax(dim=1).nonzero().squeeze(1)
+    rest = {name: value for name, value in state.items() if name != _TABLE}
+    return {**rest, f"{_TABLE}.rows": table[used].contiguous(), f"{_TABLE}.ids": used.int()}
+
+
+def write_open_clip_folder(model: CLIP, config: dict[str, Any], folder: str | Path, *, packed: bool = False) -> Path:
+    """Write the model's weights as they are and its config; both files appear complete or not at all.
+
+    packed: leave out the rows of the token table that are zero; only clipcond reads the result.
+    """
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if packed:
+        weights = _packed(weights)
     save_file(weights, folder / (WEIGHTS + ".tmp"))
     (folder / (CONFIG + ".tmp")).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in (WEIGHTS, CONFIG):

@@ -23,13 +23,14 @@ repair()
 
 from denoiser import chunked, scheduler
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from open_clip.tokenizer import SimpleTokenizer
 from text_tower import _encode, states
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clipcond.encode.convert import clip_text_config, open_clip_text_to_transformers
 from clipcond.encode.folder import read_config, read_open_clip_folder, write_open_clip_folder
 from clipcond.mini import world
-from clipcond.prompt.tokenizer import BOS, EOS, vocabulary_files
+from clipcond.prompt.tokenizer import BOS, EOS
 
 
 def used_ids() -> list[int]:
@@ -42,11 +43,24 @@ def used_ids() -> list[int]:
     return sorted(ids)
 
 
+def write_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's own vocabulary in the files that every transformers release reads."""
+    source = SimpleTokenizer()
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    folder.mkdir(parents=True)
+    vocabulary = {special.get(piece, piece): number for piece, number in source.encoder.items()}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]))
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--dual", type=Path, required=True)
     options.add_argument("--autoencoder", type=Path, required=True)
     options.add_argument("--denoiser", type=Path, required=True)
+    options.add_argument("--guidance", type=float, default=2.5)
     options.add_argument("--out", type=Path, default=Path("clipcond/mini/weights"))
     given = options.parse_args()
 
@@ -77,9 +91,9 @@ def main() -> None:
 
     shutil.rmtree(given.out, ignore_errors=True)
     write_open_clip_folder(dual.half(), read_config(given.dual), given.out / "clip", packed=True)
-    vocabulary, merges = vocabulary_files(given.out / "pipeline" / "tokenizer")
-    tokenizer = CLIPTokenizer(vocab=str(vocabulary), merges=str(merges), pad_token="<|endoftext|>", model_max_length=77)
-    pipe = StableDiffusionPipeline(
+    pipeline = given.out / "pipeline"
+    tokenizer = write_tokenizer(pipeline / "tokenizer")
+    StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(given.autoencoder),
         unet=UNet2DConditionModel.from_pretrained(given.denoiser),
         text_encoder=text,
@@ -88,8 +102,9 @@ def main() -> None:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).to(dtype=torch.float16)
-    pipe.save_pretrained(given.out / "pipeline", safe_serialization=True)
+    ).to(dtype=torch.float16).save_pretrained(pipeline)
+    (pipeline / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # vocab.json and merges.txt hold the same
+    (pipeline / "clipcond.json").write_text(json.dumps({"guidance_scale": given.guidance, "steps": 20}) + "\n")
     sizes = {str(p.relative_to(given.out)): p.stat().st_size for p in sorted(given.out.rglob("*")) if p.is_file()}
     print(json.dumps(sizes, indent=1))
     print(f"{len(ids)} of {len(table)} token rows used; {sum(sizes.values()) / 2**20:.1f} MiB in all")

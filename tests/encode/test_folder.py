@@ -57,3 +57,15 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(dual_folder, tmp_path, 
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(ModelError, match=f"is not an open_clip folder: there is no {CONFIG} in it"):
         read_open_clip_folder(tmp_path)
+
+
+def test_a_packed_table_reads_back_in_full(dual_folder, tmp_path):
+    model = read_open_clip_folder(dual_folder)
+    with torch.no_grad():
+        model.token_embedding.weight[1000:] = 0
+        model.token_embedding.weight[49406] = 1
+    written = write_open_clip_folder(model, read_config(dual_folder), tmp_path / "packed", packed=True)
+    plain = write_open_clip_folder(model, read_config(dual_folder), tmp_path / "plain")
+    assert (written / WEIGHTS).stat().st_size < 0.3 * (plain / WEIGHTS).stat().st_size
+    again = read_open_clip_folder(written).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
