@@ -159,7 +159,7 @@ def main() -> None:
     options.add_argument("--autoencoder", type=Path, default=Path("runs/mini/autoencoder/final"))
     options.add_argument("--text", type=Path, default=Path("runs/mini/text/final"))
     options.add_argument("--out", type=Path, default=Path("runs/mini/denoiser"))
-    options.add_argument("--steps", type=int, default=8000)
+    options.add_argument("--steps", type=int, default=7000)
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--pool", type=int, default=50000)
     options.add_argument("--rate", type=float, default=8e-4)

@@ -150,6 +150,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=Path("runs/mini/text"))
     options.add_argument("--steps", type=int, default=4000)
+    options.add_argument("--stop", type=int, help="end here; the learning rate follows --steps all the same")
     options.add_argument("--batch", type=int, default=64)
     options.add_argument("--rate", type=float, default=1.5e-3)
     options.add_argument("--seed", type=int, default=2)
@@ -171,7 +172,7 @@ def main() -> None:
     table = torch.optim.SparseAdam([model.token_embedding.weight], lr=given.rate, betas=(0.9, 0.98))
     run = Run(given.out, model=model, readout=readout, optimizer=optimizer, table=table)
     total = 0.0
-    for step in run.steps(given.steps):
+    for step in run.steps(given.stop or given.steps):
         for group in (*optimizer.param_groups, *table.param_groups):
             group["lr"] = warmup_cosine(step, given.steps, given.rate)
         data = batch(given.seed, step, given.batch)
