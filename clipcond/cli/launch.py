@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -62,8 +63,8 @@ def _plain_tokens(arguments: list[str]) -> int | None:
 
 def _one_line(error: BaseException) -> str:
     """The text of an error without line breaks, its class where it has no text."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -76,9 +77,22 @@ def _forget(stream: TextIO) -> None:
 
 
 def _soften(stream: TextIO) -> None:
-    """Escape what a stream cannot carry (an ASCII terminal and an accent, say) instead of failing on it."""
-    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+    """Escape what a stream cannot carry (an ASCII terminal and an accent, say) instead of failing on it.
+
+    Python opens stdout with `surrogateescape` in the C locale, which carries no more than `strict` does.
+    """
+    if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
+
+
+def _open_closed_streams() -> None:
+    """Stand in for standard streams that the process was started without: nothing to read, nowhere to write to.
+
+    Otherwise Python leaves None in their place, and the next file that is opened gets their number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the whole process
 
 
 def _run(arguments: list[str], command: str | None) -> int:
@@ -89,7 +103,10 @@ def _run(arguments: list[str], command: str | None) -> int:
             _load(command)
             from clipcond.cli.app import app
 
-            app(args=arguments, prog_name="clipcond")
+            with warnings.catch_warnings():
+                # Pillow's, for pictures that are large and yet are read; those that are too large become errors
+                warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
+                app(args=arguments, prog_name="clipcond")
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # Typer and Rich leave of their own accord
             raise leaving.__context__ from None
@@ -103,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
     debug = "--debug" in options
+    _open_closed_streams()
     _soften(sys.stdout)
     _soften(sys.stderr)
     try:

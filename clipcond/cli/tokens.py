@@ -17,7 +17,9 @@ def tokens(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            metavar="PROMPT", help="The prompt; put `--` before one that starts with a dash.", show_default=False
+            metavar="PROMPT",
+            help="The prompt, or `-` for one per line of standard input; put `--` before a leading dash.",
+            show_default=False,
         ),
     ] = None,
     family: Annotated[Family, typer.Option(help="What the prompt is for: the encoders of that model family.")] = "sd15",
@@ -41,6 +43,8 @@ def tokens(
     """Count the tokens of a prompt, show its chunks, and what a stock pipeline would drop."""
     if (prompt is None) == (file is None):
         raise typer.BadParameter("give either a PROMPT or --file FILE")
+    if prompt == "-":
+        prompt, file = None, Path("-")
     request = Request(
         prompt=prompt,
         file=file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -114,6 +115,12 @@ def test_errors_of_the_system_are_one_line_and_3(failing, capsys) -> None:
     assert capsys.readouterr().err == "error: secret.txt: Permission denied\n"
 
 
+def test_an_error_of_the_system_without_a_file_has_no_number(failing, capsys) -> None:
+    failing(OSError(28, "No space left on device"))
+    assert main(["tokens", "a fox"]) == 3
+    assert capsys.readouterr().err == "error: No space left on device\n"
+
+
 def test_an_error_without_text_says_its_name(failing, capsys) -> None:
     failing(ModelError())
     assert main(["tokens", "a fox"]) == 3
@@ -176,6 +183,24 @@ def test_an_ascii_terminal_gets_escapes() -> None:
     assert "\\xe9" in shown.stdout
     as_json = run("tokens", "é", "--json", env={"PYTHONIOENCODING": "ascii"})
     assert '"prompt": "\\u00e9"' in as_json.stdout
+
+
+def test_the_c_locale_gets_escapes() -> None:
+    """There Python opens stdout as ASCII with `surrogateescape`."""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    shown = run("tokens", "foxes\u2019", env=locale)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "foxes" in shown.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closed by the shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_not_a_bug(closed: str) -> None:
+    script = "import sys; from clipcond.cli import main; sys.exit(main())"
+    command = f"exec {shlex.quote(sys.executable)} -c '{script}' tokens --file - {closed}"
+    run = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "Traceback" not in run.stderr
 
 
 def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys) -> None:

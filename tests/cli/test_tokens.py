@@ -151,6 +151,12 @@ def test_standard_input(monkeypatch, capsys) -> None:
     assert not sys.stdin.closed
 
 
+def test_a_dash_as_the_prompt_is_standard_input(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a fox\na dog\n")))
+    assert main(["tokens", "-", "--json"]) == 0
+    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == ["a fox", "a dog"]
+
+
 def test_an_empty_file_has_no_prompts(tmp_path, capsys) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
