@@ -17,6 +17,7 @@ from clipcond.errors import ConfigError, OutputExists
 from clipcond.prompt.infotext import format_infotext
 
 Through = Literal["conditioner", "stock"]
+LARGEST_SEED = 2**63 - 1  # of the last picture; torch takes more, but few programs that read seeds do
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +65,8 @@ def generate(
     ):
         if value < least:
             raise ConfigError(f"{name} is {value}, expected {least} or more")
+    if seed + count - 1 > LARGEST_SEED:
+        raise ConfigError(f"seed is {seed}; the last of {count} would have one above {LARGEST_SEED}")
     if through not in ("conditioner", "stock"):
         raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
     if through == "stock":

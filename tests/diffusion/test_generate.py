@@ -70,6 +70,7 @@ def test_progress_counts_pictures_per_step(sd_pipe: Any) -> None:
         ({"steps": 0}, "steps is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"seed": 2**63 - 1}, "seed is 9223372036854775807; the last of 8 would have one above"),
         ({"through": "magic"}, "through is 'magic', expected 'conditioner' or 'stock'"),
     ],
 )
