@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from clipcond.encode.image import Preprocess
 from clipcond.errors import DataError
@@ -243,7 +243,10 @@ def open_image(place: Place) -> Image.Image:
         with Image.open(io.BytesIO(content)) as opened:
             opened.load()
             return opened
-    except Exception as error:  # Pillow raises many kinds, from UnidentifiedImageError to struct.error
+    except UnidentifiedImageError:  # its own text names a buffer in memory
+        reason = "it is not a picture in a format that can be read" if content else "it is empty"
+        raise DataError(f"cannot decode {place}: {reason}") from None
+    except Exception as error:  # Pillow raises many kinds, struct.error among them
         raise DataError(f"cannot decode {place}: {' '.join(str(error).split())}") from error
 
 

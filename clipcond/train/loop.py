@@ -53,9 +53,9 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
     return. Every log line goes to `out/log.jsonl` and to `report`.
 
     allow_changes: resume even if settings or data differ from the checkpoint's.
-    Raises DataError and ModelError before the first step, OutputExists if `out` holds another run's model, ConfigError
-    for a refused resumption or a loss that is not finite. A picture that turns out unreadable on the way is a DataError
-    after saving.
+    Raises DataError and ModelError before the first step, OutputExists if `out` holds a model or a
+    config that this run did not write, ConfigError for a refused resumption or a loss that is not finite. A picture that
+    turns out unreadable on the way is a DataError after saving.
     """
     out = Path(config.out)
     if config.threads is not None:
@@ -91,6 +91,8 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
         raise OutputExists(
             f"{out / 'model'} is there, but no checkpoint to go on from; choose another out or remove it"
         )
+    if (out / "config.json").exists() and not (out / "log.jsonl").exists():
+        raise OutputExists(f"{out / 'config.json'} is there, but {out} is no training run; choose another out")
     if saved:
         state = checkpoints.read(saved[-1])
         if not allow_changes:

@@ -149,6 +149,15 @@ def test_a_model_without_checkpoints_is_never_overwritten(config):
         train(config)
 
 
+def test_a_folder_with_a_config_that_no_run_wrote_is_left_alone(config):
+    theirs = Path(config.out) / "config.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    with pytest.raises(OutputExists, match=r"config\.json is there, but .* is no training run"):
+        train(config)
+    assert theirs.read_text() == "{}"
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config, monkeypatch):
     from clipcond.train import loop
 
