@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clipcond.rerank.ranking import Ranking, Row
 
 _BAR = 10  # cells
+_WIDE_ENOUGH = 56  # cells of a terminal that leave room for a file name beside the bar
 
 
 @app.command()
@@ -131,7 +132,9 @@ def _show(ranking: Ranking) -> None:
         console.print(_heading(ranking.scored[0]))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR)
+    bars = console.width >= _WIDE_ENOUGH
+    if bars:
+        table.add_column("", no_wrap=True, min_width=_BAR)
     table.add_column("cosine", justify="right", no_wrap=True)
     table.add_column("CLIPScore", justify="right", no_wrap=True)
     table.add_column("file", overflow="fold")
@@ -142,7 +145,7 @@ def _show(ranking: Ranking) -> None:
         if len(prompts) > 1:
             name.append(f"\n{_brief(row.prompt or '')}", style="dim")
         numbers = Text(f"{cosine:.4f}"), Text(f"{row.clip_score:.4f}")
-        table.add_row(Text(str(row.rank)), _bar(cosine, cosines), *numbers, name)
+        table.add_row(Text(str(row.rank)), *([_bar(cosine, cosines)] if bars else []), *numbers, name)
     if ranking.kept:
         console.print(table)
     for row in ranking.errors:

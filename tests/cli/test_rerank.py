@@ -51,6 +51,25 @@ def test_the_table_fits_and_loses_nothing(
     assert "3 kept, 1 with an error" in err
 
 
+def test_a_narrow_table_has_room_for_names(
+    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["rerank", ".", "--prompt", "a red square", *model]) == 0
+    out, _ = capsys.readouterr()
+    assert max(map(len, out.splitlines())) <= 40
+    assert all(name in out for name in NAMES)
+    assert "█" not in out
+
+
+def test_large_pictures_are_scored_without_a_word_from_pillow(
+    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 48 - 1)
+    assert main(["rerank", *NAMES, "--prompt", "a red square", "--paths", *model]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_long_prompt_says_how_it_was_scored(
     folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
