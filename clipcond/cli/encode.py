@@ -27,10 +27,12 @@ def encode(
     `Conditioning.load` reads the file, and `pipe(**conditioning.kwargs)` uses it. Nothing is ever overwritten.
     """
     from clipcond.cli.render import print_json
-    from clipcond.errors import OutputExists
+    from clipcond.errors import OutputExists, ResourceMissing
 
     if out.exists():
         raise OutputExists(f"{out} exists already; choose another name with --out")
+    if not out.parent.is_dir():
+        raise ResourceMissing(f"there is no folder {out.parent}; make it, or choose another name with --out")
     from clipcond.diffusion.conditioner import Conditioner
     from clipcond.diffusion.pipelines import load_pipeline, quiet_calls
 

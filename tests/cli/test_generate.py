@@ -173,3 +173,7 @@ def test_encode_writes_a_conditioning(capsys: Capture, sd_folder: Path, tmp_path
     code, err = failure(capsys, *given)
     assert code == 3
     assert "fox.safetensors exists already; choose another name with --out" in err
+    code, err = failure(capsys, "encode", "x", "-o", tmp_path / "nowhere" / "fox.safetensors")
+    assert code == 3
+    assert "there is no folder" in err
+    assert "nowhere; make it, or choose another name with --out" in err
