@@ -134,7 +134,7 @@ def _row(story: Story, side: Side) -> str:
     limit, tokens = story.plan.limit, story.plan.content_tokens
     reads = f"reads {limit if side == 'stock' else tokens} of {tokens} tokens"
     mean, after = mean_right(shots), mean_right(shots, story.read)
-    said = f"{mean:.1f} of {objects} right on average; of the {lost} behind the cut {after:.1f}"
+    said = f"{mean:.1f} of {objects} right on average, {after:.1f} of the {lost} behind the cut"
     style = "bad" if side == "stock" else "good"
     figures = "\n".join(f"    {_figure(story, shot, _count(shot), f'seed {shot.seed}')}" for shot in shots)
     return (

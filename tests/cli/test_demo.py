@@ -89,8 +89,8 @@ def test_the_page_says_what_was_counted():
     text = " ".join(Elements(page(told())).text)
     assert "A prompt of 131 tokens. Stock pipelines read 75." in text
     assert "56 tokens, and with them 4 of 7 objects" in text
-    assert "2.5 of 7 right on average; of the 4 behind the cut 0.0" in text
-    assert "6.5 of 7 right on average; of the 4 behind the cut 3.5" in text
+    assert "2.5 of 7 right on average, 0.0 of the 4 behind the cut" in text
+    assert "6.5 of 7 right on average, 3.5 of the 4 behind the cut" in text
     assert "The best of clipcond's, seed 1, has 7 of 7 objects right" in text
 
 
