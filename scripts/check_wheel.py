@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "clipcond" / "mini" / "weights"
-WEIGHTS_REQUIRED = False  # True as soon as the trained weights are part of the tree
+WEIGHTS_REQUIRED = True
 WEIGHTS_LIMIT = 40 * 2**20
 
 PROMPT = "a red circle in the top left, " * 20  # beyond 75 tokens

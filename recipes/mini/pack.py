@@ -60,7 +60,7 @@ def main() -> None:
     options.add_argument("--dual", type=Path, required=True)
     options.add_argument("--autoencoder", type=Path, required=True)
     options.add_argument("--denoiser", type=Path, required=True)
-    options.add_argument("--guidance", type=float, default=2.5)
+    options.add_argument("--guidance", type=float, default=2.0)
     options.add_argument("--out", type=Path, default=Path("clipcond/mini/weights"))
     given = options.parse_args()
 
