@@ -8,13 +8,14 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clipcond.encode.hub import first_line, offline_where_unreachable, why_not
 from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ModelError
 from clipcond.resources import embedded
@@ -44,16 +45,21 @@ def load_pipeline(
     Raises ModelError saying what was tried, ResourceMissing when the embedded model is incomplete.
     """
     source, options = _resolve(str(spec))
+    local = Path(source).is_dir()
     with _uncollected(), _quiet():
         try:
             from diffusers import DiffusionPipeline
 
-            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype or torch.float32, **options)
+            with nullcontext() if local else offline_where_unreachable():
+                pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype or torch.float32, **options)
             return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except Exception as error:  # whatever the libraries below raise: one line, with the original as its cause
-            place = "the folder" if Path(source).is_dir() else "the model hub and its local cache"
+            if local:
+                raise ModelError(
+                    f"pipeline {str(spec)!r} could not be loaded from the folder: {first_line(error)}"
+                ) from error
             raise ModelError(
-                f"pipeline {str(spec)!r} could not be loaded from {place}: {_first_line(error)}"
+                f"the files of pipeline {str(spec)!r} {why_not(error)}; check the name, connect once, or pass a folder"
             ) from error
 
 
@@ -69,7 +75,7 @@ def advice(pipe: Any) -> Advice:
     try:
         return Advice(**json.loads(file.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{file} is not a JSON object of known settings: {_first_line(error)}") from error
+        raise ModelError(f"{file} is not a JSON object of known settings: {first_line(error)}") from error
 
 
 @contextmanager
@@ -133,8 +139,3 @@ def _uncollected() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of a foreign message, or its class where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

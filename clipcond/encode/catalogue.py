@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from clipcond.encode.hub import first_line
 from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ModelError, ResourceMissing
 from clipcond.resources import embedded
@@ -63,7 +64,7 @@ def open_clip_models(cache: Path | None = None) -> tuple[Model, ...]:
         from open_clip.pretrained import get_pretrained_cfg
     except (ImportError, RuntimeError, OSError) as error:
         raise ModelError(
-            f"open_clip cannot be imported ({_first_line(error)}); `clipcond doctor` says what is wrong"
+            f"open_clip cannot be imported ({first_line(error)}); `clipcond doctor` says what is wrong"
         ) from error
     readable = {name for name in open_clip.list_models() if _reads_like_clip(name, open_clip.get_model_config(name))}
     pairs = [(name, tag) for name, tag in open_clip.list_pretrained() if name in readable]
@@ -155,7 +156,3 @@ def _reads_like_clip(name: str, config: dict[str, Any] | None) -> bool:
     except ModelError:
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.errors import ModelError
+from clipcond.prompt.tokenizer import BOS, EOS
 
-_BOS, _EOS = 49406, 49407  # of CLIP's vocabulary
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 _OUTSIDE = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
@@ -92,9 +92,9 @@ def clip_text_config(model: nn.Module) -> dict[str, Any]:
         "max_position_embeddings": int(tower.positional_embedding.shape[0]),
         "hidden_act": names[activation],
         "layer_norm_eps": float(tower.ln_final.eps),
-        "bos_token_id": _BOS,
-        "eos_token_id": _EOS,
-        "pad_token_id": _EOS,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": EOS,
     }
 
 

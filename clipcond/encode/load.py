@@ -7,7 +7,6 @@ loaded in full and checked, never left random; what cannot be loaded is a ModelE
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,14 +14,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from clipcond.encode.folder import CONFIG, WEIGHTS, read_config, read_open_clip_folder
+from clipcond.encode.hub import first_line, offline_where_unreachable, why_not
 from clipcond.encode.image import ImageTower
 from clipcond.encode.text import TextTower
 from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ClipCondError, ModelError
+from clipcond.prompt.tokenizer import CONTEXT, VOCABULARY
 from clipcond.resources import embedded
 
 if TYPE_CHECKING:
@@ -32,11 +31,9 @@ FORMS = (
     "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a transformers CLIPModel), "
     "or a folder that holds one of these"
 )
-_UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_VOCABULARY, _CONTEXT = 49408, 77
-_DEFAULTS = {  # what open_clip's own folders leave out of `preprocess_cfg` when it is this
+DEFAULT_PREPROCESS = {  # what open_clip's own folders leave out of `preprocess_cfg` when it is this
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
 }
@@ -82,7 +79,7 @@ def load_dual(spec: str, *, device: str = "cpu") -> DualEncoder:
     except ClipCondError:
         raise
     except Exception as error:  # the libraries below raise many kinds; a user needs one line either way
-        raise ModelError(f"model {spec!r} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"model {spec!r} cannot be loaded: {first_line(error)}") from error
 
 
 def load_open_clip_folder(path: str | Path) -> CLIP:
@@ -102,7 +99,7 @@ def load_open_clip_folder(path: str | Path) -> CLIP:
     except ClipCondError:
         raise
     except Exception as error:
-        raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
     return model
 
 
@@ -117,7 +114,7 @@ def _from_folder(spec: str, folder: Path, device: str) -> DualEncoder:
         _check_open_clip(spec, config["model_cfg"])
         model = load_open_clip_folder(folder)
         size: Any = model.visual.image_size
-        return _dual(spec, model, {**_DEFAULTS, "size": size, **(config.get("preprocess_cfg") or {})}, device)
+        return _dual(spec, model, {**DEFAULT_PREPROCESS, "size": size, **(config.get("preprocess_cfg") or {})}, device)
     if (folder / "model" / CONFIG).is_file():
         return _from_folder(spec, folder / "model", device)
     if (folder / "model_index.json").is_file():
@@ -144,7 +141,7 @@ def _from_pretrained(spec: str, device: str) -> DualEncoder:
     _check_open_clip(spec, open_clip.get_model_config(name) or {})
     published = open_clip.get_pretrained_cfg(name, tag)
     try:
-        with _quiet(), _offline_where_unreachable():
+        with _quiet(), offline_where_unreachable():
             model = open_clip.create_model(
                 name,
                 pretrained=tag,
@@ -153,7 +150,7 @@ def _from_pretrained(spec: str, device: str) -> DualEncoder:
             )
     except Exception as error:
         raise ModelError(
-            f"the weights of {spec} {_why_not(error)}; connect once to fill the cache, or pass a file as {name}@FILE"
+            f"the weights of {spec} {why_not(error)}; connect once to fill the cache, or pass a file as {name}@FILE"
         ) from error
     return _dual(spec, model, _settings_of(model), device)
 
@@ -176,7 +173,7 @@ def _from_checkpoint(spec: str, device: str) -> DualEncoder:
         with _quiet():
             model = open_clip.create_model(name, pretrained=str(path), require_pretrained=True, weights_only=True)
     except Exception as error:
-        raise ModelError(f"{path} is not a checkpoint of {name}: {_first_line(error)}") from error
+        raise ModelError(f"{path} is not a checkpoint of {name}: {first_line(error)}") from error
     return _dual(spec, model, _settings_of(model), device)
 
 
@@ -204,16 +201,16 @@ def _check_open_clip(spec: str, config: Mapping[str, Any]) -> None:
     odd = [key for key in ("hf_model_name", "hf_tokenizer_name", "tokenizer_kwargs") if text.get(key)]
     if "multimodal_cfg" in config:
         odd.append("multimodal_cfg")
-    if text.get("vocab_size", _VOCABULARY) != _VOCABULARY:
+    if text.get("vocab_size", VOCABULARY) != VOCABULARY:
         odd.append(f"vocab_size {text['vocab_size']}")
-    if text.get("context_length", _CONTEXT) != _CONTEXT:
+    if text.get("context_length", CONTEXT) != CONTEXT:
         odd.append(f"context_length {text['context_length']}")
     if text.get("pool_type", "argmax") != "argmax":
         odd.append(f"pool_type {text['pool_type']}")
     if odd:
         raise ModelError(
             f"{spec} does not read prompts as CLIP does ({', '.join(odd)}); expected a model over CLIP's "
-            f"{_VOCABULARY} tokens and {_CONTEXT} positions"
+            f"{VOCABULARY} tokens and {CONTEXT} positions"
         )
 
 
@@ -226,15 +223,15 @@ def _from_transformers(spec: str, where: str, device: str) -> DualEncoder:
     if local and not (Path(where) / "config.json").is_file():
         return _from_folder(spec, Path(where), device)
     try:
-        with _quiet(), nullcontext() if local else _offline_where_unreachable():
+        with _quiet(), nullcontext() if local else offline_where_unreachable():
             return _load_transformers(spec, where, device)
     except ClipCondError:
         raise
     except Exception as error:
         if local:
-            raise ModelError(f"{spec} cannot be loaded by transformers: {_first_line(error)}") from error
+            raise ModelError(f"{spec} cannot be loaded by transformers: {first_line(error)}") from error
         raise ModelError(
-            f"the files of {spec} {_why_not(error)}; check the name, connect once, or pass a folder as hf:FOLDER"
+            f"the files of {spec} {why_not(error)}; check the name, connect once, or pass a folder as hf:FOLDER"
         ) from error
 
 
@@ -250,10 +247,10 @@ def _load_transformers(spec: str, where: str, device: str) -> DualEncoder:
     if config.model_type != "clip":
         raise ModelError(f"{spec} is a {config.model_type} model; expected a CLIPModel (model_type clip)")
     vocabulary, context = config.text_config.vocab_size, config.text_config.max_position_embeddings
-    if (vocabulary, context) != (_VOCABULARY, _CONTEXT):
+    if (vocabulary, context) != (VOCABULARY, CONTEXT):
         raise ModelError(
             f"{spec} has a vocabulary of {vocabulary} and {context} positions; "
-            f"expected CLIP's {_VOCABULARY} and {_CONTEXT}"
+            f"expected CLIP's {VOCABULARY} and {CONTEXT}"
         )
     folder = Path(where)
     if folder.is_dir() and not any((folder / name).is_file() for name in _PROCESSORS):
@@ -293,52 +290,6 @@ def _listed(names: list[str], most: int = 6) -> str:
     if not names:
         return "a checkpoint file as NAME@FILE: none are published for it"
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _first_line(error: BaseException) -> str:
-    """What a library said, in one line: the first that carries words, and the first detail of a state dict's report."""
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = lines[0] + (f" {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else "")
-    return (text[:297] + "…" if len(text) > 298 else text).rstrip(".;")
-
-
-def _why_not(error: BaseException) -> str:
-    """Why something of the hub could not be loaded: out of reach, or what the library said."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if type(chain).__name__ in _UNREACHABLE:
-            return "are not in the local cache, and the hub cannot be reached"
-        chain = chain.__cause__ or chain.__context__
-    return f"cannot be fetched or read: {_first_line(error)}"
-
-
-def _hub_answers() -> bool:
-    """Whether the hub's host takes a connection; assumed behind a proxy, which a plain connection would go around."""
-    from huggingface_hub import constants
-
-    if getproxies():
-        return True
-    address = urlsplit(constants.ENDPOINT)
-    try:
-        with socket.create_connection((address.hostname or "", address.port or 443), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-@contextmanager
-def _offline_where_unreachable() -> Iterator[None]:
-    """Use the cache alone where the hub does not answer: its client would retry for most of a minute."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _hub_answers()
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

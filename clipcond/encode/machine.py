@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.encode.catalogue import hub_cache, size_on_disk
+from clipcond.encode.hub import first_line
 from clipcond.errors import ResourceMissing
 from clipcond.resources import embedded
 
@@ -155,7 +156,7 @@ def look_at_library(distribution: str, module: str, *, required: bool) -> Librar
     try:
         import_module(module)
     except Exception as error:  # a broken binary raises anything; the report must come out all the same
-        note = f"{type(error).__name__}: {_first_line(error)}"
+        note = f"{type(error).__name__}: {first_line(error)}"
         return Library(name=distribution, version=version, required=required, works=False, note=note)
     works, note = _try_xformers() if distribution == "xformers" else (True, "")
     return Library(name=distribution, version=version, required=required, works=works, note=note)
@@ -230,7 +231,7 @@ def _try_xformers() -> tuple[bool, str]:
         query = torch.zeros(1, 8, 1, 32, device="cuda", dtype=torch.float16)
         attention(query, query, query)
     except Exception as error:
-        return False, f"attention fails on this device: {_first_line(error)}"
+        return False, f"attention fails on this device: {first_line(error)}"
     return True, "attention works on this device"
 
 
@@ -252,7 +253,3 @@ def _accelerators() -> Iterator[str]:
         yield f"cuda:{index} {device.name} ({device.total_memory / 2**30:.0f} GiB, {device.major}.{device.minor})"
     if torch.backends.mps.is_available():
         yield "mps"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

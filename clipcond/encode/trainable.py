@@ -9,12 +9,10 @@ from typing import Any
 
 from clipcond.encode.folder import CONFIG, read_config, read_open_clip_folder
 from clipcond.encode.image import Preprocess
-from clipcond.encode.load import load_dual, load_open_clip_folder
+from clipcond.encode.load import DEFAULT_PREPROCESS, load_dual, load_open_clip_folder
 from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ModelError
 from clipcond.resources import embedded
-
-_OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -39,7 +37,7 @@ def load_trainable(spec: str, *, random_weights: bool = False) -> Trainable:
     if folder is not None:
         config = read_config(folder)
         model = read_open_clip_folder(folder, random_weights=True) if random_weights else load_open_clip_folder(folder)
-        preprocess = {**_OPENAI, "size": model.visual.image_size, **(config.get("preprocess_cfg") or {})}
+        preprocess = {**DEFAULT_PREPROCESS, "size": model.visual.image_size, **(config.get("preprocess_cfg") or {})}
     elif spec.startswith("hf:") or Path(spec).is_dir():
         raise ModelError(f"cannot train {spec!r}: it is no open_clip model; expected a folder with {CONFIG}, or a NAME")
     else:

@@ -34,8 +34,7 @@ CONTEXT, CONTENT = 77, 75
 Normalisation = Literal["transformers", "openai"]
 
 _MERGES = VOCABULARY - 512 - 2  # the file holds more; CLIP uses the first 48,894
-_TRANSFORMERS_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_OPENAI_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _TYPED_SPECIAL = re.compile(r"<\|(?:start|end)oftext\|>|<(?:start|end)_of_text>", re.IGNORECASE)
 _PLAIN = re.compile(r"[\t\n\x20-%'-~]*")  # ASCII without `&` and control characters: nothing for ftfy to repair
 _FEW, _LONG = 3, 5000  # so many single texts, each of so few characters, do without the whole model
@@ -252,7 +251,7 @@ def _transformers() -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    split = pre_tokenizers.Split(Regex(_TRANSFORMERS_WORDS), behavior="removed", invert=True)
+    split = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     return tokenizer
 
@@ -276,5 +275,5 @@ def _openai_words() -> re.Pattern[str]:
     """open_clip's own pattern on the same `regex` package: another Unicode version would split other words."""
     import regex  # type: ignore[import-untyped]
 
-    pattern: re.Pattern[str] = regex.compile(_OPENAI_WORDS, regex.IGNORECASE)
+    pattern: re.Pattern[str] = regex.compile(_WORDS, regex.IGNORECASE)
     return pattern

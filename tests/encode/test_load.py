@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from clipcond.encode import hub
 from clipcond.encode import load as module
 from clipcond.encode.load import load_dual, load_open_clip_folder
 from clipcond.encode.torchvision_repair import repair
@@ -284,7 +285,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No hub and an empty cache."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(module, "_hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
@@ -322,18 +323,6 @@ def test_a_published_model_is_built_with_its_own_activation(
     monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["openai"])
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: {"quick_gelu": True})
     monkeypatch.setattr(open_clip, "create_model", create)
-    monkeypatch.setattr(module, "_hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "_hub_answers", lambda: True)
     assert load_dual("Tiny/openai").name == "Tiny/openai"
     assert asked == {"name": "Tiny", "pretrained": "openai", "require_pretrained": True, "force_quick_gelu": True}
-
-
-def test_the_hub_is_asked_only_where_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "getproxies", lambda: {"https": "http://proxy"})
-    assert module._hub_answers()
-    monkeypatch.setattr(module, "getproxies", dict)
-
-    def refuse(address: tuple[str, int], timeout: float) -> None:
-        raise ConnectionRefusedError(address, timeout)
-
-    monkeypatch.setattr(module.socket, "create_connection", refuse)
-    assert not module._hub_answers()
