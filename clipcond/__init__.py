@@ -9,8 +9,16 @@ _HOME = {
     "ClipCondError": "clipcond.errors",
     "Conditioner": "clipcond.diffusion.conditioner",
     "Conditioning": "clipcond.diffusion.conditioning",
+    "ConfigError": "clipcond.errors",
+    "DataError": "clipcond.errors",
+    "ImageError": "clipcond.errors",
     "ImageTower": "clipcond.encode.image",
+    "ModelError": "clipcond.errors",
+    "OutputExists": "clipcond.errors",
+    "PromptSyntaxError": "clipcond.errors",
+    "ResourceMissing": "clipcond.errors",
     "Scorer": "clipcond.rerank.scorer",
+    "ShapeError": "clipcond.errors",
     "TextTower": "clipcond.encode.text",
     "TrainConfig": "clipcond.train.config",
     "evaluate": "clipcond.train.evaluate",
@@ -30,6 +38,14 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower
     from clipcond.errors import ClipCondError as ClipCondError
+    from clipcond.errors import ConfigError as ConfigError
+    from clipcond.errors import DataError as DataError
+    from clipcond.errors import ImageError as ImageError
+    from clipcond.errors import ModelError as ModelError
+    from clipcond.errors import OutputExists as OutputExists
+    from clipcond.errors import PromptSyntaxError as PromptSyntaxError
+    from clipcond.errors import ResourceMissing as ResourceMissing
+    from clipcond.errors import ShapeError as ShapeError
     from clipcond.prompt.plan import plan as plan
     from clipcond.prompt.tokenizer import tokenize as tokenize
     from clipcond.rerank.ranking import rerank as rerank

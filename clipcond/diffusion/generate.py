@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,10 +146,12 @@ def write_picture(
     """
     text = PngInfo()
     text.add_text("parameters", format_infotext(prompt, negative_prompt, settings))
+    encoded = BytesIO()  # in memory first: a picture that cannot be encoded leaves no file
+    picture.image.save(encoded, format="PNG", pnginfo=text)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as file:
-            picture.image.save(file, format="PNG", pnginfo=text)
+            file.write(encoded.getbuffer())
     except FileExistsError:
         raise OutputExists(f"{path} is there already; name another folder or seed, nothing is overwritten") from None

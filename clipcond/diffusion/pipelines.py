@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from clipcond.encode.devices import device_of
 from clipcond.encode.hub import first_line, offline_where_unreachable, why_not
 from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ModelError
@@ -42,8 +43,10 @@ def load_pipeline(
 
     spec: `mini`, a local folder with a `model_index.json`, or a hub id.   dtype: float32 if not given.
     device: where to put it; if not given, CUDA where there is one, else the CPU.
-    Raises ModelError saying what was tried, ResourceMissing when the embedded model is incomplete.
+    Raises ModelError saying what was tried, ConfigError for a device that is not there, ResourceMissing when the
+    embedded model is incomplete.
     """
+    place = device_of(device)
     source, options = _resolve(str(spec))
     local = Path(source).is_dir()
     with _uncollected(), _quiet():
@@ -52,7 +55,7 @@ def load_pipeline(
 
             with nullcontext() if local else offline_where_unreachable():
                 pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype or torch.float32, **options)
-            return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            return pipe.to(place)
         except Exception as error:  # whatever the libraries below raise: one line, with the original as its cause
             if local:
                 raise ModelError(

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipcond.encode.devices import device_of
 from clipcond.encode.load import DualEncoder, load_dual
 from clipcond.errors import ShapeError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
@@ -56,7 +57,7 @@ class Scorer:
     @classmethod
     def load(cls, spec: str = "mini", *, device: str | None = None) -> Scorer:
         """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError."""
-        return cls(load_dual(spec, device=device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(load_dual(spec, device=str(device_of(device))))
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[Text]:
         """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipcond.encode.devices import device_of
 from clipcond.encode.folder import write_open_clip_folder
 from clipcond.encode.image import Preprocess
 from clipcond.encode.trainable import load_trainable
@@ -61,7 +62,7 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    device = _device(config.device)
+    device = device_of(config.device)
 
     source = load_trainable(config.model, random_weights=config.init == "random")
     model, preprocess = source.model, source.preprocess
@@ -167,16 +168,6 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
     written = write_open_clip_folder(model, source.config, out / "model")
     log(event="done", model=str(written))
     return TrainResult(steps=step, loss=last_loss, retrieval=found, model=written, interrupted=False)
-
-
-def _device(name: str) -> torch.device:
-    """`auto`, or what torch calls a device. Raises ConfigError if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device is {name!r}, which torch cannot use here: {str(error).splitlines()[0]}") from error
 
 
 def _check_finite(what: str, value: float, step: int, config: TrainConfig) -> None:

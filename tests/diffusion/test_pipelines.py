@@ -13,7 +13,7 @@ import torch
 
 from clipcond import resources
 from clipcond.diffusion.pipelines import Advice, advice, load_pipeline
-from clipcond.errors import ModelError, ResourceMissing
+from clipcond.errors import ConfigError, ModelError, ResourceMissing
 
 
 def test_loads_a_folder_quietly_in_float32(sd_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -87,3 +87,8 @@ def test_a_folder_may_advise_settings(sd_folder: Path, sd_pipe: Any, tmp_path: P
     (folder / "clipcond.json").write_text(json.dumps({"guidence": 3.0}))
     with pytest.raises(ModelError, match=r"clipcond\.json is not a JSON object of known settings: .*guidence"):
         advice(pipe)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match="device is 'bogus', which torch cannot use here"):
+        load_pipeline("mini", device="bogus")
