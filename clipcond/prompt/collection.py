@@ -1,0 +1,242 @@
+"""A collection of prompts in numbers: how long they are, which words split into many tokens, what is said again and again."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import islice
+
+from clipcond.prompt.tokenizer import CONTENT, batch_ids
+
+TOP = 20  # rows of each table
+_BATCH = 5000  # prompts that are tokenised at once
+_BINS = 24  # bars of the histogram that suffice
+_WIDTHS = (1, 3, 5, 15, 25, 75)  # of a bar: the limit of 75 is always between two bars
+_LONGEST_WORD = 60  # characters; beyond it is no word but a link or noise
+_LARGE = 3_000_000  # entries of a table of counts, some 400 MB
+_LETTERS = re.compile(r"[^\W\d_]+")
+_BETWEEN_PHRASES = re.compile(r"[,;|\n，、；。！？]|[.!?](?=\s)")
+_EDGES = " \t\r.!?\"'()[]{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Prompts of `first` to `last` content tokens."""
+
+    first: int
+    last: int
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitWord:
+    """A word of several tokens, and how often it stands in the collection."""
+
+    word: str
+    tokens: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonPhrase:
+    """A phrase, from comma to comma in lower case, and how often it stands in the collection."""
+
+    phrase: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A collection in numbers. Lengths are content tokens of CLIP; `over` prompts are cut by a stock pipeline.
+
+    `histogram` has bins of equal width that begin at 0 and never straddle the limit. `split_words` are those that cost
+    most tokens in all beyond the first of each.
+    """
+
+    dialect: str
+    prompts: int
+    empty: int
+    distinct: int
+    tokens: int
+    limit: int
+    over: int
+    over_two: int
+    lost_tokens: int
+    shortest: int
+    median: int
+    p90: int
+    p99: int
+    longest: int
+    histogram: tuple[Bin, ...]
+    split_words: tuple[SplitWord, ...]
+    phrases: tuple[CommonPhrase, ...]
+
+    @property
+    def mean(self) -> float:
+        """Content tokens of the average prompt."""
+        return self.tokens / self.prompts if self.prompts else 0.0
+
+    @property
+    def over_share(self) -> float:
+        """The share of prompts that a stock pipeline cuts."""
+        return self.over / self.prompts if self.prompts else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """The document of `clipcond tokens --stats --json`."""
+        return {
+            "dialect": self.dialect,
+            "prompts": self.prompts,
+            "empty": self.empty,
+            "distinct": self.distinct,
+            "content_tokens": self.tokens,
+            "limit": self.limit,
+            "over_limit": {
+                "prompts": self.over,
+                "share": round(self.over_share, 6),
+                "over_two_chunks": self.over_two,
+                "lost_content_tokens": self.lost_tokens,
+            },
+            "length": {
+                "mean": round(self.mean, 3),
+                "shortest": self.shortest,
+                "median": self.median,
+                "p90": self.p90,
+                "p99": self.p99,
+                "longest": self.longest,
+            },
+            "histogram": [{"first": bar.first, "last": bar.last, "prompts": bar.prompts} for bar in self.histogram],
+            "split_words": [
+                {"word": word.word, "content_tokens": word.tokens, "count": word.count} for word in self.split_words
+            ],
+            "phrases": [{"phrase": phrase.phrase, "count": phrase.count} for phrase in self.phrases],
+        }
+
+
+def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) -> Survey:
+    """Measure a collection, one prompt at a time as far as memory goes.
+
+    A word is a run of letters; a phrase stands between commas, semicolons, bars, line feeds or the ends of sentences. In
+    a dialect other than `plain` its marks are taken out first. Raises ConfigError for an unknown dialect.
+    """
+    lengths: Counter[int] = Counter()
+    words: Counter[str] = Counter()
+    phrases: Counter[str] = Counter()
+    seen: set[int] = set()
+    read = _reader(dialect)
+    left = iter(prompts)
+    while batch := list(islice(left, _BATCH)):
+        seen.update(map(hash, batch))
+        texts = [read(prompt) for prompt in batch]
+        lengths.update(_lengths(texts))
+        text = "\n".join(texts).lower()
+        words.update(_LETTERS.findall(text))
+        phrases.update(filter(None, map(_trimmed, _BETWEEN_PHRASES.split(text))))
+        for table in (words, phrases):
+            _thin(table)
+    return _summary(lengths, dialect, len(seen), _split_words(words, top), _common(phrases, top))
+
+
+def _reader(dialect: str) -> Callable[[str], str]:
+    """What takes a dialect's marks out of a prompt."""
+    if dialect == "plain":
+        return str
+    from clipcond.prompt.dialects import parse
+    from clipcond.prompt.items import Break, Words
+
+    def read(prompt: str) -> str:
+        items = parse(prompt, dialect)
+        return "".join(
+            item.text if isinstance(item, Words) else "\n" if isinstance(item, Break) else " " for item in items
+        )
+
+    return read
+
+
+def _lengths(texts: Sequence[str]) -> list[int]:
+    return [len(ids) for ids in batch_ids(texts)]
+
+
+def _trimmed(phrase: str) -> str:
+    return phrase.strip(_EDGES)
+
+
+def _thin(table: Counter[str]) -> None:
+    """Forget what was seen once when a table has become large; the common entries are what counts."""
+    if len(table) > _LARGE:
+        for entry in [entry for entry, count in table.items() if count == 1]:
+            del table[entry]
+
+
+def _split_words(words: Counter[str], top: int) -> tuple[SplitWord, ...]:
+    known = [word for word in words if len(word) <= _LONGEST_WORD]
+    split = [
+        SplitWord(word=word, tokens=len(ids), count=words[word])
+        for word, ids in zip(known, batch_ids(known), strict=True)
+        if len(ids) > 1
+    ]
+    return tuple(sorted(split, key=lambda word: (-word.count * (word.tokens - 1), -word.tokens, word.word))[:top])
+
+
+def _common(phrases: Counter[str], top: int) -> tuple[CommonPhrase, ...]:
+    often = [(count, phrase) for phrase, count in phrases.items() if count > 1]
+    best = nsmallest(top, often, key=lambda pair: (-pair[0], pair[1]))
+    return tuple(CommonPhrase(phrase=phrase, count=count) for count, phrase in best)
+
+
+def _summary(
+    lengths: Counter[int],
+    dialect: str,
+    distinct: int,
+    split_words: tuple[SplitWord, ...],
+    phrases: tuple[CommonPhrase, ...],
+) -> Survey:
+    ordered = sorted(lengths.items())
+    prompts = lengths.total()
+    return Survey(
+        dialect=dialect,
+        prompts=prompts,
+        empty=lengths[0],
+        distinct=distinct,
+        tokens=sum(length * count for length, count in ordered),
+        limit=CONTENT,
+        over=sum(count for length, count in ordered if length > CONTENT),
+        over_two=sum(count for length, count in ordered if length > 2 * CONTENT),
+        lost_tokens=sum((length - CONTENT) * count for length, count in ordered if length > CONTENT),
+        shortest=ordered[0][0] if ordered else 0,
+        median=_percentile(ordered, prompts, 50),
+        p90=_percentile(ordered, prompts, 90),
+        p99=_percentile(ordered, prompts, 99),
+        longest=ordered[-1][0] if ordered else 0,
+        histogram=tuple(_histogram(ordered, _percentile(ordered, prompts, 99))),
+        split_words=split_words,
+        phrases=phrases,
+    )
+
+
+def _percentile(ordered: Sequence[tuple[int, int]], prompts: int, percent: int) -> int:
+    """The smallest length that so many per cent of the prompts do not exceed."""
+    below = 0
+    for length, count in ordered:
+        below += count
+        if below * 100 >= percent * prompts:
+            return length
+    return 0
+
+
+def _histogram(ordered: Sequence[tuple[int, int]], usual: int) -> Iterator[Bin]:
+    """Bins of equal width up to the usual length, and one for the few prompts beyond it."""
+    if not ordered:
+        return
+    width = next((width for width in _WIDTHS if usual <= width * _BINS), usual // (CONTENT * _BINS) * CONTENT + CONTENT)
+    longest = ordered[-1][0]
+    bars = max(-(-usual // width), 1)
+    counts: Counter[int] = Counter()
+    for length, count in ordered:
+        counts[min(max(length - 1, 0) // width, bars)] += count
+    for number in range(bars + 1):
+        first, last = number * width + 1 if number else 0, (number + 1) * width
+        if number < bars or counts[number]:
+            yield Bin(first=first, last=last if number < bars else longest, prompts=counts[number])
