@@ -12,7 +12,6 @@ from typing import Literal
 from clipcond.prompt.findings import Finding
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
     """Text with one weight. `text` is what the tokenizer sees: marks gone, escapes resolved.
@@ -39,7 +38,10 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compose:
-    """`AND`: what follows is a part of its own, composed with the others by its weight (given at the part's end)."""
+    """`AND`: what follows is a part of its own, composed with the others by its weight (given at the part's end).
+
+    A prompt of several parts starts with a Compose of no width (start = end) that carries the weight of the first part.
+    """
 
     weight: float
     start: int
@@ -73,7 +75,8 @@ class Embedding:
 class Schedule:
     """`[from:to:when]` or `[a|b]`: alternatives over the steps; `parse` keeps the first that is not empty as its items.
 
-    kind: `switch` (before, after at `when`) or `alternate` (one a step). when: a step if whole, else a share of the steps.
+    kind: `switch` (before, after at `when`) or `alternate` (one a step). when: an int is a step, a float a share of the
+    steps (1 to 2: of the hires pass).
     """
 
     kind: Literal["switch", "alternate"]
@@ -81,6 +84,11 @@ class Schedule:
     when: float
     start: int
     end: int
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The first option that is not empty: what a plan without steps shows."""
+        return next((option for option in self.options if option), ())
 
 
 Item = Words | Break | Compose | Adapter | Embedding | Schedule

@@ -1,0 +1,59 @@
+"""Reading a prompt: `parse` gives its items, each with its place in the user's own string, and what is odd about it.
+
+Any text parses, without an exception and in time linear in its length. The grammars stand in `_a1111`, `_comfy` and
+`_compel`; `plain` has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from clipcond.errors import ConfigError
+from clipcond.prompt._reading import Notes
+from clipcond.prompt._textual import split
+from clipcond.prompt.findings import findings
+from clipcond.prompt.items import Item, Parsed, Words
+
+DIALECTS = ("plain", "a1111", "comfy", "compel")
+_NO_EMBEDDINGS: Mapping[str, int] = MappingProxyType({})
+
+
+def parse(
+    prompt: str,
+    dialect: str = "plain",
+    *,
+    embeddings: Mapping[str, int] = _NO_EMBEDDINGS,
+    adapters: Collection[str] | None = None,
+    schedules: bool = True,
+) -> Parsed:
+    """Read a prompt in a dialect.
+
+    embeddings: textual-inversion names and how many vectors they hold. adapters: the names that a `<lora:…>` may have;
+    None leaves them unchecked. schedules: False reads A1111's square brackets as emphasis only, which is right for a
+    text whose schedules were resolved.
+
+    A prompt never raises; what is odd about it becomes a warning. Raises ConfigError for an unknown dialect.
+
+    >>> [(item.text, item.weight) for item in parse("a (red:1.3) fox", "a1111")]
+    [('a ', 1.0), ('red', 1.3), (' fox', 1.0)]
+    """
+    notes = Notes()
+    into_embeddings = partial(split, embeddings=embeddings)
+    items: tuple[Item, ...]
+    if dialect == "plain":
+        items = into_embeddings(_whole(prompt)) if prompt else ()
+        notes.extend(findings(prompt))
+    elif dialect == "a1111":
+        from clipcond.prompt._a1111 import read
+
+        items = read(prompt, notes, into_embeddings, adapters=adapters, schedules=schedules)
+    else:
+        raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
+    return Parsed(prompt=prompt, dialect=dialect, items=items, warnings=notes.told())
+
+
+def _whole(prompt: str) -> Words:
+    end = len(prompt)
+    return Words(text=prompt, weight=1.0, start=0, end=end, places=tuple(range(end + 1)))
