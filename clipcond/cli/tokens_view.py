@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import log2
 from typing import TYPE_CHECKING
 
 from clipcond.cli.render import excerpt, visible
@@ -11,29 +13,71 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from clipcond.prompt.analysis import Analysis
     from clipcond.prompt.findings import Finding
     from clipcond.prompt.plan import Chunk, EncoderPlan, PromptPlan
 
-_STRIPES = ("black on #a5d8ff", "black on #ffe066")
-_STRIPES_16 = ("black on cyan", "black on yellow")  # where pastel shades would all become one
+Colour = tuple[int, int, int]
+
+CUTS = {
+    "full": "all places taken",
+    "break": "BREAK",
+    "backtrack": "back to the last comma",
+    "word": "before a word that would be split",
+    "phrase": "before a phrase that would be split",
+}
+SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
+
+# two colours in turn show where tokens end; a weight moves both towards warm (more) or gray (less)
+_STRIPES: tuple[Colour, Colour] = ((0xA5, 0xD8, 0xFF), (0xFF, 0xE0, 0x66))
+_MORE: tuple[Colour, Colour] = ((0xFF, 0x8A, 0x65), (0xFF, 0x63, 0x47))
+_LESS: tuple[Colour, Colour] = ((0xB4, 0xB4, 0xB4), (0x98, 0x98, 0x98))
+_AGAINST: tuple[Colour, Colour] = ((0xCC, 0x99, 0xFF), (0xBA, 0x78, 0xFF))
+# where pastel shades would all become one
+_STRIPES_16 = ("black on cyan", "black on yellow")
+_MORE_16 = ("bold black on bright_red", "bold black on magenta")
+_LESS_16 = ("black on white", "black on bright_black")
 
 
-def show(plan: PromptPlan, console: Console) -> None:
-    """Print a plan: for each encoder the count and its chunks, then what is lost, then the warnings."""
+def show(plan: PromptPlan, console: Console, *, analysis: Analysis | None = None, explain: bool = False) -> None:
+    """Print a plan: for each encoder the count and its chunks, then what is lost, the warnings, what the analysis found.
+
+    explain: with a table of the phrases and their places.
+    """
+    for line in _block(plan, console, console.width, analysis, explain):
+        console.print(line)
+
+
+def show_side_by_side(plans: Sequence[PromptPlan], analyses: Sequence[Analysis], console: Console) -> None:
+    """Print the same prompt under two dialects: beside each other where the terminal is wide enough."""
+    from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
-    # encoders that split the prompt in the same way are shown once
-    for _, same in groupby(plan.encoders.values(), key=lambda encoder: encoder.chunks):
-        group = list(same)
-        names = ", ".join(encoder.name for encoder in group)
-        console.print(Text.assemble((f"{plan.family} · {names}", "bold"), "  ", _counter(group[0])))
-        for chunk in group[0].chunks:
-            console.print()
-            console.print(Text(f"chunk {chunk.index + 1} · {len(chunk.tokens)}/{group[0].limit}", style="dim"))
-            console.print(_strip(plan.prompt, chunk, console))
-        _show_dropped(group[0], console)
-    for finding in plan.warnings:
-        _show_finding(plan.prompt, finding, console)
+    for plan in plans[:1]:
+        console.print(Text.assemble(("prompt  ", "bold"), visible(plan.prompt)))
+    console.print(Text(_difference(*plans[:2]), style="bold"))
+    beside = console.width >= SIDE_BY_SIDE
+    width = (console.width - 3) // 2 if beside else console.width
+    blocks = [
+        Group(
+            Text(f"dialect {plan.dialect}", style="bold reverse"),
+            *_block(plan, console, width, analysis, explain=False),
+        )
+        for plan, analysis in zip(plans, analyses, strict=True)
+    ]
+    console.print()
+    if not beside:
+        for number, block in enumerate(blocks):
+            if number:
+                console.print()
+            console.print(block)
+        return
+    grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
+    for _ in blocks:
+        grid.add_column(width=width, no_wrap=False, overflow="fold")
+    grid.add_row(*blocks)
+    console.print(grid)
 
 
 def show_line(number: int, plan: PromptPlan, console: Console) -> None:
@@ -41,7 +85,7 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
     from rich.text import Text
 
     encoder = next(iter(plan.encoders.values()))
-    line = Text.assemble((f"{number:>4}  ", "dim"), _counter(encoder))
+    line = Text.assemble((f"{number:>4}  ", "dim"), counter(encoder))
     line.pad_right(max(0, 26 - line.cell_len))
     if plan.warnings:
         line.append(f"  {', '.join(dict.fromkeys(found.code for found in plan.warnings))}", style="yellow")
@@ -53,7 +97,8 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
     console.print(line, soft_wrap=True)
 
 
-def _counter(encoder: EncoderPlan) -> Text:
+def counter(encoder: EncoderPlan) -> Text:
+    """`81/75 → 2 chunks`, red where a stock pipeline would cut."""
     from rich.text import Text
 
     chunks = len(encoder.chunks)
@@ -63,44 +108,169 @@ def _counter(encoder: EncoderPlan) -> Text:
     )
 
 
-def _strip(prompt: str, chunk: Chunk, console: Console) -> Text:
-    """The user's own text with a background that changes at every token.
+def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) -> Text:
+    """The user's own text of one chunk with a background that changes at every token and warms with its weight.
 
     Without colours a `·` stands between tokens that no space separates. Tokens of the same character share a place.
+    What lies between tokens, the marks of a dialect for instance, has no background.
     """
     from rich.text import Text
 
+    chunk = chunks[index]
+    at = _start(chunks, index)
     if not chunk.tokens:
         return Text("(empty)", style="dim")
     plain = console.no_color or console.color_system is None
-    stripes = _STRIPES_16 if console.color_system == "standard" else _STRIPES
-    strip, at = Text(), chunk.tokens[0].start
-    for index, (start, end) in enumerate(dict.fromkeys((token.start, token.end) for token in chunk.tokens)):
+    drawn = Text()
+    drawn.append(visible(prompt[at : chunk.tokens[0].start].lstrip()), style="dim")
+    at = chunk.tokens[0].start
+    for number, (start, end, weight) in enumerate(
+        dict.fromkeys((token.start, token.end, token.weight) for token in chunk.tokens)
+    ):
         if start > at:
-            strip.append(visible(prompt[at:start]))
-        elif plain and index:
-            strip.append("·")
-        strip.append(visible(prompt[max(start, at) : end]), style=None if plain else stripes[index % 2])
-        at = end
-    return strip
+            between = visible(prompt[at:start])
+            drawn.append(between, style=None if between.isspace() else "dim")
+        elif plain and number:
+            drawn.append("·")
+        drawn.append(visible(prompt[max(start, at) : end]), style=token_style(number, weight, console))
+        at = max(at, end)
+    if index == len(chunks) - 1:
+        drawn.append(visible(prompt[at:].rstrip()), style="dim")
+    return drawn
 
 
-def _show_dropped(encoder: EncoderPlan, console: Console) -> None:
+def weights(prompt: str, encoder: EncoderPlan) -> list[tuple[str, float]]:
+    """The passages of a prompt whose weight is not 1, in order: neighbours of one weight together."""
+    tokens = [token for chunk in encoder.chunks for token in chunk.tokens]
+    passages = []
+    for weight, same in groupby(tokens, key=lambda token: token.weight):
+        run = list(same)
+        if weight != 1:
+            passages.append((prompt[run[0].start : run[-1].end], weight))
+    return passages
+
+
+def _start(chunks: Sequence[Chunk], index: int) -> int:
+    """Where the text of a chunk begins: behind the last token before it."""
+    return next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
+
+
+def _block(plan: PromptPlan, console: Console, width: int, analysis: Analysis | None, explain: bool) -> Iterator[Text]:
+    """All lines about a plan, for so many columns."""
     from rich.text import Text
 
-    if encoder.dropped is None:
-        return
-    count = encoder.dropped.content_tokens
-    console.print()
-    console.print(Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}", style="bold red"))
-    console.print(Text(visible(encoder.dropped.text), style="red"))
+    # encoders that split the prompt in the same way are shown once
+    for number, (_, same) in enumerate(groupby(plan.encoders.values(), key=lambda encoder: encoder.chunks)):
+        group = list(same)
+        first = group[0]
+        names = ", ".join(encoder.name for encoder in group)
+        if number:
+            yield Text()
+        yield Text.assemble((f"{plan.family} · {names}", "bold"), "  ", counter(first))
+        for index, chunk in enumerate(first.chunks):
+            yield Text()
+            yield Text(_heading(first, chunk), style="dim")
+            yield strip(plan.prompt, first.chunks, index, console)
+        yield from _weights(plan.prompt, first)
+        yield from _dropped(first)
+    for finding in plan.warnings:
+        yield from _finding(plan.prompt, finding, width, "warning", "yellow")
+    for finding in analysis.findings if analysis else ():
+        yield from _finding(plan.prompt, finding, width, "note", "cyan")
+    if analysis and explain:
+        yield from _explanation(analysis, width)
 
 
-def _show_finding(prompt: str, finding: Finding, console: Console) -> None:
+def _heading(encoder: EncoderPlan, chunk: Chunk) -> str:
+    text = f"chunk {chunk.index + 1} · {len(chunk.tokens)}/{encoder.limit}"
+    return text if chunk.cut == "end" else f"{text} · cut: {CUTS.get(chunk.cut, chunk.cut)}"
+
+
+def _weights(prompt: str, encoder: EncoderPlan) -> Iterator[Text]:
     from rich.text import Text
 
-    line, carets = excerpt(prompt, finding.start, finding.end, console.width)
-    console.print()
-    console.print(Text.assemble((f"warning {finding.code}", "bold yellow"), f": {finding.message}"))
-    console.print(Text(line), no_wrap=True, overflow="crop")
-    console.print(Text(carets, style="yellow"), no_wrap=True, overflow="crop")
+    passages = weights(prompt, encoder)
+    if passages:
+        yield Text()
+        line = Text("weights", style="bold")
+        for number, (text, weight) in enumerate(passages):
+            line.append(" · " if number else "  ", style="dim").append(visible(text) + " ", style="not bold")
+            line.append(f"×{weight:.4g}", style="red" if weight > 1 else "blue")
+        yield line
+
+
+def _dropped(encoder: EncoderPlan) -> Iterator[Text]:
+    from rich.text import Text
+
+    if encoder.dropped is not None:
+        count = encoder.dropped.content_tokens
+        yield Text()
+        yield Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}", style="bold red")
+        yield Text(visible(encoder.dropped.text), style="red")
+
+
+def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) -> Iterator[Text]:
+    from rich.text import Text
+
+    line, carets = excerpt(prompt, finding.start, finding.end, width)
+    yield Text()
+    yield Text.assemble((f"{kind} {finding.code}", f"bold {colour}"), f": {finding.message}")
+    yield Text(line, no_wrap=True, overflow="crop")
+    yield Text(carets, style=colour, no_wrap=True, overflow="crop")
+
+
+def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
+    """The phrases with their places: the first 75 tokens weigh most."""
+    from rich.text import Text
+
+    yield Text()
+    share = f"{analysis.boilerplate_tokens} of {analysis.content_tokens} tokens are boilerplate"
+    yield Text.assemble(("phrases", "bold"), f"  {share} ({analysis.boilerplate_share:.0%}, marked ~)")
+    yield Text("  token  tokens  chunk", style="dim")
+    for phrase in analysis.phrases:
+        first, last = phrase.chunks
+        chunks = f"{first + 1}" if first == last else f"{first + 1}–{last + 1}"
+        weight = "" if phrase.weight == 1 else f" ×{phrase.weight:.4g}"
+        marks = ("~ " if phrase.boilerplate else "") + ("(again) " if phrase.repeats else "")
+        line = Text(f"{phrase.first + 1:>7}  {phrase.tokens:>6}  {chunks:>5}  {marks}{visible(phrase.text)}{weight}")
+        line.truncate(width, overflow="ellipsis")
+        line.stylize("dim" if first else "")
+        yield line
+
+
+def _difference(left: PromptPlan, right: PromptPlan) -> str:
+    """What another dialect makes of the same prompt, in one line."""
+    ours, theirs = _tokens(left), _tokens(right)
+    names = f"{left.dialect} and {right.dialect}"
+    if ours == theirs:
+        return f"{names}: the same tokens and weights"
+    if [token[0] for token in ours] == [token[0] for token in theirs]:
+        return f"{names}: the same tokens, other weights"
+    return f"{left.dialect}: {len(ours)} tokens, {right.dialect}: {len(theirs)} tokens"
+
+
+def _tokens(plan: PromptPlan) -> list[tuple[int, float]]:
+    encoder = next(iter(plan.encoders.values()))
+    return [(token.id, token.weight) for chunk in encoder.chunks for token in chunk.tokens]
+
+
+def token_style(number: int, weight: float, console: Console) -> str | None:
+    """The look of a chunk's token: black on one of two stripes, moved by its weight; None where there are no colours."""
+    if console.no_color or console.color_system is None:
+        return None
+    stripe = number % 2
+    if console.color_system == "standard":
+        return (_STRIPES_16 if weight == 1 else _MORE_16 if weight > 1 else _LESS_16)[stripe]
+    return "black on #{:02x}{:02x}{:02x}".format(*shade(stripe, weight))
+
+
+def shade(stripe: int, weight: float) -> Colour:
+    """The background of a token: pastel at weight 1, full red from 2 on, gray down to 0, violet below."""
+    if weight == 1:
+        return _STRIPES[stripe]
+    if weight < 0:
+        return _AGAINST[stripe]
+    strength = 0.25 + 0.75 * min(log2(weight) if weight > 1 else 1 - weight, 1.0)  # the slightest weight is seen
+    towards = (_MORE if weight > 1 else _LESS)[stripe]
+    red, green, blue = (round(a + (b - a) * strength) for a, b in zip(_STRIPES[stripe], towards, strict=True))
+    return red, green, blue

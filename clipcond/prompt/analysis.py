@@ -302,7 +302,8 @@ def _border_findings(runs: Iterable[_Run], encoder: EncoderPlan) -> Iterator[Fin
             message = f"{size} tokens without a comma: the phrase fits no chunk, and its parts do not see each other"
         else:
             before = sum(len(word.tokens) for word in run.words if word.chunks[0] == left)
-            message = f"split over chunks {left + 1} and {right + 1}, {before} and {size - before} tokens; the parts do not see each other"
+            parts = f"{before} and {size - before} tokens that do not see each other"
+            message = f"split over chunks {left + 1} and {right + 1}: {parts}"
         yield Finding("phrase-split", message, run.words[0].start, run.words[-1].end)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
+from typing import TypedDict
 
 from clipcond.prompt.tokenizer import CONTENT, batch_ids
 
@@ -49,6 +50,33 @@ class CommonPhrase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LongPrompt:
+    """One of the longest prompts; lines count from 1."""
+
+    line: int
+    tokens: int
+    prompt: str
+
+
+class _Lengths(TypedDict):
+    """What a survey says about lengths."""
+
+    prompts: int
+    empty: int
+    tokens: int
+    limit: int
+    over: int
+    over_two: int
+    lost_tokens: int
+    shortest: int
+    median: int
+    p90: int
+    p99: int
+    longest: int
+    histogram: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """A collection in numbers. Lengths are content tokens of CLIP; `over` prompts are cut by a stock pipeline.
 
@@ -73,6 +101,7 @@ class Survey:
     histogram: tuple[Bin, ...]
     split_words: tuple[SplitWord, ...]
     phrases: tuple[CommonPhrase, ...]
+    longest_prompts: tuple[LongPrompt, ...]
 
     @property
     def mean(self) -> float:
@@ -112,6 +141,10 @@ class Survey:
                 {"word": word.word, "content_tokens": word.tokens, "count": word.count} for word in self.split_words
             ],
             "phrases": [{"phrase": phrase.phrase, "count": phrase.count} for phrase in self.phrases],
+            "longest_prompts": [
+                {"line": long.line, "content_tokens": long.tokens, "prompt": long.prompt}
+                for long in self.longest_prompts
+            ],
         }
 
 
@@ -127,16 +160,26 @@ def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) ->
     seen: set[int] = set()
     read = _reader(dialect)
     left = iter(prompts)
+    longest: list[LongPrompt] = []
     while batch := list(islice(left, _BATCH)):
         seen.update(map(hash, batch))
         texts = [read(prompt) for prompt in batch]
-        lengths.update(_lengths(texts))
+        counts = _lengths(texts)
+        longest = _longer(longest, counts, batch, lengths.total(), top)
+        lengths.update(counts)
         text = "\n".join(texts).lower()
         words.update(_LETTERS.findall(text))
         phrases.update(filter(None, map(_trimmed, _BETWEEN_PHRASES.split(text))))
         for table in (words, phrases):
             _thin(table)
-    return _summary(lengths, dialect, len(seen), _split_words(words, top), _common(phrases, top))
+    return Survey(
+        **_statistics(lengths),
+        dialect=dialect,
+        distinct=len(seen),
+        split_words=_split_words(words, top),
+        phrases=_common(phrases, top),
+        longest_prompts=tuple(longest),
+    )
 
 
 def _reader(dialect: str) -> Callable[[str], str]:
@@ -186,33 +229,33 @@ def _common(phrases: Counter[str], top: int) -> tuple[CommonPhrase, ...]:
     return tuple(CommonPhrase(phrase=phrase, count=count) for count, phrase in best)
 
 
-def _summary(
-    lengths: Counter[int],
-    dialect: str,
-    distinct: int,
-    split_words: tuple[SplitWord, ...],
-    phrases: tuple[CommonPhrase, ...],
-) -> Survey:
+def _longer(
+    longest: Sequence[LongPrompt], counts: Sequence[int], batch: Sequence[str], before: int, top: int
+) -> list[LongPrompt]:
+    """The longest of those so far and of one batch, which has `before` prompts before it."""
+    numbers = nsmallest(top, range(len(batch)), key=lambda number: -counts[number])
+    fresh = [LongPrompt(line=before + n + 1, tokens=counts[n], prompt=batch[n]) for n in numbers]
+    return sorted([*longest, *fresh], key=lambda long: -long.tokens)[:top]
+
+
+def _statistics(lengths: Counter[int]) -> _Lengths:
     ordered = sorted(lengths.items())
     prompts = lengths.total()
-    return Survey(
-        dialect=dialect,
+    long = [(length, count) for length, count in ordered if length > CONTENT]
+    return _Lengths(
         prompts=prompts,
         empty=lengths[0],
-        distinct=distinct,
         tokens=sum(length * count for length, count in ordered),
         limit=CONTENT,
-        over=sum(count for length, count in ordered if length > CONTENT),
-        over_two=sum(count for length, count in ordered if length > 2 * CONTENT),
-        lost_tokens=sum((length - CONTENT) * count for length, count in ordered if length > CONTENT),
+        over=sum(count for _, count in long),
+        over_two=sum(count for length, count in long if length > 2 * CONTENT),
+        lost_tokens=sum((length - CONTENT) * count for length, count in long),
         shortest=ordered[0][0] if ordered else 0,
         median=_percentile(ordered, prompts, 50),
         p90=_percentile(ordered, prompts, 90),
         p99=_percentile(ordered, prompts, 99),
         longest=ordered[-1][0] if ordered else 0,
         histogram=tuple(_histogram(ordered, _percentile(ordered, prompts, 99))),
-        split_words=split_words,
-        phrases=phrases,
     )
 
 
