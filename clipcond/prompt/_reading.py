@@ -124,7 +124,7 @@ def words(prompt: str, pieces: list[Piece], end: int, weight: float, group: int)
     """The Words of text pieces; `end` is where the last of them ends in the prompt, marks of its own included."""
     if len(pieces) == 1:
         place, first, last = pieces[0]
-        text, places = prompt[first:last], tuple(range(place, place + last - first)) + (end,)
+        text, places = prompt[first:last], (*range(place, place + last - first), end)
     else:
         text = "".join([prompt[first:last] for _, first, last in pieces])
         found: list[int] = []

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from clipcond.errors import ConfigError
 from clipcond.prompt._reading import Notes
 from clipcond.prompt._textual import split
-from clipcond.prompt.findings import findings
+from clipcond.prompt.findings import findings, unreadable
 from clipcond.prompt.items import Item, Parsed, Words
 
 DIALECTS = ("plain", "a1111", "comfy", "compel")
@@ -49,8 +49,17 @@ def parse(
         from clipcond.prompt._a1111 import read
 
         items = read(prompt, notes, into_embeddings, adapters=adapters, schedules=schedules)
+    elif dialect == "comfy":
+        from clipcond.prompt._comfy import read as read_comfy
+
+        items = read_comfy(prompt, notes, embeddings)
     else:
         raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
+    if dialect != "plain":
+        from clipcond.prompt._foreign import note_foreign
+
+        note_foreign(prompt, dialect, notes)
+        notes.extend(unreadable(prompt))
     return Parsed(prompt=prompt, dialect=dialect, items=items, warnings=notes.told())
 
 

@@ -50,6 +50,16 @@ class Finding:
 
 def findings(prompt: str) -> tuple[Finding, ...]:
     """Everything odd about a plain prompt, in the order of its places; of each foreign dialect the first place only."""
+    found = [*unreadable(prompt)]
+    if span := a1111_place(prompt):
+        found.append(Finding("looks-like-a1111", _FOREIGN.format("A1111"), *span))
+    if span := compel_place(prompt):
+        found.append(Finding("looks-like-compel", _FOREIGN.format("compel"), *span))
+    return tuple(sorted(found, key=lambda finding: (finding.start, finding.end)))
+
+
+def unreadable(prompt: str) -> tuple[Finding, ...]:
+    """What no dialect can read as it was typed: special tokens, and characters that no encoding can carry."""
     found = [
         Finding("special-token-as-text", f"{prompt[start:end]} is read as ordinary text", start, end)
         for start, end in typed_special_tokens(prompt)
@@ -58,11 +68,19 @@ def findings(prompt: str) -> tuple[Finding, ...]:
         Finding("broken-unicode", "not a valid character; read as U+FFFD", *match.span())
         for match in _SURROGATES.finditer(prompt)
     ]
-    if match := _A1111.search(prompt):
-        found.append(Finding("looks-like-a1111", _FOREIGN.format("A1111"), *match.span()))
-    if match := _COMPEL.search(prompt):
-        found.append(Finding("looks-like-compel", _FOREIGN.format("compel"), _compel_start(prompt, match), match.end()))
-    return tuple(sorted(found, key=lambda finding: (finding.start, finding.end)))
+    return tuple(found)
+
+
+def compel_place(prompt: str) -> tuple[int, int] | None:
+    """The span of the first passage in compel syntax."""
+    match = _COMPEL.search(prompt)
+    return None if match is None else (_compel_start(prompt, match), match.end())
+
+
+def a1111_place(prompt: str) -> tuple[int, int] | None:
+    """The span of the first passage in A1111 syntax."""
+    match = _A1111.search(prompt)
+    return None if match is None else match.span()
 
 
 def _compel_start(prompt: str, match: re.Match[str]) -> int:
