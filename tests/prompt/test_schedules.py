@@ -56,7 +56,7 @@ def test_the_vectors_here_are_the_reference():
         ("[a:c:5](b:1.2)", [(5, "a(b:1.2)"), (20, "c(b:1.2)")]),
         ("([a:c:5]:1.2)", [(5, "(a:1.2)"), (20, "(c:1.2)")]),
         ("[<lora:x:0.5> a:c:5]", [(5, "<lora:x:0.5> a"), (20, "c")]),
-        (r"[a\:b:c:5]", [(5, r"a\:b"), (20, "c")]),
+        ("[a:b:5] AND [c:5]", [(5, "a AND "), (20, "b AND c")]),
         (r"\[a:c:5\] [a:c:5]", [(5, r"\[a:c:5\] a"), (20, r"\[a:c:5\] c")]),
         ("[ein Fuchs:狐:5] 🦊", [(5, "ein Fuchs 🦊"), (20, "狐 🦊")]),
     ],
@@ -68,7 +68,8 @@ def test_readings(prompt, expected):
 @pytest.mark.parametrize(
     "prompt",
     ["[a]", "[]", "a | b", "a:b:5", "[a:b:c:5]", "[a:b]", "[a:b:x]", "[a:b:-5]", "[a:b:1.2.3]", "[a:b:]", "[a:b:.]",
-     "[a|b:5]", "[a:b|c]", "[a:b:5", "a:b:5]", "[a:b:[5]]", "[(a:b:5)]", "[a:b:٥]", "(a [b:c:5)", "[a:b:5\\]"],
+     "[a|b:5]", "[a:b|c]", "[a:b:5", "a:b:5]", "[a:b:[5]]", "[(a:b:5)]", "[a:b:٥]", "(a [b:c:5)", "[a:b:5\\]",
+     "[a AND b:c:5]", r"[a\:b:c:5]", "[a:<b:5]>"],
 )  # fmt: skip
 def test_what_is_no_schedule_stays_text(prompt):
     assert resolve(prompt, 20) == ((20, prompt),)
