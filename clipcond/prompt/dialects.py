@@ -53,6 +53,10 @@ def parse(
         from clipcond.prompt._comfy import read as read_comfy
 
         items = read_comfy(prompt, notes, embeddings)
+    elif dialect == "compel":
+        from clipcond.prompt._compel import read as read_compel
+
+        items = read_compel(prompt, notes, into_embeddings)
     else:
         raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     if dialect != "plain":

@@ -38,14 +38,17 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compose:
-    """`AND`: what follows is a part of its own, composed with the others by its weight (given at the part's end).
+    """What follows is a part of its own, put together with the others by its weight.
 
-    A prompt of several parts starts with a Compose of no width (start = end) that carries the weight of the first part.
+    A prompt of several parts has one Compose in front of each; A1111's first has no width (start = end). `how`: A1111's
+    AND mixes what the denoiser says (`noise`). compel's `.and()` joins the encoded parts (`concatenate`), its
+    `.blend()` adds them up, with weights that are brought to a sum of 1 (`blend`) or are not (`sum`).
     """
 
     weight: float
     start: int
     end: int
+    how: Literal["noise", "concatenate", "blend", "sum"] = "noise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,23 @@ class Schedule:
         return next((option for option in self.options if option), ())
 
 
-Item = Words | Break | Compose | Adapter | Embedding | Schedule
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """compel's `cat.swap(dog)`: the picture is drawn after `original`, then its words are exchanged for `edited`."""
+
+    original: tuple[Item, ...]
+    edited: tuple[Item, ...]
+    options: tuple[tuple[str, float], ...]
+    start: int
+    end: int
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The original: what a plan shows."""
+        return self.original
+
+
+Item = Words | Break | Compose | Adapter | Embedding | Schedule | Swap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
