@@ -130,7 +130,7 @@ def _check(normalisation: str) -> None:
         raise ConfigError(f"unknown normalisation {normalisation!r}; there are {', '.join(get_args(Normalisation))}")
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Halves of surrogate pairs, which no encoding can carry, become U+FFFD; lengths stay."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
@@ -147,7 +147,7 @@ def _transformers_rows(text: str) -> list[Row]:
     alone = len(text) <= _LONG and next(_one_offs) < _FEW
     if not alone and len(text) <= _LONG and text.isascii() and (table := _learnt_rows(text)) is not None:
         return _rows(text, table)
-    encoding = _encode(_transformers, _without_surrogates(text), alone)
+    encoding = _encode(_transformers, without_surrogates(text), alone)
     spans = _closed(text, encoding.offsets)
     return [(number, piece, *span) for number, piece, span in zip(encoding.ids, encoding.tokens, spans, strict=True)]
 
@@ -243,7 +243,7 @@ def _learn(known: dict[str, _Known], new: dict[str, _Known]) -> None:
 
 
 def _transformers_ids(texts: Sequence[str]) -> list[list[int]]:
-    return _piecewise(_transformers, _without_surrogates, [_pieces(text) for text in texts], _known_ids["transformers"])
+    return _piecewise(_transformers, without_surrogates, [_pieces(text) for text in texts], _known_ids["transformers"])
 
 
 def _openai_ids(texts: Sequence[str]) -> list[list[int]]:

@@ -49,7 +49,7 @@ def test_a_long_prompt_says_what_is_dropped(capsys) -> None:
     assert "106/75 → 2 chunks" in shown
     assert "chunk 2 · 31/75" in shown
     assert "a stock pipeline drops 31 tokens" in shown
-    assert "chunk 1 · 75/75 · cut: all places taken" in shown
+    assert "chunk 1 · 75/75 · cut: all places are taken" in shown
     lost = shown.partition("a stock pipeline drops 31 tokens\n")[2].partition("\n\n")[0]
     assert lost.endswith("a silver key")
 
@@ -165,7 +165,7 @@ def test_a_prompt_and_a_file_are_too_much(file, capsys) -> None:
     assert "give either a PROMPT or --file FILE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--family", "flux"], ["--dialect", "a1111"]])
+@pytest.mark.parametrize("options", [["--family", "sd9"], ["--dialect", "tongue"]])
 def test_an_unknown_family_or_dialect_is_wrong_usage(options: list[str], capsys) -> None:
     assert main(["tokens", "a fox", *options]) == 2
     assert f"'{options[1]}' is not" in capsys.readouterr().err
@@ -298,8 +298,8 @@ NOT_PLAIN = [
     ["--js", "a fox"],
     ["--json=1", "a fox"],
     ["a fox", "--family"],
-    ["a fox", "--family", "flux"],
-    ["a fox", "--dialect=a1111"],
+    ["a fox", "--family", "sd9"],
+    ["a fox", "--dialect=tongue"],
     ["a fox", "--file", "--json"],
 ]
 

@@ -68,6 +68,8 @@ def test_what_a_stock_pipeline_drops() -> None:
 @given(text=st.text(max_size=400), family=st.sampled_from(list(FAMILIES)))
 def test_no_token_is_lost_or_moved(text: str, family: str) -> None:
     for encoder in plan(text, family=family).encoders.values():
+        if encoder.unknown:
+            continue
         planned = [token for chunk in encoder.chunks for token in chunk.tokens]
         assert [token.id for token in planned] == token_ids(text)
         assert all(token.weight == 1.0 for token in planned)
@@ -106,10 +108,10 @@ def test_the_names_of_families_and_dialects_are_stated_once() -> None:
 
 
 def test_an_unknown_family_names_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"unknown family 'flux'; there are sd15, sd2, sdxl"):
-        plan("a fox", family="flux")
+    with pytest.raises(ConfigError, match=r"unknown family 'sd9'; there are sd15, sd2, sdxl, sd3, flux"):
+        plan("a fox", family="sd9")
 
 
 def test_an_unknown_dialect_names_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"unknown dialect 'a1111'; there is plain"):
-        plan("a fox", dialect="a1111")
+    with pytest.raises(ConfigError, match=r"unknown dialect 'tongue'; there are plain, a1111, comfy, compel"):
+        plan("a fox", dialect="tongue")
