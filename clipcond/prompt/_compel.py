@@ -174,7 +174,7 @@ class _Reader:
 
     def _word(self, at: int, end: int, frame: _Frame) -> int:
         """Read the word prompt[at:end] with the mark behind it; where to go on, -1 where there is no mark."""
-        if self.prompt.startswith(".swap(", end):
+        if self.prompt.startswith(".swap(", end, frame.close):
             swap = self._swap(at, at, end, end, frame)
             return swap if swap >= 0 else self._bad_call(at, end + len(".swap("), frame)
         factor, after = suffix(self.prompt, end, frame.close, grouped=False)

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator
 
 from clipcond.prompt._reading import Notes, number
-from clipcond.prompt.findings import compel_place
+from clipcond.prompt.findings import compel_place, embedding_place
 
 _TAG = re.compile(r"<(?:lora|lyco|hypernet):")
-_EMBEDDING = re.compile(r"\bembedding:\w")
 _SQUARE = re.compile(r"\\.|[\[\]:|(]", re.DOTALL)
 _ROUND = re.compile(r"\\.|[():]", re.DOTALL)
 _BREAK = re.compile(r"\bBREAK\b")
@@ -26,8 +25,8 @@ def note_foreign(prompt: str, dialect: str, notes: Notes) -> None:
     if dialect == "compel":
         for colon, end in _round_numbers(prompt):
             notes.add("foreign-syntax", "a number in brackets is text in compel; write (…)1.5", colon, end)
-    if dialect != "comfy" and (match := _EMBEDDING.search(prompt)):
-        notes.add("foreign-syntax", "embedding:name is ComfyUI syntax and is read as text", *match.span())
+    if dialect != "comfy" and (span := embedding_place(prompt)):
+        notes.add("foreign-syntax", "embedding:name is ComfyUI syntax and is read as text", *span)
     if dialect == "a1111":
         return
     if match := _TAG.search(prompt):

@@ -7,17 +7,33 @@ Any text parses, without an exception and in time linear in its length. The gram
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
 from clipcond.errors import ConfigError
 from clipcond.prompt._reading import Notes
 from clipcond.prompt._textual import split
-from clipcond.prompt.findings import findings, unreadable
+from clipcond.prompt.findings import a1111_place, compel_place, embedding_place, findings, said_to_be, unreadable
 from clipcond.prompt.items import Item, Parsed, Words
 
 DIALECTS = ("plain", "a1111", "comfy", "compel")
+_SAID = {
+    "plain": "nothing in it looks like syntax",
+    "a1111": "{} is A1111 syntax",
+    "comfy": "{} is ComfyUI syntax",
+    "compel": "{} is compel syntax",
+}
+_SHOWN = 30  # characters of the prompt that a reason quotes
 _NO_EMBEDDINGS: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """The dialect that a prompt seems to be written in, and why."""
+
+    dialect: str
+    reason: str
 
 
 def parse(
@@ -70,3 +86,26 @@ def parse(
 def _whole(prompt: str) -> Words:
     end = len(prompt)
     return Words(text=prompt, weight=1.0, start=0, end=end, places=tuple(range(end + 1)))
+
+
+def detect(prompt: str) -> Detection:
+    """Guess the dialect of a prompt from the syntax in it.
+
+    `(red:1.3)` is A1111's as well as ComfyUI's: it is read as A1111's unless an `embedding:name` says otherwise. Where
+    passages of A1111 and of compel stand side by side, those that are more decide.
+
+    >>> detect("a (red:1.3) fox")
+    Detection(dialect='a1111', reason='(red:1.3) is A1111 syntax')
+    """
+    found = {"a1111": a1111_place(prompt), "compel": compel_place(prompt), "comfy": embedding_place(prompt)}
+    if found["a1111"] and found["compel"]:
+        counts = said_to_be(prompt)
+        dialect = max(counts, key=lambda name: counts[name])
+    else:
+        dialect = next((name for name, span in found.items() if span), "plain")
+    if dialect == "a1111" and found["comfy"]:
+        dialect = "comfy"
+    span = found.get(dialect)
+    passage = "" if span is None else prompt[slice(*span)]
+    quoted = passage if len(passage) <= _SHOWN else passage[: _SHOWN - 1] + "…"
+    return Detection(dialect, _SAID[dialect].format(quoted))

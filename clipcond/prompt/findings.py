@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from clipcond.prompt.tokenizer import typed_special_tokens
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"  # no two parts can match the same character
 _A1111 = re.compile(
     rf"""
     \([^()]{{1,400}}:\s*{_NUMBER}\s*\)                    # (red fox:1.3)
@@ -34,6 +34,7 @@ _COMPEL = re.compile(
     """,
     re.VERBOSE,
 )
+_EMBEDDING = re.compile(r"\bembedding:\w[\w.-]*")
 _FOREIGN = "looks like {} syntax; in the plain dialect CLIP reads it as text"
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 
@@ -56,6 +57,18 @@ def findings(prompt: str) -> tuple[Finding, ...]:
     if span := compel_place(prompt):
         found.append(Finding("looks-like-compel", _FOREIGN.format("compel"), *span))
     return tuple(sorted(found, key=lambda finding: (finding.start, finding.end)))
+
+
+def embedding_place(prompt: str) -> tuple[int, int] | None:
+    """The span of the first `embedding:name`, ComfyUI's syntax."""
+    match = _EMBEDDING.search(prompt)
+    return None if match is None else match.span()
+
+
+def said_to_be(prompt: str) -> dict[str, int]:
+    """How many passages of a prompt are in A1111 and how many in compel syntax."""
+    counts = {"a1111": _A1111, "compel": _COMPEL}
+    return {dialect: sum(1 for _ in pattern.finditer(prompt)) for dialect, pattern in counts.items()}
 
 
 def unreadable(prompt: str) -> tuple[Finding, ...]:
