@@ -9,7 +9,7 @@ import typer
 
 from clipcond.cli.app import app
 from clipcond.cli.tokens_job import Request, contradiction, fulfil
-from clipcond.prompt.plan import Dialect, Family
+from clipcond.prompt.plan import CHUNKINGS, Dialect, Family
 
 FamilyOrAll = Literal[Family, "all"]
 DialectOrAuto = Literal[Dialect, "auto"]
@@ -31,6 +31,28 @@ def tokens(
     ] = "plain",
     compare: Annotated[
         Dialect | None, typer.Option(help="Show the same prompt under this dialect too.", show_default=False)
+    ] = None,
+    chunking: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help=f"Where a long prompt is cut: {', '.join(CHUNKINGS)}; the default is the dialect's own.",
+            show_default=False,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder of textual inversions: their names count as vectors.", show_default=False
+        ),
+    ] = None,
+    t5_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="T5's tokenizer.json, its folder, or a hub name in the local cache, for sd3 and flux.",
+            show_default=False,
+        ),
     ] = None,
     file: Annotated[
         Path | None,
@@ -66,6 +88,9 @@ def tokens(
         family=family,
         dialect=dialect,
         compare=compare,
+        chunking=chunking,
+        embeddings=embeddings,
+        t5_tokenizer=t5_tokenizer,
         as_json=as_json,
         fail_on_truncation=fail_on_truncation,
         explain=explain,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
-from itertools import groupby, pairwise
+from itertools import pairwise
 from math import log2
 from pathlib import Path
 from string import Template
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clipcond import __version__
 from clipcond.cli.render import visible
-from clipcond.cli.tokens_view import CUTS
+from clipcond.cli.tokens_view import all_warnings, cut_reason, groups
 from clipcond.errors import OutputExists
 
 if TYPE_CHECKING:
@@ -40,25 +40,28 @@ def write_page(path: Path, page: str) -> None:
         raise OutputExists(f"{path} is there already; name another file, nothing is overwritten") from None
 
 
-def prompt_page(plans: Sequence[PromptPlan], analyses: Sequence[Analysis], notes: Sequence[str] = ()) -> str:
-    """The page about one prompt under one or several plans (dialects, families), one analysis for each.
+def prompt_page(
+    columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysis], notes: Sequence[str] = ()
+) -> str:
+    """The page about one prompt: a column for each dialect, with its plans for one or several families, and its analysis.
 
     Everything in it is escaped. Without its script the page says the same: tokens then have titles and a table.
     """
-    first = plans[0]
+    first = columns[0][0]
     encoder = next(iter(first.encoders.values()))
     lost = encoder.dropped.content_tokens if encoder.dropped else 0
     ending = f"a stock pipeline drops {lost}" if lost else "none dropped"
-    heading = f"{_number(encoder.content_tokens, 'token')} in {_number(len(encoder.chunks), 'chunk')}: {ending}"
-    sections = [_plan(number, *pair) for number, pair in enumerate(zip(plans, analyses, strict=True))]
-    body = "\n".join(sections)
+    count = _number(encoder.content_tokens or 0, "token")
+    heading = f"{count} in {_number(len(encoder.chunks), 'chunk')}: {ending}"
+    pairs = zip(columns, analyses, strict=True)
+    body = "\n".join(_column(number, plans, analysis) for number, (plans, analysis) in enumerate(pairs))
     return _page(
         title=f"{_short(first.prompt, 60)} · clipcond tokens",
         heading=heading,
         lead=" ".join(
             [*notes, "Point at a token, tap it, or go through a strip with Tab and the arrow keys to see its id."]
         ),
-        body=f'<div class="beside">\n{body}\n</div>' if len(plans) > 1 else body,
+        body=f'<div class="beside">\n{body}\n</div>' if len(columns) > 1 else body,
     )
 
 
@@ -82,17 +85,19 @@ def _page(*, title: str, heading: str, lead: str, body: str) -> str:
 # one prompt
 
 
-def _plan(number: int, plan: PromptPlan, analysis: Analysis) -> str:
-    found = [("warning", finding) for finding in plan.warnings] + [("note", finding) for finding in analysis.findings]
+def _column(number: int, plans: Sequence[PromptPlan], analysis: Analysis) -> str:
+    plan = plans[0]
+    found = [("warning", finding) for finding in all_warnings(plans)]
+    found += [("note", finding) for finding in analysis.findings]
     shown = found[:MOST_FINDINGS]
-    parts = [f"<h2>{_safe(f'{plan.family}, read as {plan.dialect}')}</h2>", _marked(number, plan, shown)]
+    families = ", ".join(plan.family for plan in plans)
+    parts = [f"<h2>{_safe(f'{families}, read as {plan.dialect}')}</h2>", _marked(number, plan, shown)]
     if shown:
         items = "\n".join(_finding(number, place, kind, one, plan.prompt) for place, (kind, one) in enumerate(shown))
         more = len(found) - len(shown)
         rest = f"\n<li><a>and {more} more</a></li>" if more else ""
         parts.append(f'<ul class="findings">\n{items}{rest}\n</ul>')
-    for _, same in groupby(plan.encoders.values(), key=lambda encoder: encoder.chunks):
-        parts.append(_encoders(plan.prompt, list(same)))
+    parts += [_encoders(plan.prompt, label, encoders) for label, encoders in groups(plans)]
     parts.append(_phrases(analysis, next(iter(plan.encoders.values())).limit))
     body = "\n".join(parts)
     return f"<section>\n{body}\n</section>"
@@ -133,21 +138,22 @@ def _finding(number: int, place: int, kind: str, finding: Finding, prompt: str) 
     )
 
 
-def _encoders(prompt: str, same: Sequence[EncoderPlan]) -> str:
+def _encoders(prompt: str, label: str, same: Sequence[EncoderPlan]) -> str:
     """Encoders that split the prompt in the same way: the count, the strips, and all tokens as a table."""
     encoder = same[0]
-    names = ", ".join(one.name for one in same)
+    if encoder.unknown:
+        return f'<h3>{_safe(label)}: unknown</h3>\n<p class="empty">{_safe(encoder.unknown)}</p>'
     pads = ", ".join(dict.fromkeys(str(one.pad_id) for one in same))
     kind = "bad" if encoder.truncated else "good"
     weighted = any(token.weight != 1 for chunk in encoder.chunks for token in chunk.tokens)
     parts = [
-        f'<h3>{_safe(names)}: <span class="count {kind}">{encoder.content_tokens}/{encoder.limit}</span> '
+        f'<h3>{_safe(label)}: <span class="count {kind}">{encoder.content_tokens}/{encoder.limit}</span> '
         f"→ {_number(len(encoder.chunks), 'chunk')}</h3>",
         _gauge(encoder),
     ]
     position = 0
     for chunk in encoder.chunks[:MOST_CHUNKS]:
-        parts.append(_strip(prompt, encoder, chunk, position, weighted))
+        parts.append(_strip(prompt, encoder, chunk.index, position, weighted))
         position += len(chunk.tokens)
     if len(encoder.chunks) > MOST_CHUNKS:
         parts.append(f'<p class="empty">and {_number(len(encoder.chunks) - MOST_CHUNKS, "more chunk")}</p>')
@@ -156,15 +162,16 @@ def _encoders(prompt: str, same: Sequence[EncoderPlan]) -> str:
 
 
 def _gauge(encoder: EncoderPlan) -> str:
-    total = max(encoder.content_tokens, encoder.limit, 1)
-    lost = encoder.dropped.content_tokens if encoder.dropped else 0
-    over = f'<i class="over" style="width:{100 * lost / total:.2f}%"></i>' if lost else ""
-    kept = f'<i style="width:{100 * (encoder.content_tokens - lost) / total:.2f}%"></i>'
-    return f'<div class="gauge" aria-hidden="true">{kept}{over}</div>'
+    count = encoder.content_tokens or 0
+    total, over = max(count, encoder.limit, 1), max(count - encoder.limit, 0)
+    parts = [("", count - over)] + ([(' class="over"', over)] if over else [])
+    bars = "".join(f'<i{kind} style="width:{100 * size / total:.2f}%"></i>' for kind, size in parts)
+    return f'<div class="gauge" aria-hidden="true">{bars}</div>'
 
 
-def _strip(prompt: str, encoder: EncoderPlan, chunk: Chunk, position: int, weighted: bool) -> str:
-    cut = "" if chunk.cut == "end" else f' · <span class="cut">cut: {_safe(CUTS.get(chunk.cut, chunk.cut))}</span>'
+def _strip(prompt: str, encoder: EncoderPlan, index: int, position: int, weighted: bool) -> str:
+    chunk, reason = encoder.chunks[index], cut_reason(encoder.chunks, index)
+    cut = f' · <span class="cut">cut: {_safe(reason)}</span>' if reason else ""
     head = f"<h4>chunk {chunk.index + 1} · {len(chunk.tokens)}/{encoder.limit}{cut}</h4>"
     if not chunk.tokens:
         return f'{head}\n<p class="empty">(empty)</p>'
@@ -200,9 +207,8 @@ def _token(token: PlannedToken, place: str, *, gap: bool, lost: bool, bar: bool,
         f"weight {token.weight:g}, characters {token.start} to {token.end}",
     ]
     tip = escape("\n".join(map(visible, lines)))
-    return (
-        f'<button type="button" class="{classes}"{style} title="{tip}">{drawn}<span>{_safe(token.text)}</span></button>'
-    )
+    text = "⋯" if again else _safe(token.text)  # one character in several tokens is drawn once
+    return f'<button type="button" class="{classes}"{style} title="{tip}">{drawn}<span>{text}</span></button>'
 
 
 def _weight(weight: float) -> tuple[str, float]:

@@ -15,6 +15,7 @@ from clipcond.errors import DataError, ResourceMissing
 from clipcond.prompt import plan as planner
 
 if TYPE_CHECKING:
+    from clipcond.prompt.analysis import Analysis
     from clipcond.prompt.plan import PromptPlan
 
 ALL_FAMILIES, AUTO = "all", "auto"
@@ -29,6 +30,9 @@ class Request:
     family: str = "sd15"
     dialect: str = "plain"
     compare: str | None = None
+    chunking: str | None = None
+    embeddings: Path | None = None
+    t5_tokenizer: str | None = None
     as_json: bool = False
     fail_on_truncation: bool = False
     explain: bool = False
@@ -44,7 +48,7 @@ _FLAGS = {
     "--stats": "stats",
     "--live": "live",
 }
-_PATHS = {"--file": "file", "--html": "html"}
+_PATHS = {"--file": "file", "--html": "html", "--embeddings": "embeddings"}
 
 
 def contradiction(request: Request) -> str | None:
@@ -60,6 +64,8 @@ def contradiction(request: Request) -> str | None:
         return "--stats counts one dialect; leave out --compare"
     if request.explain and request.file is not None:
         return "--explain is about one PROMPT; leave out --file"
+    if request.chunking not in {None, *planner.CHUNKINGS}:
+        return f"--chunking {request.chunking} does not exist; there are {', '.join(planner.CHUNKINGS)}"
     if request.compare and request.compare == request.dialect:
         return f"--compare {request.compare} is the same as --dialect {request.dialect}; name another"
     return None
@@ -74,6 +80,7 @@ def plain_request(words: Sequence[str]) -> Request | None:
         "--family": (*planner.FAMILIES, ALL_FAMILIES),
         "--dialect": (*planner.DIALECTS, AUTO),
         "--compare": planner.DIALECTS,
+        "--chunking": planner.CHUNKINGS,
     }
     found: dict[str, str | bool | Path] = {}
     left = iter(words)
@@ -102,55 +109,95 @@ def fulfil(request: Request) -> int:
         from clipcond.cli.tokens_html import refuse_to_overwrite
 
         refuse_to_overwrite(request.html)
+    plans = _Planner(request)
     if request.live:
         from clipcond.cli.tokens_live import type_prompt
 
-        typed = type_prompt(request.prompt or "", lambda text: _plans(text, request)[0][0])
+        typed = type_prompt(request.prompt or "", plans.first)
         if typed is None:
             return OK
-        truncated = _one(typed, request)
+        truncated = _one(typed, request, plans)
     elif request.file is None:
-        truncated = _one(request.prompt or "", request)
+        truncated = _one(request.prompt or "", request, plans)
     elif request.stats or request.html is not None:
-        truncated = _collection(request.file, request)
+        truncated = _collection(request.file, request, plans)
     else:
-        truncated = _many(request.file, request)
+        truncated = _many(request.file, request, plans)
     return CHECK_FAILED if request.fail_on_truncation and truncated else OK
 
 
-def _plans(prompt: str, request: Request) -> tuple[list[PromptPlan], str]:
-    """The plans of a prompt for all families and dialects asked for, and why its dialect was chosen, where it was."""
-    dialect, reason = request.dialect, ""
-    if dialect == AUTO:
-        from clipcond.prompt.dialects import detect
+class _Planner:
+    """Plans prompts as a request wants them; embeddings are looked for once."""
 
-        detection = detect(prompt)
-        dialect, reason = detection.dialect, f"dialect {detection.dialect}: {detection.reason}"
-    families = planner.FAMILIES if request.family == ALL_FAMILIES else (request.family,)
-    dialects = dict.fromkeys([dialect, request.compare or dialect])
-    return [planner.plan(prompt, dialect=one, family=family) for family in families for one in dialects], reason
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.families = tuple(planner.FAMILIES) if request.family == ALL_FAMILIES else (request.family,)
+        self.embeddings = None
+        if request.embeddings is not None:
+            from clipcond.prompt.embeddings import scan
+
+            self.embeddings = scan(request.embeddings)
+            for path, reason in self.embeddings.unreadable:
+                print(f"{visible(str(path))}: {visible(reason)}", file=sys.stderr)
+            if not self.embeddings:
+                print(f"{visible(str(request.embeddings))}: no embeddings there", file=sys.stderr)
+
+    def plans(self, prompt: str) -> tuple[list[list[PromptPlan]], str]:
+        """The plans of a prompt, for each dialect those of all families; and why its dialect was chosen, where it was."""
+        dialect, reason = self.request.dialect, ""
+        if dialect == AUTO:
+            from clipcond.prompt.dialects import detect
+
+            detection = detect(prompt)
+            dialect, reason = detection.dialect, f"dialect {detection.dialect}: {detection.reason}"
+        dialects = dict.fromkeys([dialect, self.request.compare or dialect])
+        return [[self._plan(prompt, one, family) for family in self.families] for one in dialects], reason
+
+    def first(self, prompt: str) -> PromptPlan:
+        """The plan of a prompt for the first family in its own dialect."""
+        return self.plans(prompt)[0][0][0]
+
+    def _plan(self, prompt: str, dialect: str, family: str) -> PromptPlan:
+        return planner.plan(
+            prompt,
+            dialect=dialect,
+            family=family,
+            chunking=self.request.chunking,
+            embeddings=self.embeddings,
+            t5_tokenizer=self.request.t5_tokenizer,
+        )
 
 
-def _one(prompt: str, request: Request) -> bool:
+def _one(prompt: str, request: Request, planned: _Planner) -> bool:
     """Show one prompt in full; whether a stock pipeline would truncate it."""
-    plans, reason = _plans(prompt, request)
+    columns, reason = planned.plans(prompt)
     if reason:
         print(visible(reason), file=sys.stderr)
     if request.as_json:
-        print_json(_document(plans, request))
+        print_json(_document(columns, request))
     else:
-        _show(plans, request)
+        _show(columns, request)
     if request.html is not None:
         from clipcond.cli.tokens_html import prompt_page, write_page
-        from clipcond.prompt.analysis import analyse
 
-        write_page(request.html, prompt_page(plans, [analyse(plan) for plan in plans], [reason] if reason else []))
+        write_page(request.html, prompt_page(columns, _analyses(columns), [reason] if reason else []))
         print(f"wrote {visible(str(request.html))}", file=sys.stderr)
-    return any(plan.truncated for plan in plans)
+    return _truncated(columns)
 
 
-def _document(plans: Sequence[PromptPlan], request: Request) -> dict[str, object]:
+def _truncated(columns: Sequence[Sequence[PromptPlan]]) -> bool:
+    return any(plan.truncated for plans in columns for plan in plans)
+
+
+def _analyses(columns: Sequence[Sequence[PromptPlan]]) -> list[Analysis]:
+    from clipcond.prompt.analysis import analyse
+
+    return [analyse(plans[0]) for plans in columns]
+
+
+def _document(columns: Sequence[Sequence[PromptPlan]], request: Request) -> dict[str, object]:
     """The JSON of one prompt: its plan, or all its plans where several were asked for."""
+    plans = [plan for of_dialect in columns for plan in of_dialect]
     documents = [plan.to_json() for plan in plans]
     if request.explain:
         from clipcond.prompt.analysis import analyse
@@ -161,41 +208,35 @@ def _document(plans: Sequence[PromptPlan], request: Request) -> dict[str, object
     return {"prompt": plans[0].prompt, "plans": documents} if several else documents[0]
 
 
-def _show(plans: Sequence[PromptPlan], request: Request) -> None:
+def _show(columns: Sequence[Sequence[PromptPlan]], request: Request) -> None:
     from clipcond.cli.tokens_view import show, show_side_by_side
-    from clipcond.prompt.analysis import analyse
 
-    console = stdout_console()
-    step = 2 if request.compare else 1  # with --compare the plans of a family stand together
-    for first in range(0, len(plans), step):
-        same = plans[first : first + step]
-        if first:
-            console.print()
-        if len(same) > 1:
-            show_side_by_side(same, [analyse(plan) for plan in same], console)
-        else:
-            show(same[0], console, analysis=analyse(same[0]), explain=request.explain)
+    console, analyses = stdout_console(), _analyses(columns)
+    if len(columns) > 1:
+        show_side_by_side(columns, analyses, console, explain=request.explain)
+    else:
+        show(columns[0], console, analysis=analyses[0], explain=request.explain)
 
 
-def _many(file: Path, request: Request) -> bool:
-    """A line for each prompt of a file; whether a stock pipeline would truncate any of them."""
+def _many(file: Path, request: Request, planned: _Planner) -> bool:
+    """A line for each prompt of a file and each dialect; whether a stock pipeline would truncate any of them."""
     console, total, cut = None if request.as_json else stdout_console(), 0, 0
     for prompt in read_prompts(file):
-        plans, _ = _plans(prompt, request)
-        total, cut = total + 1, cut + any(plan.truncated for plan in plans)
+        columns, _ = planned.plans(prompt)
+        total, cut = total + 1, cut + _truncated(columns)
         if console is None:
-            print_json(_document(plans, request))
+            print_json(_document(columns, request))
         else:
             from clipcond.cli.tokens_view import show_line
 
-            for plan in plans:
-                show_line(total, plan, console)
+            for plans in columns:
+                show_line(total, plans[0], console)
     if console is not None:
         stderr_console().print(f"{total} prompts, {cut} of them truncated by a stock pipeline")
     return cut > 0
 
 
-def _collection(file: Path, request: Request) -> bool:
+def _collection(file: Path, request: Request, planned: _Planner) -> bool:
     """A file of prompts in numbers, and as a page; whether a stock pipeline would truncate any of them."""
     from clipcond.prompt.collection import survey
 
@@ -209,7 +250,7 @@ def _collection(file: Path, request: Request) -> bool:
     if request.html is not None:
         from clipcond.cli.tokens_html import survey_page, write_page
 
-        plans = [_plans(long.prompt, request)[0][0] for long in found.longest_prompts]
+        plans = [planned.first(long.prompt) for long in found.longest_prompts]
         write_page(request.html, survey_page(found, plans, "standard input" if str(file) == "-" else file.name))
         print(f"wrote {visible(str(request.html))}", file=sys.stderr)
     return found.over > 0

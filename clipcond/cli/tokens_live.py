@@ -214,7 +214,7 @@ def screen(line: Line, plan: PromptPlan, console: Console) -> Group:
     body = _around_cursor(_typed(line, plan, console), console, height - len(odd_lines))
     for text in (head, foot):
         text.truncate(console.width, overflow="ellipsis")
-    gauge = _gauge(encoder.content_tokens, encoder.limit, console.width)
+    gauge = _gauge(encoder.content_tokens or 0, encoder.limit, console.width)
     return Group(head, gauge, Text(), *body, Text(), *odd_lines, foot)
 
 

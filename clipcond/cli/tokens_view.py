@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-CUTS = {
-    "full": "all places taken",
-    "break": "BREAK",
-    "backtrack": "back to the last comma",
-    "word": "before a word that would be split",
-    "phrase": "before a phrase that would be split",
-}
+_CUTS = {"full": "all places are taken", "break": "BREAK", "backtrack": "early, so that what follows stays whole"}
 SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
 
 # two colours in turn show where tokens end; a weight moves both towards warm (more) or gray (less)
@@ -39,45 +33,84 @@ _MORE_16 = ("bold black on bright_red", "bold black on magenta")
 _LESS_16 = ("black on white", "black on bright_black")
 
 
-def show(plan: PromptPlan, console: Console, *, analysis: Analysis | None = None, explain: bool = False) -> None:
-    """Print a plan: for each encoder the count and its chunks, then what is lost, the warnings, what the analysis found.
+def show(
+    plans: Sequence[PromptPlan], console: Console, *, analysis: Analysis | None = None, explain: bool = False
+) -> None:
+    """Print the plans of one prompt for one or several families: for each encoder the count and its chunks, then what
+    is lost, the warnings, what the analysis found.
 
     explain: with a table of the phrases and their places.
     """
-    for line in _block(plan, console, console.width, analysis, explain):
+    for line in _block(plans, console, console.width, analysis, explain):
         console.print(line)
 
 
-def show_side_by_side(plans: Sequence[PromptPlan], analyses: Sequence[Analysis], console: Console) -> None:
-    """Print the same prompt under two dialects: beside each other where the terminal is wide enough."""
+def show_side_by_side(
+    columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysis], console: Console, *, explain: bool = False
+) -> None:
+    """Print the same prompt under several dialects, one a column: beside each other where the terminal is wide enough."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    for plan in plans[:1]:
-        console.print(Text.assemble(("prompt  ", "bold"), visible(plan.prompt)))
-    console.print(Text(_difference(*plans[:2]), style="bold"))
+    first = columns[0][0]
+    console.print(Text.assemble(("prompt  ", "bold"), visible(first.prompt)))
+    console.print(Text(_difference(first, columns[1][0]), style="bold"))
     beside = console.width >= SIDE_BY_SIDE
     width = (console.width - 3) // 2 if beside else console.width
     blocks = [
         Group(
-            Text(f"dialect {plan.dialect}", style="bold reverse"),
-            *_block(plan, console, width, analysis, explain=False),
+            Text(f"dialect {plans[0].dialect}", style="bold reverse"),
+            *_block(plans, console, width, analysis, explain),
         )
-        for plan, analysis in zip(plans, analyses, strict=True)
+        for plans, analysis in zip(columns, analyses, strict=True)
     ]
-    console.print()
-    if not beside:
-        for number, block in enumerate(blocks):
-            if number:
-                console.print()
-            console.print(block)
-        return
-    grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
-    for _ in blocks:
-        grid.add_column(width=width, no_wrap=False, overflow="fold")
-    grid.add_row(*blocks)
-    console.print(grid)
+    if beside:
+        grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
+        for _ in blocks:
+            grid.add_column(width=width, no_wrap=False, overflow="fold")
+        grid.add_row(*blocks)
+        blocks = [Group(grid)]
+    for block in blocks:
+        console.print()
+        console.print(block)
+
+
+def groups(plans: Sequence[PromptPlan]) -> list[tuple[str, list[EncoderPlan]]]:
+    """The encoders of one prompt's plans, those together that get the same chunks, and what to call them.
+
+    `sdxl · clip_l, clip_g`, or with several families `sd15, sdxl · clip_l; sd2 · clip_h`.
+    """
+    found: list[list[tuple[str, EncoderPlan]]] = []
+    for plan in plans:
+        for encoder in plan.encoders.values():
+            same = next((group for group in found if _alike(group[0][1], encoder)), None)
+            if same is None:
+                found.append([(plan.family, encoder)])
+            else:
+                same.append((plan.family, encoder))
+    return [(_label(group), [encoder for _, encoder in group]) for group in found]
+
+
+def _alike(one: EncoderPlan, other: EncoderPlan) -> bool:
+    return (one.limit, one.unknown, one.chunks) == (other.limit, other.unknown, other.chunks)
+
+
+def _label(group: Sequence[tuple[str, EncoderPlan]]) -> str:
+    families: dict[str, list[str]] = {}
+    for family, encoder in group:
+        families.setdefault(encoder.name, []).append(family)
+    encoders: dict[str, list[str]] = {}
+    for name, of in families.items():
+        encoders.setdefault(", ".join(of), []).append(name)
+    return "; ".join(f"{of} · {', '.join(names)}" for of, names in encoders.items())
+
+
+def all_warnings(plans: Sequence[PromptPlan]) -> list[Finding]:
+    """The warnings of all plans of one prompt, each once, in the order of their places."""
+    return sorted(
+        dict.fromkeys(found for plan in plans for found in plan.warnings), key=lambda found: (found.start, found.end)
+    )
 
 
 def show_line(number: int, plan: PromptPlan, console: Console) -> None:
@@ -98,14 +131,26 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
 
 
 def counter(encoder: EncoderPlan) -> Text:
-    """`81/75 → 2 chunks`, red where a stock pipeline would cut."""
+    """`81/75 → 2 chunks`, red where a stock pipeline would cut; `unknown` where its tokenizer is not at hand."""
     from rich.text import Text
 
+    if encoder.unknown:
+        return Text("unknown", style="yellow")
     chunks = len(encoder.chunks)
     return Text.assemble(
         (f"{encoder.content_tokens}/{encoder.limit}", "bold red" if encoder.truncated else "bold green"),
         f" → {chunks} chunk{'s' if chunks > 1 else ''}",
     )
+
+
+def cut_reason(chunks: Sequence[Chunk], index: int) -> str:
+    """Why a chunk ends where it does, in words; empty where the prompt ends."""
+    chunk, after = chunks[index], chunks[index + 1 : index + 2]
+    if chunk.cut == "end":
+        return ""
+    if chunk.cut == "break" and after and after[0].part != chunk.part:
+        return "AND"
+    return _CUTS.get(chunk.cut, chunk.cut)
 
 
 def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) -> Text:
@@ -155,35 +200,38 @@ def _start(chunks: Sequence[Chunk], index: int) -> int:
     return next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
 
 
-def _block(plan: PromptPlan, console: Console, width: int, analysis: Analysis | None, explain: bool) -> Iterator[Text]:
-    """All lines about a plan, for so many columns."""
+def _block(
+    plans: Sequence[PromptPlan], console: Console, width: int, analysis: Analysis | None, explain: bool
+) -> Iterator[Text]:
+    """All lines about the plans of one prompt, for so many columns."""
     from rich.text import Text
 
-    # encoders that split the prompt in the same way are shown once
-    for number, (_, same) in enumerate(groupby(plan.encoders.values(), key=lambda encoder: encoder.chunks)):
-        group = list(same)
-        first = group[0]
-        names = ", ".join(encoder.name for encoder in group)
+    prompt = plans[0].prompt
+    for number, (label, encoders) in enumerate(groups(plans)):
+        first = encoders[0]
         if number:
             yield Text()
-        yield Text.assemble((f"{plan.family} · {names}", "bold"), "  ", counter(first))
-        for index, chunk in enumerate(first.chunks):
+        yield Text.assemble((label, "bold"), "  ", counter(first))
+        if first.unknown:
+            yield Text(first.unknown, style="yellow")
+        for index in range(len(first.chunks)):
             yield Text()
-            yield Text(_heading(first, chunk), style="dim")
-            yield strip(plan.prompt, first.chunks, index, console)
-        yield from _weights(plan.prompt, first)
+            yield Text(_heading(first, index), style="dim")
+            yield strip(prompt, first.chunks, index, console)
+        yield from _weights(prompt, first)
         yield from _dropped(first)
-    for finding in plan.warnings:
-        yield from _finding(plan.prompt, finding, width, "warning", "yellow")
+    for finding in all_warnings(plans):
+        yield from _finding(prompt, finding, width, "warning", "yellow")
     for finding in analysis.findings if analysis else ():
-        yield from _finding(plan.prompt, finding, width, "note", "cyan")
+        yield from _finding(prompt, finding, width, "note", "cyan")
     if analysis and explain:
         yield from _explanation(analysis, width)
 
 
-def _heading(encoder: EncoderPlan, chunk: Chunk) -> str:
-    text = f"chunk {chunk.index + 1} · {len(chunk.tokens)}/{encoder.limit}"
-    return text if chunk.cut == "end" else f"{text} · cut: {CUTS.get(chunk.cut, chunk.cut)}"
+def _heading(encoder: EncoderPlan, index: int) -> str:
+    chunk, reason = encoder.chunks[index], cut_reason(encoder.chunks, index)
+    text = f"chunk {index + 1} · {len(chunk.tokens)}/{encoder.limit}"
+    return f"{text} · cut: {reason}" if reason else text
 
 
 def _weights(prompt: str, encoder: EncoderPlan) -> Iterator[Text]:
@@ -205,7 +253,8 @@ def _dropped(encoder: EncoderPlan) -> Iterator[Text]:
     if encoder.dropped is not None:
         count = encoder.dropped.content_tokens
         yield Text()
-        yield Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}", style="bold red")
+        marks = ", for it reads the marks as text" if (encoder.content_tokens or 0) <= encoder.limit else ""
+        yield Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}{marks}", style="bold red")
         yield Text(visible(encoder.dropped.text), style="red")
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.findings import Finding
+from clipcond.prompt.layout import EmbeddingToken
 from clipcond.resources import bundled
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ class _Run:
     boilerplate: int = 0
 
     @property
-    def key(self) -> tuple[int, ...]:
-        return tuple(token.id for word in self.words for token in word.tokens)
+    def key(self) -> tuple[tuple[int, str], ...]:
+        return tuple((token.id, token.piece) for word in self.words for token in word.tokens)
 
 
 def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
@@ -150,17 +151,18 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
     runs = list(_runs(plan.prompt, chosen))
     for run in runs:
         _mark_boilerplate(run)
+    content = sum(len(chunk.tokens) for chunk in chosen.chunks)
     found = [
         *_border_findings(runs, chosen),
         *_padding_findings(chosen),
         *_rare_words(runs),
         *_repetitions(runs),
-        *_boilerplate_finding(runs, plan.prompt),
+        *_boilerplate_finding(runs, plan.prompt, content),
         *_late_emphasis(runs),
     ]
     return Analysis(
         encoder=name,
-        content_tokens=sum(len(chunk.tokens) for chunk in chosen.chunks),
+        content_tokens=content,
         phrases=tuple(_phrases(runs, plan.prompt)),
         boilerplate=tuple(span for run in runs for span in run.spans),
         boilerplate_tokens=sum(run.boilerplate for run in runs),
@@ -190,7 +192,7 @@ def _words(prompt: str, encoder: EncoderPlan) -> Iterator[_Word]:
         fresh = chunk.index > 0 and encoder.chunks[chunk.index - 1].cut == "break"
         for token in chunk.tokens:
             last = word.tokens[-1] if word else None
-            if word and last and (last.piece.endswith(_END_OF_WORD) or token.start > last.end or fresh):
+            if word and last and (fresh or not _continues(last, token)):
                 yield _finished(word)
                 between = prompt[last.end : token.start]
                 word = _Word([], number, (chunk.index, chunk.index), border="\n" in between or fresh)
@@ -201,6 +203,13 @@ def _words(prompt: str, encoder: EncoderPlan) -> Iterator[_Word]:
             number, fresh = number + 1, False
     if word:
         yield _finished(word)
+
+
+def _continues(last: PlannedToken, token: PlannedToken) -> bool:
+    """Whether a token belongs to the word of the one before it; the vectors of an embedding are a word."""
+    if isinstance(last, EmbeddingToken):
+        return token.start == last.start
+    return not last.piece.endswith(_END_OF_WORD) and token.start <= last.end
 
 
 def _finished(word: _Word) -> _Word:
@@ -260,7 +269,7 @@ def _longest_passage() -> int:
 
 
 def _phrases(runs: Iterable[_Run], prompt: str) -> Iterator[Phrase]:
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[tuple[int, str], ...]] = set()
     for run in runs:
         first, last, tokens = run.words[0], run.words[-1], _size(run)
         yield Phrase(
@@ -309,7 +318,7 @@ def _border_findings(runs: Iterable[_Run], encoder: EncoderPlan) -> Iterator[Fin
 
 def _wasted(encoder: EncoderPlan) -> list[int]:
     """For each chunk the places that going back to a comma left empty."""
-    return [encoder.limit - len(chunk.tokens) if chunk.cut == "backtrack" else 0 for chunk in encoder.chunks]
+    return [chunk.padding if chunk.cut == "backtrack" else 0 for chunk in encoder.chunks]
 
 
 def _padding_findings(encoder: EncoderPlan) -> Iterator[Finding]:
@@ -317,7 +326,8 @@ def _padding_findings(encoder: EncoderPlan) -> Iterator[Finding]:
         if wasted and chunk.tokens:
             last = chunk.tokens[-1]
             places = "1 place is" if wasted == 1 else f"{wasted} places are"
-            message = f"chunk {chunk.index + 1} ends at this comma, and {places} padding"
+            here = "at this comma" if _COMMAS & set(last.text) else "early, here"
+            message = f"chunk {chunk.index + 1} ends {here}, and {places} padding"
             yield Finding("padding-wasted", message, last.start, last.end)
 
 
@@ -326,7 +336,12 @@ def _rare_words(runs: Iterable[_Run]) -> Iterator[Finding]:
     seen: set[str] = set()
     for word in (word for run in runs for word in run.words):
         pieces = len(word.tokens)
-        if pieces < RARE or word.text in seen or (word.text.isascii() and not word.text.isalnum()):
+        if (
+            pieces < RARE
+            or word.text in seen
+            or isinstance(word.tokens[0], EmbeddingToken)
+            or (word.text.isascii() and not word.text.isalnum())
+        ):
             continue
         seen.add(word.text)
         if word.text.isascii():
@@ -339,7 +354,7 @@ def _rare_words(runs: Iterable[_Run]) -> Iterator[Finding]:
 
 def _repetitions(runs: Iterable[_Run]) -> Iterator[Finding]:
     """One finding for each phrase that is said more than once, at its second place."""
-    places: dict[tuple[int, ...], list[_Run]] = {}
+    places: dict[tuple[tuple[int, str], ...], list[_Run]] = {}
     for run in runs:
         if any(map(str.isalnum, "".join(word.text for word in run.words))):
             places.setdefault(run.key, []).append(run)
@@ -352,11 +367,9 @@ def _repetitions(runs: Iterable[_Run]) -> Iterator[Finding]:
             yield Finding("repeated-phrase", message, others[0].words[0].start, others[0].words[-1].end)
 
 
-def _boilerplate_finding(runs: Iterable[_Run], prompt: str) -> Iterator[Finding]:
-    spent, spans, total = 0, [], 0
-    for run in runs:
-        spent, total = spent + run.boilerplate, total + _size(run)
-        spans += run.spans
+def _boilerplate_finding(runs: Sequence[_Run], prompt: str, total: int) -> Iterator[Finding]:
+    spent = sum(run.boilerplate for run in runs)
+    spans = [span for run in runs for span in run.spans]
     if spent < _MANY or spent < _LARGE_SHARE * total:
         return
     texts = dict.fromkeys(prompt[start:end].lower()[:_SHOWN] for start, end in spans)

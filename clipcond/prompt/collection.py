@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from clipcond.prompt.tokenizer import CONTENT, batch_ids
+from clipcond.errors import ConfigError
+from clipcond.prompt.tokenizer import CONTENT, count_tokens
 
+if TYPE_CHECKING:
+    from clipcond.prompt.items import Item
+
+AUTO = "auto"
 TOP = 20  # rows of each table
 _BATCH = 5000  # prompts that are tokenised at once
 _BINS = 24  # bars of the histogram that suffice
@@ -152,7 +157,8 @@ def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) ->
     """Measure a collection, one prompt at a time as far as memory goes.
 
     A word is a run of letters; a phrase stands between commas, semicolons, bars, line feeds or the ends of sentences. In
-    a dialect other than `plain` its marks are taken out first. Raises ConfigError for an unknown dialect.
+    a dialect other than `plain` its marks are taken out first; `auto` decides for each prompt. Raises ConfigError for an
+    unknown dialect.
     """
     lengths: Counter[int] = Counter()
     words: Counter[str] = Counter()
@@ -164,7 +170,7 @@ def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) ->
     while batch := list(islice(left, _BATCH)):
         seen.update(map(hash, batch))
         texts = [read(prompt) for prompt in batch]
-        counts = _lengths(texts)
+        counts = count_tokens(texts)
         longest = _longer(longest, counts, batch, lengths.total(), top)
         lengths.update(counts)
         text = "\n".join(texts).lower()
@@ -186,20 +192,33 @@ def _reader(dialect: str) -> Callable[[str], str]:
     """What takes a dialect's marks out of a prompt."""
     if dialect == "plain":
         return str
-    from clipcond.prompt.dialects import parse
-    from clipcond.prompt.items import Break, Words
+    from clipcond.prompt.dialects import DIALECTS, detect, parse
+
+    if dialect not in {*DIALECTS, AUTO}:
+        raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join([*DIALECTS, AUTO])}")
 
     def read(prompt: str) -> str:
-        items = parse(prompt, dialect)
-        return "".join(
-            item.text if isinstance(item, Words) else "\n" if isinstance(item, Break) else " " for item in items
-        )
+        return _text(parse(prompt, detect(prompt).dialect if dialect == AUTO else dialect).items)
 
     return read
 
 
-def _lengths(texts: Sequence[str]) -> list[int]:
-    return [len(ids) for ids in batch_ids(texts)]
+def _text(items: Iterable[Item]) -> str:
+    """What the encoder sees of parsed items, with line feeds for the borders between chunks."""
+    from clipcond.prompt.items import Break, Compose, Embedding, Schedule, Words
+
+    texts = []
+    for item in items:
+        match item:
+            case Words():
+                texts.append(item.text)
+            case Break() | Compose():
+                texts.append("\n")
+            case Embedding():
+                texts.append(item.name)
+            case Schedule():
+                texts.append(_text(item.items))
+    return "".join(texts)
 
 
 def _trimmed(phrase: str) -> str:
@@ -216,9 +235,9 @@ def _thin(table: Counter[str]) -> None:
 def _split_words(words: Counter[str], top: int) -> tuple[SplitWord, ...]:
     known = [word for word in words if len(word) <= _LONGEST_WORD]
     split = [
-        SplitWord(word=word, tokens=len(ids), count=words[word])
-        for word, ids in zip(known, batch_ids(known), strict=True)
-        if len(ids) > 1
+        SplitWord(word=word, tokens=tokens, count=words[word])
+        for word, tokens in zip(known, count_tokens(known), strict=True)
+        if tokens > 1
     ]
     return tuple(sorted(split, key=lambda word: (-word.count * (word.tokens - 1), -word.tokens, word.word))[:top])
 

@@ -32,7 +32,7 @@ def drawn(prompt: str, *, width: int = 80, family: str = "sd15", **options) -> s
     """The view of a prompt in a terminal of that width."""
     file = io.StringIO()
     options = {"force_terminal": True, "color_system": "truecolor", "no_color": False} | options
-    show(plan(prompt, family=family), Console(file=file, width=width, highlight=False, markup=False, **options))
+    show([plan(prompt, family=family)], Console(file=file, width=width, highlight=False, markup=False, **options))
     return file.getvalue()
 
 
