@@ -88,7 +88,7 @@ def test_a_stock_pipeline_drops_what_is_beyond_the_limit_and_clipcond_does_not(t
     assert encoder.dropped is not None
     assert (encoder.dropped.text, encoder.dropped.content_tokens) == ("fox", 1)
     assert encoder.ids() == [[5] * 256 + [1]]
-    assert not plan("fox " * 255, family="sd3", t5_tokenizer=path).truncated
+    assert plan("fox " * 255, family="sd3", t5_tokenizer=path).encoders["t5"].truncated is False
 
 
 def test_weights_and_spans_pass_through_brackets(tmp_path: Path) -> None:
