@@ -19,7 +19,7 @@ Under all of them the vectors of an embedding stay together where they fit a chu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.tokenizer import CONTENT
@@ -29,8 +29,7 @@ BACKTRACK = 20  # places that the a1111 policy goes back at most
 MOVES_WHOLE = 8  # a piece with fewer tokens is not cut by the comfy policy
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A place for one token, and what a policy may want to know about it.
 
     ends_word: whether a word ends here.   segment: numbers the pieces of one weight, in their order.
@@ -87,8 +86,7 @@ def a1111(slots: Sequence[Slot], start: int, end: int) -> int:
 
 def word(slots: Sequence[Slot], start: int, end: int) -> int:
     """Before a word that would be cut, unless it fills the chunk."""
-    border = next((at + 1 for at in range(end - 1, start - 1, -1) if slots[at].ends_word), end)
-    return border
+    return next((at + 1 for at in range(end - 1, start - 1, -1) if slots[at].ends_word), end)
 
 
 def comfy(slots: Sequence[Slot], start: int, end: int) -> int:

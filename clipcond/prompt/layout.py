@@ -108,10 +108,21 @@ def flat(items: Sequence[Item]) -> Iterator[Words | Break | Compose | Embedding]
 
 def _add_words(prompt: str, words: Words, segment: int, rows: Callable[[str], Sequence[Row]], section: Section) -> None:
     places, text, weight = words.places, words.text, words.weight
-    for number, piece, first, last in rows(text):
+    mark = (segment, words.group, -1)
+    found = rows(text)
+    section.marks += [mark] * len(found)
+    if prompt.startswith(text, words.start) and places[-2:-1] == (
+        words.start + len(text) - 1,
+    ):  # nothing was taken out
+        ahead = words.start
+        section.tokens += [
+            PlannedToken(number, piece, text[first:last], ahead + first, ahead + last, weight)
+            for number, piece, first, last in found
+        ]
+        return
+    for number, piece, first, last in found:
         start, end = places[first], _end(prompt, text, places, last)
         section.tokens.append(PlannedToken(number, piece, prompt[start:end], start, end, weight))
-        section.marks.append((segment, words.group, -1))
 
 
 def _end(prompt: str, text: str, places: Sequence[int], last: int) -> int:

@@ -190,7 +190,12 @@ def _chunks(laid: Sequence[Section], chunking: str) -> tuple[Chunk, ...]:
     chunks: list[Chunk] = []
     for section in laid:
         tokens = section.tokens
-        spans = split(section.slots(), chunking) if len(tokens) > CONTENT else [(0, len(tokens))]
+        if len(tokens) <= CONTENT:
+            spans = [(0, len(tokens))]
+        elif chunking == "hard" and not section.marks:  # what `split` would give, without the slots
+            spans = [(start, min(start + CONTENT, len(tokens))) for start in range(0, len(tokens), CONTENT)]
+        else:
+            spans = split(section.slots(), chunking)
         for start, end in spans:
             cut: Cut = section.cut if end == len(tokens) else "full" if end - start == CONTENT else "backtrack"
             chunks.append(Chunk(index=len(chunks), tokens=tuple(tokens[start:end]), cut=cut, part=section.part))

@@ -16,7 +16,7 @@ import gzip
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from itertools import chain, count
 from pathlib import Path
@@ -41,6 +41,7 @@ _OPENAI_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _TYPED_SPECIAL = re.compile(r"<\|(?:start|end)oftext\|>|<(?:start|end)_of_text>", re.IGNORECASE)
 # what ftfy could repair or an HTML parser unescape: not ASCII, a control character, an `&` that could open an entity
 _ODD = re.compile(r"[^\t\n\x20-~]|&[#0-9A-Za-z]")
+_SHORT = 1000  # characters of a text whose repair is remembered
 _FEW, _LONG = 3, 5000  # so many single texts, each of so few characters, do without the whole model
 _BETWEEN: Span = (0, 0)  # the space between two words, which no token covers
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -212,11 +213,17 @@ def _collapsed(text: str) -> tuple[str, list[Span]]:
 def _repaired(text: str) -> str:
     if _ODD.search(text) is None:
         return text
+    return _remembered_repair(text) if len(text) <= _SHORT else _repair(text)
+
+
+def _repair(text: str) -> str:
     import html
 
-    import ftfy
+    fixed = _fix_text()(text)
+    return html.unescape(html.unescape(fixed)) if "&" in fixed else fixed
 
-    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+_remembered_repair = lru_cache(maxsize=2048)(_repair)  # captions come again in each epoch, prompts in each picture
 
 
 # pieces between spaces that were seen before
@@ -391,6 +398,15 @@ def _openai() -> Tokenizer:
     spaces, to_bytes = pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, to_bytes])
     return tokenizer
+
+
+@cache
+def _fix_text() -> Callable[[str], str]:
+    """ftfy's `fix_text` as open_clip calls it, without making up its settings again for each text."""
+    import ftfy
+
+    settings = ftfy.TextFixerConfig(explain=False)
+    return lambda text: ftfy.fix_text(text, settings)
 
 
 @cache
