@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clipcond.prompt.findings import Finding
     from clipcond.prompt.plan import Chunk, EncoderPlan, PlannedToken, PromptPlan
 
+_HINT = "Point at a token, tap it, or go through a strip with Tab and the arrow keys to see its id."
 MOST_FINDINGS, MOST_CHUNKS, MOST_PHRASES = 200, 40, 500  # more than that is told in numbers
 
 
@@ -48,21 +49,27 @@ def prompt_page(
     Everything in it is escaped. Without its script the page says the same: tokens then have titles and a table.
     """
     first = columns[0][0]
-    encoder = next(iter(first.encoders.values()))
-    lost = encoder.dropped.content_tokens if encoder.dropped else 0
-    ending = f"a stock pipeline drops {lost}" if lost else "none dropped"
-    count = _number(encoder.content_tokens or 0, "token")
-    heading = f"{count} in {_number(len(encoder.chunks), 'chunk')}: {ending}"
+    notes = [*(f"{note[:1].upper()}{note[1:]}." for note in notes), _HINT]
     pairs = zip(columns, analyses, strict=True)
     body = "\n".join(_column(number, plans, analysis) for number, (plans, analysis) in enumerate(pairs))
     return _page(
         title=f"{_short(first.prompt, 60)} · clipcond tokens",
-        heading=heading,
-        lead=" ".join(
-            [*notes, "Point at a token, tap it, or go through a strip with Tab and the arrow keys to see its id."]
-        ),
+        heading=_heading([plans[0] for plans in columns]),
+        lead=" ".join(notes),
         body=f'<div class="beside">\n{body}\n</div>' if len(columns) > 1 else body,
     )
+
+
+def _heading(plans: Sequence[PromptPlan]) -> str:
+    """The counts of the first encoder under each dialect, and what a stock pipeline drops whatever the dialect."""
+    encoders = [next(iter(plan.encoders.values())) for plan in plans]
+    counts = [_number(encoder.content_tokens or 0, "token") for encoder in encoders]
+    lost = encoders[0].dropped.content_tokens if encoders[0].dropped else 0
+    ending = f"a stock pipeline drops {lost}" if lost else "none dropped"
+    if len(plans) > 1:
+        named = ", ".join(f"{count} as {plan.dialect}" for count, plan in zip(counts, plans, strict=True))
+        return f"{named}: {ending}"
+    return f"{counts[0]} in {_number(len(encoders[0].chunks), 'chunk')}: {ending}"
 
 
 def survey_page(survey: Survey, longest: Sequence[PromptPlan], name: str) -> str:
@@ -259,7 +266,7 @@ def _phrases(analysis: Analysis, limit: int) -> str:
     rest = f'<p class="empty">and {_number(more, "more phrase")}</p>' if more > 0 else ""
     spent = f"{analysis.boilerplate_tokens} of {analysis.content_tokens} tokens ({analysis.boilerplate_share:.0%})"
     return (
-        f'<h3>Phrases</h3><p class="lead">The first {limit} tokens weigh most. {spent} are boilerplate.</p>\n'
+        f'<h3>Phrases</h3><p class="lead">The first {limit} tokens weigh most. Boilerplate takes {spent}.</p>\n'
         '<div class="scroll" tabindex="0"><table><thead>'
         '<tr><th scope="col">phrase</th><th scope="col" class="n">token</th><th scope="col" class="n">tokens</th>'
         f'<th scope="col">place</th></tr></thead><tbody>\n{rows}\n</tbody></table></div>{rest}'

@@ -22,6 +22,8 @@ Colour = tuple[int, int, int]
 _CUTS = {"full": "all places are taken", "break": "BREAK", "backtrack": "early, so that what follows stays whole"}
 SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
 
+_OPENING = " \t\n([{\"'"
+
 # two colours in turn show where tokens end; a weight moves both towards warm (more) or gray (less)
 _STRIPES: tuple[Colour, Colour] = ((0xA5, 0xD8, 0xFF), (0xFF, 0xE0, 0x66))
 _MORE: tuple[Colour, Colour] = ((0xFF, 0x8A, 0x65), (0xFF, 0x63, 0x47))
@@ -162,9 +164,9 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
     from rich.text import Text
 
     chunk = chunks[index]
-    at = _start(chunks, index)
     if not chunk.tokens:
         return Text("(empty)", style="dim")
+    at = _start(prompt, chunks, index)
     plain = console.no_color or console.color_system is None
     drawn = Text()
     drawn.append(visible(prompt[at : chunk.tokens[0].start].lstrip()), style="dim")
@@ -179,8 +181,8 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
             drawn.append("·")
         drawn.append(visible(prompt[max(start, at) : end]), style=token_style(number, weight, console))
         at = max(at, end)
-    if index == len(chunks) - 1:
-        drawn.append(visible(prompt[at:].rstrip()), style="dim")
+    after = _start(prompt, chunks, index + 1) if chunks[index + 1 : index + 2] else len(prompt)
+    drawn.append(visible(prompt[at:after].rstrip()), style="dim")
     return drawn
 
 
@@ -195,9 +197,13 @@ def weights(prompt: str, encoder: EncoderPlan) -> list[tuple[str, float]]:
     return passages
 
 
-def _start(chunks: Sequence[Chunk], index: int) -> int:
-    """Where the text of a chunk begins: behind the last token before it."""
-    return next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
+def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
+    """Where the text of a chunk begins: what opens in front of its first token is its own, other marks are not."""
+    before = next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
+    if before == 0:
+        return 0
+    first = chunks[index].tokens[0].start if chunks[index].tokens else before
+    return before + len(prompt[before:first].rstrip(_OPENING))
 
 
 def _block(

@@ -38,13 +38,14 @@ FIRST = 75  # content tokens of the first chunk
 _END_OF_WORD = "</w>"
 _COMMAS, _STOPS = frozenset(",;|，、；。！？"), frozenset(".!?")
 _WORDS = re.compile(r"'(?:s|t|re|ve|m|ll|d)(?![^\W\d_])|[^\W\d_]+|\d|(?:[^\w\s]|_)+")
+_CLOSING = re.compile(r"(?::[ ]?[+-]?[\d.]{1,20})?[)\]}]+(?:\++|-+)?")
 _LARGE_SHARE, _MANY = 0.25, 8  # boilerplate that is worth a word
 _SHOWN = 40  # characters of the user's text that a message quotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """What the user typed between two commas: `text` is prompt[start:end].
+    """What the user typed between two commas, with brackets around it: `text` is prompt[start:end].
 
     `first` numbers its first content token from 0, `tokens` counts all of them; `chunks` are the indices of the chunks
     that hold its first and its last token. `weight` is the weight furthest from 1 inside it.
@@ -268,14 +269,17 @@ def _longest_passage() -> int:
     return max(map(len, boilerplate()))
 
 
-def _phrases(runs: Iterable[_Run], prompt: str) -> Iterator[Phrase]:
+def _phrases(runs: Sequence[_Run], prompt: str) -> Iterator[Phrase]:
     seen: set[tuple[tuple[int, str], ...]] = set()
-    for run in runs:
+    for number, run in enumerate(runs):
         first, last, tokens = run.words[0], run.words[-1], _size(run)
+        before = runs[number - 1].words[-1].end if number else 0
+        after = runs[number + 1].words[0].start if number + 1 < len(runs) else len(prompt)
+        start, end = _with_marks(prompt, first.start, last.end, before, after)
         yield Phrase(
-            text=prompt[first.start : last.end],
-            start=first.start,
-            end=last.end,
+            text=prompt[start:end],
+            start=start,
+            end=end,
             first=first.first,
             tokens=tokens,
             chunks=(first.chunks[0], last.chunks[1]),
@@ -284,6 +288,14 @@ def _phrases(runs: Iterable[_Run], prompt: str) -> Iterator[Phrase]:
             repeats=run.key in seen,
         )
         seen.add(run.key)
+
+
+def _with_marks(prompt: str, start: int, end: int, before: int, after: int) -> tuple[int, int]:
+    """A passage with the brackets and the weight that stand around it, as far as its neighbours leave room."""
+    while start > before and prompt[start - 1] in "([{":
+        start -= 1
+    closing = _CLOSING.match(prompt, end, after)
+    return start, closing.end() if closing else end
 
 
 def _size(run: _Run) -> int:

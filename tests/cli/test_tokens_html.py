@@ -184,7 +184,8 @@ def test_two_plans_stand_beside_each_other() -> None:
     assert len(page.all("div", cls="beside")) == 1
     assert [text for _, text in page.all("h2")] == ["sd15, sd2, read as plain", "sd15, sd2, read as a1111"]
     assert page.all("h3")[0][1] == "sd15 · clip_l; sd2 · clip_h: 8/75 → 1 chunk"
-    assert page.all("p", cls="lead")[0][1].startswith("dialect plain: no marks ")
+    assert page.all("p", cls="lead")[0][1].startswith("Dialect plain: no marks. Point at")
+    assert page.all("h1")[0][1] == "8 tokens as plain, 2 tokens as a1111: none dropped"
 
 
 def test_very_long_prompts_are_told_in_numbers() -> None:

@@ -76,6 +76,22 @@ def test_commas_of_other_scripts_count() -> None:
     assert [phrase.text for phrase in analyse(plan("狐、猫，犬")).phrases] == ["狐", "猫", "犬"]
 
 
+def test_phrases_are_shown_with_their_brackets() -> None:
+    planned = plan("(masterpiece:1.4), [blurry] a (red:1.3) fox, ((a dog))", dialect="a1111")
+    assert [(phrase.text, phrase.tokens) for phrase in analyse(planned).phrases] == [
+        ("(masterpiece:1.4)", 1),
+        ("[blurry] a (red:1.3) fox", 4),
+        ("((a dog))", 2),
+    ]
+
+
+def test_the_vectors_of_an_embedding_are_a_word() -> None:
+    planned = plan("style8, a fox style8style8, style4", dialect="a1111", embeddings={"style8": 8, "style4": 8})
+    found = analyse(planned)
+    assert [(phrase.text, phrase.repeats) for phrase in found.phrases][-1] == ("style4", False)
+    assert found.findings == ()
+
+
 def test_an_empty_prompt_has_nothing() -> None:
     found = analyse(plan(""))
     assert (found.phrases, found.findings, found.boilerplate_share) == ((), (), 0.0)
@@ -254,7 +270,12 @@ def _phrase(text: str, start: int, end: int, first: int, **marks: bool) -> dict[
 @pytest.mark.property
 @given(st.text("ab ,.;|\n漢👩1-(:)BREAK" + "\u0301\ud800", max_size=300))
 def test_every_prompt_can_be_analysed(prompt: str) -> None:
-    found = analyse(plan(prompt))
+    for dialect in ("plain", "a1111", "comfy", "compel"):
+        _check(prompt, plan(prompt, dialect=dialect))
+
+
+def _check(prompt: str, planned: PromptPlan) -> None:
+    found = analyse(planned)
     places = [place for phrase in found.phrases for place in (phrase.start, phrase.end)]
     assert places == sorted(places)
     assert all(prompt[phrase.start : phrase.end] == phrase.text != "" for phrase in found.phrases)
