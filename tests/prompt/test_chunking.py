@@ -247,3 +247,13 @@ def test_chunking_takes_linear_time(chunking: str) -> None:
     began = perf_counter()
     split(slots, chunking)
     assert perf_counter() - began < 5
+
+
+def test_the_examples_of_the_guide_are_true(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import doctest
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    guide = Path(__file__).parents[2] / "docs" / "prompt-language-chunking.md"
+    failed, tried = doctest.testfile(str(guide), module_relative=False, encoding="utf-8")
+    assert tried > 5
+    assert failed == 0
