@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Colour = tuple[int, int, int]
 
 _CUTS = {"full": "all places are taken", "break": "BREAK", "backtrack": "early, so that what follows stays whole"}
+MOST_FINDINGS = 50  # of warnings, and of notes
 SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
 
 _OPENING = " \t\n([{\"'"
@@ -226,10 +227,8 @@ def _block(
             yield strip(prompt, first.chunks, index, console)
         yield from _weights(prompt, first)
         yield from _dropped(first)
-    for finding in all_warnings(plans):
-        yield from _finding(prompt, finding, width, "warning", "yellow")
-    for finding in analysis.findings if analysis else ():
-        yield from _finding(prompt, finding, width, "note", "cyan")
+    yield from _findings(prompt, all_warnings(plans), width, "warning", "yellow")
+    yield from _findings(prompt, analysis.findings if analysis else (), width, "note", "cyan")
     if analysis and explain:
         yield from _explanation(analysis, width)
 
@@ -262,6 +261,16 @@ def _dropped(encoder: EncoderPlan) -> Iterator[Text]:
         marks = ", for it reads the marks as text" if (encoder.content_tokens or 0) <= encoder.limit else ""
         yield Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}{marks}", style="bold red")
         yield Text(visible(encoder.dropped.text), style="red")
+
+
+def _findings(prompt: str, found: Sequence[Finding], width: int, kind: str, colour: str) -> Iterator[Text]:
+    from rich.text import Text
+
+    for finding in found[:MOST_FINDINGS]:
+        yield from _finding(prompt, finding, width, kind, colour)
+    if len(found) > MOST_FINDINGS:
+        yield Text()
+        yield Text(f"and {len(found) - MOST_FINDINGS} more {kind}s", style=colour)
 
 
 def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) -> Iterator[Text]:

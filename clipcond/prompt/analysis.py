@@ -3,14 +3,13 @@
 | code | what was found |
 |---|---|
 | `phrase-split` | a phrase on both sides of a chunk border, where its halves do not see each other |
-| `word-split` | a border inside a word |
 | `padding-wasted` | places left empty because a chunk went back to a comma |
 | `rare-word` | a word that takes four tokens or more: CLIP hardly knows it |
 | `repeated-phrase` | the same phrase again |
 | `boilerplate` | a large share of the tokens spent on words that stand in prompts by habit |
 | `late-emphasis` | a phrase that is weighted up but stands behind the first chunk |
 
-A phrase is what stands between two commas (semicolons, bars, full stops, line feeds, BREAKs). The lists of boilerplate
+A border inside a word is a warning of the plan itself. A phrase is what stands between two commas (semicolons, bars, full stops, line feeds, BREAKs). The lists of boilerplate
 ship as `prompts/analysis/*.txt`.
 """
 
@@ -314,10 +313,6 @@ def _border_findings(runs: Iterable[_Run], encoder: EncoderPlan) -> Iterator[Fin
         left, right = run.words[0].chunks[0], run.words[-1].chunks[1]
         if left == right:
             continue
-        for word in run.words:
-            if word.chunks[0] != word.chunks[1]:
-                message = f"the word is split over chunks {word.chunks[0] + 1} and {word.chunks[1] + 1}"
-                yield Finding("word-split", message, word.start, word.end)
         size = _size(run)
         if size > encoder.limit:
             message = f"{size} tokens without a comma: the phrase fits no chunk, and its parts do not see each other"
@@ -391,8 +386,11 @@ def _boilerplate_finding(runs: Sequence[_Run], prompt: str, total: int) -> Itera
 
 
 def _late_emphasis(runs: Iterable[_Run]) -> Iterator[Finding]:
+    """One finding for each phrase, where it stands first behind the first chunk."""
+    seen: set[tuple[tuple[int, str], ...]] = set()
     for run in runs:
         weight, first = _strongest(run), run.words[0].first
-        if first >= FIRST and weight > 1 and not isclose(weight, 1):
-            message = f"weighted {weight:g}, but starts at token {first + 1}; the first {FIRST} weigh most"
+        if first >= FIRST and weight > 1 and not isclose(weight, 1) and run.key not in seen:
+            seen.add(run.key)
+            message = f"weighted {weight:.4g}, but starts at token {first + 1}; the first {FIRST} weigh most"
             yield Finding("late-emphasis", message, run.words[0].start, run.words[-1].end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -474,6 +475,20 @@ def test_notes_stand_under_their_passages(capsys) -> None:
 def test_carets_are_measured_in_cells(before: str, cells: int) -> None:
     text = f"{before} (fox:1.2)"
     assert excerpt(text, len(before) + 1, len(text), 40)[1] == " " * (cells + 1) + "^" * 9
+
+
+def test_many_warnings_are_told_in_numbers(capsys) -> None:
+    assert main(["tokens", "<|endoftext|> " * 60]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("warning ") == 50
+    assert f"\nand {len(plan('<|endoftext|> ' * 60).warnings) - 50} more warnings\n" in shown
+
+
+def test_a_long_passage_is_cut_in_time() -> None:
+    text = "a (" + "x" * 200_000
+    started = time.perf_counter()
+    assert excerpt(text, 2, len(text), 40) == ("…(" + "x" * 37 + "…", " " + "^" * 38)
+    assert time.perf_counter() - started < 1
 
 
 def test_phrases_are_explained(capsys) -> None:

@@ -131,9 +131,10 @@ def test_a_phrase_that_fits_no_chunk() -> None:
     assert "80 tokens without a comma: the phrase fits no chunk" in messages("fox " * 80)[0]
 
 
-def test_a_word_over_a_chunk_border() -> None:
+def test_a_word_over_a_chunk_border_is_the_plans_to_tell() -> None:
     prompt = "fox " * 74 + "rutkowski"
-    assert codes(prompt)["word-split"] == "rutkowski"
+    assert [found.code for found in plan(prompt).warnings] == ["word-split"]
+    assert set(codes(prompt)) == {"phrase-split"}
 
 
 def test_a_break_splits_nothing() -> None:
@@ -212,6 +213,8 @@ def test_late_emphasis() -> None:
     assert [(prompt[one.start : one.end], one.message) for one in found] == [
         ("a silver key", "weighted 1.3, but starts at token 97; the first 75 weigh most")
     ]
+    again = analyse(weighted(plan(prompt + ", a silver key"), 1.3, 96)).findings
+    assert [one.code for one in again].count("late-emphasis") == 1
     early = analyse(weighted(plan("a fox"), 1.3, 0))
     assert early.findings == ()
 
