@@ -9,8 +9,8 @@
 | `boilerplate` | a large share of the tokens spent on words that stand in prompts by habit |
 | `late-emphasis` | a phrase that is weighted up but stands behind the first chunk |
 
-A border inside a word is a warning of the plan itself. A phrase is what stands between two commas (semicolons, bars, full stops, line feeds, BREAKs). The lists of boilerplate
-ship as `prompts/analysis/*.txt`.
+A border inside a word is a warning of the plan itself. A phrase is what stands between two commas (semicolons, bars, full
+stops, line feeds, BREAKs). The lists of boilerplate ship as `prompts/analysis/*.txt`.
 """
 
 from __future__ import annotations
