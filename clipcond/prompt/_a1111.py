@@ -17,9 +17,8 @@ from clipcond.prompt._scheduling import DEEPEST, Place, find
 from clipcond.prompt._tags import read_tags
 from clipcond.prompt.items import Adapter, Break, Compose, Item, Schedule, Words
 
-_MARK = r"\\[()\[\]\\]|[()\[\]<]|\b(?:BREAK|AND)\b"
-_MARKS = re.compile(_MARK)
-_MARKS_OF_SCHEDULES = re.compile(rf"{_MARK}|[:|]")
+_MARKS = re.compile(r"\\[()\[\]\\]|[()\[\]]|\b(?:BREAK|AND)\b")
+_MARKS_OF_SCHEDULES = re.compile(rf"{_MARKS.pattern}|[:|]")
 _LOWER_BREAK = re.compile(r"(?:^|[,.;\n)\]])[ \t]*([Bb]reak)[ \t]*(?=$|[,.;\n(\[])")
 _NEAR = 24  # characters around BREAK and AND in which shouted words are looked for
 
@@ -84,18 +83,14 @@ def read(
 
 
 def _marks(prompt: str, tags: dict[int, Adapter], pattern: re.Pattern[str]) -> list[int]:
-    """The places of all marks that no tag covers."""
-    if not tags:
-        return [at for match in pattern.finditer(prompt) if prompt[at := match.start()] != "<"]
+    """The places of all tags, and of all marks that no tag covers."""
     found: list[int] = []
-    behind = 0
-    for match in pattern.finditer(prompt):
-        at = match.start()
-        if at in tags:
-            behind = tags[at].end
-        elif at < behind or prompt[at] == "<":
-            continue
-        found.append(at)
+    start = 0
+    for tag in tags.values():
+        found.extend([match.start() for match in pattern.finditer(prompt, start, tag.start)])
+        found.append(tag.start)
+        start = tag.end
+    found.extend([match.start() for match in pattern.finditer(prompt, start)])
     return found
 
 
@@ -262,7 +257,8 @@ class _Reader:
         self._go_on(self.tags[at].end)
 
     def _round_opens(self, at: int) -> None:
-        self._flush(at)
+        if at > self.since or self.pieces:
+            self._flush(at)
         self.round = self.groups.open(self.round, at, BARE)
         self.since = self.edge = at + 1
 
@@ -273,7 +269,7 @@ class _Reader:
             self.edge = at + 1
             return
         end = at
-        said = reading.group_number(self.prompt, self.edge, at, self.notes)
+        said = reading.group_number(self.prompt, self.edge, at, self.notes) if at - self.edge > 1 else None
         if said is not None:
             self.groups.factor[node], end = said
             if not SANE[0] <= said[0] <= SANE[1]:
@@ -282,7 +278,8 @@ class _Reader:
         self.round = self.groups.parent[node]
 
     def _square_opens(self, at: int) -> None:
-        self._flush(at)
+        if at > self.since or self.pieces:
+            self._flush(at)
         if at in self.schedules:
             self._schedule_opens(self.schedules[at])
         else:
@@ -307,9 +304,10 @@ class _Reader:
     def _close(self, node: int, end: int, at: int) -> None:
         """The group `node` closes at `at`; its text ends at `end`."""
         opened = self.groups.opened[node]
-        if self.edge == opened + 1 and not self.prompt[opened + 1 : end].strip():
+        if self.edge == opened + 1 and (end == opened + 1 or self.prompt[opened + 1 : end].isspace()):
             self.notes.add("empty-group", "there is nothing in these brackets", opened, at + 1)
-        self._flush(end)
+        if end > self.since or self.pieces:
+            self._flush(end)
         self.since = self.edge = at + 1
 
     def _drop_unclosed(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.items import Words
@@ -49,23 +50,30 @@ class Notes:
 
     def __init__(self) -> None:
         self._found: dict[str, list[Finding]] = {}
-        self._rest: dict[str, tuple[int, int, int]] = {}
+        self._rest: dict[str, list[int]] = {}  # code -> [how many more, first start, last end]
 
     def add(self, code: str, message: str, start: int, end: int) -> None:
         """Note one finding about prompt[start:end]."""
+        rest = self._rest.get(code)
+        if rest is not None:
+            rest[0] += 1
+            if start < rest[1]:
+                rest[1] = start
+            if end > rest[2]:
+                rest[2] = end
+            return
         found = self._found.setdefault(code, [])
         if len(found) < _EACH:
             found.append(Finding(code, message, start, end))
         else:
-            count, first, last = self._rest.get(code, (0, start, end))
-            self._rest[code] = (count + 1, min(first, start), max(last, end))
+            self._rest[code] = [1, start, end]
 
     def add_each(self, code: str, message: str, places: list[int]) -> None:
         """Note the same finding about many single characters, in order."""
         for place in places[:_EACH]:
             self.add(code, message, place, place + 1)
         if rest := places[_EACH:]:
-            self._rest[code] = (len(rest), rest[0], rest[-1] + 1)
+            self._rest[code] = [len(rest), rest[0], rest[-1] + 1]
 
     def extend(self, found: Iterable[Finding]) -> None:
         """Note findings that were made elsewhere."""
@@ -108,15 +116,14 @@ class Groups:
 
     def settle(self, unclosed: Iterable[int] = ()) -> None:
         """Work out weights and numbers. `unclosed` nodes weigh, but are no groups that could be kept whole."""
-        loose = set(unclosed)
+        loose, fixed, blamed = set(unclosed), self.fixed, self.blamed
         weights, numbers = [1.0], [-1]
-        for node in range(1, len(self.parent)):
-            parent = self.parent[node]
-            weight = self.fixed[node] if node in self.fixed else weights[parent] * self.factor[node]
-            weights.append(bounded(weight))
+        for node, parent in enumerate(islice(self.parent, 1, None), 1):
+            weight = fixed[node] if node in fixed else weights[parent] * self.factor[node]
+            weights.append(weight if -HEAVIEST <= weight <= HEAVIEST else bounded(weight))
             numbers.append(numbers[parent] if node in loose else node)
-            if parent in self.blamed and node not in self.fixed:
-                self.blamed.add(node)
+            if parent in blamed and node not in fixed:
+                blamed.add(node)
         self.weights, self.numbers = weights, numbers
 
 
