@@ -8,7 +8,7 @@ is a call that is not well formed. Outside of brackets compel reads marks at the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from clipcond.prompt import _reading as reading
@@ -53,7 +53,12 @@ class _Frame:
     ends_swap: bool = False
 
 
-def read(prompt: str, notes: Notes, split: Callable[[Words], tuple[Item, ...]]) -> tuple[Item, ...]:
+def read(
+    prompt: str,
+    notes: Notes,
+    split: Callable[[Words], tuple[Item, ...]],
+    adapters: Collection[str] | None = None,
+) -> tuple[Item, ...]:
     """The items of a compel prompt; what is odd goes to `notes`. `split` takes embeddings out of words."""
     reader = _Reader(prompt, notes, _note_brackets(prompt, notes))
     whole = whole_call(prompt, reader.pairs)
@@ -62,7 +67,11 @@ def read(prompt: str, notes: Notes, split: Callable[[Words], tuple[Item, ...]]) 
     else:
         reader.parts(whole)
     reader.groups.settle()
-    return tuple(reader.made(reader.records, split))
+    items = tuple(reader.made(reader.records, split))
+    for item in items:
+        if adapters is not None and isinstance(item, Adapter) and item.name not in adapters:
+            notes.add("unknown-adapter", "there is no adapter of this name", item.start, item.end)
+    return items
 
 
 def _note_brackets(prompt: str, notes: Notes) -> set[int]:

@@ -30,7 +30,7 @@ class Place:
 class _Open:
     at: int
     square: bool
-    cuts: list[tuple[int, int]]  # (index in marks, place) of the `:` and `|` of its own
+    cuts: list[int]  # the `:` and `|` of its own
     height: int = 0  # schedules inside of one another that it holds
 
 
@@ -43,14 +43,14 @@ def find(prompt: str, marks: Sequence[int], too_deep: list[int]) -> dict[int, Pl
     found: dict[int, Place] = {}
     stack: list[_Open] = []
     squares: list[int] = []  # where in the stack the square ones are
-    for index, at in enumerate(marks):
+    for at in marks:
         mark = prompt[at]
         if mark in "([":
             if mark == "[":
                 squares.append(len(stack))
             stack.append(_Open(at, mark == "[", []))
         elif mark in ":|" and stack:
-            stack[-1].cuts.append((index, at))
+            stack[-1].cuts.append(at)
         elif mark == ")" and stack and not stack[-1].square:
             _pass_on(stack.pop(), stack)
         elif mark == "]" and squares:
@@ -60,7 +60,7 @@ def find(prompt: str, marks: Sequence[int], too_deep: list[int]) -> dict[int, Pl
                 closed.cuts += loose.cuts
                 closed.height = max(closed.height, loose.height)
             del stack[level:]
-            place = _schedule(prompt, closed, index, at)
+            place = _schedule(prompt, closed, at)
             if place is not None and closed.height >= DEEPEST:
                 too_deep.append(closed.at)
             elif place is not None:
@@ -75,20 +75,17 @@ def _pass_on(closed: _Open, stack: list[_Open]) -> None:
         stack[-1].height = max(stack[-1].height, closed.height)
 
 
-def _schedule(prompt: str, closed: _Open, index: int, close: int) -> Place | None:
-    """What the bracket that closes at `close`, mark number `index`, schedules."""
+def _schedule(prompt: str, closed: _Open, close: int) -> Place | None:
+    """What the bracket that closes at `close` schedules."""
     cuts = closed.cuts
-    if not cuts:
-        return None
-    kinds = {prompt[at] for _, at in cuts}
+    kinds = {prompt[at] for at in cuts}
     if kinds == {"|"}:
-        return Place(closed.at, tuple(at for _, at in cuts), close, None)
-    last_index, last = cuts[-1]
-    if kinds != {":"} or len(cuts) > 2 or last_index != index - 1:
+        return Place(closed.at, tuple(cuts), close, None)
+    if kinds != {":"} or len(cuts) > 2:
         return None
-    match = _WHEN.fullmatch(prompt, last + 1, close)
+    match = _WHEN.fullmatch(prompt, cuts[-1] + 1, close)
     if match is None:
         return None
     step, share = match.groups()
     when = int(min(float(step), HEAVIEST)) if share is None else min(float(share), HEAVIEST)
-    return Place(closed.at, tuple(at for _, at in cuts), close, when)
+    return Place(closed.at, tuple(cuts), close, when)

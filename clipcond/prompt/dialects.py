@@ -72,7 +72,7 @@ def parse(
     elif dialect == "compel":
         from clipcond.prompt._compel import read as read_compel
 
-        items = read_compel(prompt, notes, into_embeddings)
+        items = read_compel(prompt, notes, into_embeddings, adapters)
     else:
         raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     if dialect != "plain":

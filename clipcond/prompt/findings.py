@@ -5,7 +5,30 @@
 | `special-token-as-text` | the name of a special token; clipcond reads it as ordinary text |
 | `looks-like-a1111` | A1111 syntax in a plain prompt, which CLIP will read as text |
 | `looks-like-compel` | compel syntax in a plain prompt, which CLIP will read as text |
+| `leftover-escape` | a backslash before a bracket that needs none: it stays in the text |
 | `broken-unicode` | what no encoding can carry (half of a surrogate pair), read as U+FFFD |
+
+The other dialects add these; `docs/prompt-language.md` shows an example of each.
+
+| code | what was found |
+|---|---|
+| `unclosed-bracket` `stray-bracket` | a bracket without a partner |
+| `weights-disabled` | comfy: weights that an unclosed bracket turns into text |
+| `bad-weight` | what stands where a number should, and stays text |
+| `weight-from-ratio` | `16:9)` read as a weight of 9 |
+| `weight-from-suffix` | compel: `C++` read as a weight |
+| `weight-out-of-range` | a weight below 0 or above 2 |
+| `bracket-number` | `[cat:1.5]`, which is no weight |
+| `empty-group` | brackets around nothing |
+| `bad-group` | compel: brackets around what its grammar does not know, read as text |
+| `bad-call` | compel: a call that is not well formed, read as text |
+| `break-in-group` | BREAK inside of brackets: a chunk ends there, the weight goes on |
+| `break-lower-case` | `break` by itself, a word |
+| `break-is-text` | BREAK in a dialect that has none |
+| `shouted-keyword` | BREAK or AND in the midst of other capitals |
+| `schedule-too-deep` | schedules inside of one another beyond the limit |
+| `unknown-tag` `unknown-adapter` `unknown-embedding` | a tag of no known kind; a name that no file has |
+| `foreign-syntax` | syntax of another dialect, read as text |
 """
 
 from __future__ import annotations
@@ -35,6 +58,7 @@ _COMPEL = re.compile(
     re.VERBOSE,
 )
 _EMBEDDING = re.compile(r"\bembedding:\w[\w.-]*")
+_ESCAPED = re.compile(r"\\[()\[\]]")
 _FOREIGN = "looks like {} syntax; in the plain dialect CLIP reads it as text"
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 
@@ -52,6 +76,10 @@ class Finding:
 def findings(prompt: str) -> tuple[Finding, ...]:
     """Everything odd about a plain prompt, in the order of its places; of each foreign dialect the first place only."""
     found = [*unreadable(prompt)]
+    if match := _ESCAPED.search(prompt):
+        found.append(
+            Finding("leftover-escape", "the plain dialect knows no escapes: CLIP reads the backslash", *match.span())
+        )
     if span := a1111_place(prompt):
         found.append(Finding("looks-like-a1111", _FOREIGN.format("A1111"), *span))
     if span := compel_place(prompt):

@@ -81,7 +81,7 @@ def test_plain_is_one_piece_as_typed() -> None:
     prompt = r"a (red:1.3) fox \(x\)"
     (words,) = parse(prompt)
     assert words == Words(text=prompt, weight=1.0, start=0, end=21, places=tuple(range(22)))
-    assert [code for code, _ in codes(parse(prompt))] == ["looks-like-a1111"]
+    assert codes(parse(prompt)) == [("looks-like-a1111", "(red:1.3)"), ("leftover-escape", r"\(")]
     assert parse("").items == ()
 
 
@@ -129,6 +129,9 @@ def test_weights_stay_finite() -> None:
     heavy = pieces(parse("(" * 5000 + "a", "a1111").items)
     assert heavy == [("a", 1e4)]
     assert pieces(parse("(a:" + "9" * 500 + ")", "a1111").items) == [("a", 1e4)]
+    for dialect in ("a1111", "comfy"):
+        assert pieces(parse("(" * 9000 + "a" + ")" * 9000, dialect).items) == [("a", 1e4)]
+    assert pieces(parse("(" * 90 + "a" + ")9" * 90, "compel").items) == [("a", 1e4)]
     assert pieces(parse("a" + "+" * 5000, "compel").items) == [("a", 1e4)]
     assert pieces(parse("(a:-" + "9" * 500 + ")", "comfy").items) == [("a", -1e4)]
 
@@ -199,6 +202,9 @@ def test_options_of_a_schedule_take_the_weight_around_it() -> None:
     (late,) = parse("[b:3]", "a1111").items
     assert isinstance(late, Schedule)
     assert pieces(late.items) == [("b", 1.0)]
+    (loose,) = parse("[(a|b]", "a1111").items
+    assert isinstance(loose, Schedule)
+    assert [pieces(option) for option in loose.options] == [[("a", 1.1)], [("b", 1.0)]]
     (empty,) = parse("[|]", "a1111").items
     assert isinstance(empty, Schedule)
     assert empty.items == ()
@@ -231,6 +237,15 @@ def test_nothing_inside_a_tag_is_syntax() -> None:
     (tag,) = parse("<lora:a (b) AND [c:d:5] BREAK:1>", "a1111").items
     assert isinstance(tag, Adapter)
     assert tag.name == "a (b) AND [c"
+    (tag, words) = parse("<lora:a<b:c>d>", "a1111").items
+    assert isinstance(tag, Adapter)
+    assert (tag.kind, tag.name, tag.end) == ("lora", "a<b", 12)
+    assert pieces((words,)) == [("d>", 1.0)]
+    assert pieces(parse("<a:> <b", "a1111").items) == [("<a:> <b", 1.0)]
+
+
+def test_adapters_of_compel_are_checked() -> None:
+    assert codes(parse("withLora(x) withLora(y) a", "compel", adapters=["x"])) == [("unknown-adapter", "withLora(y)")]
 
 
 def test_embeddings_are_found_by_name() -> None:
@@ -327,6 +342,7 @@ def test_comfy_embeddings() -> None:
     [
         ("(a) ((b:1.2)", [("unclosed-bracket", "("), ("weights-disabled", "((b:1.2)")]),
         ("(a b", [("unclosed-bracket", "(")]),
+        ("(a) (b", [("unclosed-bracket", "(")]),
         ("a)", [("stray-bracket", ")")]),
         ("(a 16:9) (b:5) ()", [("weight-from-ratio", "16:9"), ("weight-out-of-range", ":5"), ("empty-group", "()")]),
         ("((((((((a))))))))", [("weight-out-of-range", "a")]),
