@@ -23,8 +23,10 @@ _HOME = {
     "TrainConfig": "clipcond.train.config",
     "evaluate": "clipcond.train.evaluate",
     "load_pipeline": "clipcond.diffusion.pipelines",
+    "parse": "clipcond.prompt.dialects",
     "plan": "clipcond.prompt.plan",
     "tokenize": "clipcond.prompt.tokenizer",
+    "translate": "clipcond.prompt.translate",
 }
 _MODULES = ("mini", "rerank", "train")  # sub-packages that are part of the surface; the last two can be called
 __version__ = "0.1.0"
@@ -46,8 +48,10 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.errors import PromptSyntaxError as PromptSyntaxError
     from clipcond.errors import ResourceMissing as ResourceMissing
     from clipcond.errors import ShapeError as ShapeError
+    from clipcond.prompt.dialects import parse as parse
     from clipcond.prompt.plan import plan as plan
     from clipcond.prompt.tokenizer import tokenize as tokenize
+    from clipcond.prompt.translate import translate as translate
     from clipcond.rerank.ranking import rerank as rerank
     from clipcond.rerank.scorer import Scorer as Scorer
     from clipcond.train.config import TrainConfig as TrainConfig

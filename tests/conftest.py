@@ -1,4 +1,4 @@
-"""Models for tests: tiny, random on purpose, written once a session."""
+"""Models for tests: tiny, random on purpose, written once a session. And how hard Hypothesis tries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# no deadline: a shared machine says little about one example; `--hypothesis-profile=thorough` tries more of them
+settings.register_profile("clipcond", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile("clipcond")
 
 DUAL_CONFIG = {
     "model_cfg": {

@@ -37,7 +37,11 @@ def test_the_embedded_model_is_found_or_named_as_missing(tmp_path, monkeypatch):
 
 
 def test_every_prompt_file_has_its_test_here():
-    assert sorted(path.name for path in bundled("prompts", "demo.txt").parent.iterdir()) == ["demo.txt"]
+    assert sorted(path.name for path in bundled("prompts", "demo.txt").parent.iterdir()) == [
+        "analysis",
+        "demo.txt",
+        "wildcards",
+    ]
 
 
 def test_demo_prompts_lose_several_objects_at_the_cut_and_keep_several():

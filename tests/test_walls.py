@@ -40,6 +40,7 @@ def behind_the_wall(code: str, *words: str, stdin: str = "") -> subprocess.Compl
         ["tokens", "--file", "-"],
         ["--help"],
         ["tokens", "--help"],
+        ["translate", "a (red:1.3) fox", "--to", "comfy"],
         ["--version"],
     ],
 )

@@ -24,6 +24,7 @@ from clipcond.errors import ClipCondError
 # command -> module that defines it, in the order of `clipcond --help`
 COMMANDS = {
     "tokens": "clipcond.cli.tokens",
+    "translate": "clipcond.cli.translate",
     "encode": "clipcond.cli.encode",
     "generate": "clipcond.cli.generate",
     "rerank": "clipcond.cli.rerank",

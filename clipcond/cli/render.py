@@ -71,7 +71,7 @@ def excerpt(text: str, start: int, end: int, width: int) -> tuple[str, str]:
     line_end = text.find("\n", start)
     line = visible(text[line_start:] if line_end < 0 else text[line_start:line_end])
     first = start - line_start
-    last = max(min(end - line_start, len(line)), first + 1)
+    last = max(min(end - line_start, len(line), first + width), first + 1)
     left, right = max(first - width, 0), min(last + width, len(line))  # beyond that nothing can fit
     while left < first and cell_len(line[left:last]) > width - 2:
         left += 1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from clipcond.cli.app import app
-from clipcond.cli.tokens_job import Request, fulfil
-from clipcond.prompt.plan import Dialect, Family
+from clipcond.cli.tokens_job import Request, contradiction, fulfil
+from clipcond.prompt.plan import CHUNKINGS, Dialect, Family
+
+FamilyOrAll = Literal[Family, "all"]
+DialectOrAuto = Literal[Dialect, "auto"]
 
 
 @app.command()
@@ -22,8 +25,37 @@ def tokens(
             show_default=False,
         ),
     ] = None,
-    family: Annotated[Family, typer.Option(help="What the prompt is for: the encoders of that model family.")] = "sd15",
-    dialect: Annotated[Dialect, typer.Option(help="The syntax of the prompt.")] = "plain",
+    family: Annotated[
+        FamilyOrAll, typer.Option(help="What the prompt is for: the encoders of that model family.")
+    ] = "sd15",
+    dialect: Annotated[
+        DialectOrAuto, typer.Option(help="The syntax of the prompt; `auto` decides and says why.")
+    ] = "plain",
+    compare: Annotated[
+        Dialect | None, typer.Option(help="Show the same prompt under this dialect too.", show_default=False)
+    ] = None,
+    chunking: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help=f"Where a long prompt is cut: {', '.join(CHUNKINGS)}; the default is the dialect's own.",
+            show_default=False,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder of textual inversions: their names count as vectors.", show_default=False
+        ),
+    ] = None,
+    t5_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="T5's tokenizer.json, its folder, or a hub name in the local cache, for sd3 and flux.",
+            show_default=False,
+        ),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -32,6 +64,17 @@ def tokens(
             show_default=False,
         ),
     ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="With --file: lengths, split words and common phrases of the collection.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="List the phrases and their places; with --json, add the analysis.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a self-contained page too; never overwrites.", show_default=False),
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Type a prompt and watch its count; Enter shows it.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON and nothing else; JSON lines with --file.")
     ] = False,
@@ -40,17 +83,25 @@ def tokens(
         typer.Option("--fail-on-truncation", help="Exit with 1 when a stock pipeline would drop part of a prompt."),
     ] = False,
 ) -> None:
-    """Count the tokens of a prompt, show its chunks, and what a stock pipeline would drop."""
-    if (prompt is None) == (file is None):
-        raise typer.BadParameter("give either a PROMPT or --file FILE")
-    if prompt == "-":
+    """Count the tokens of a prompt, show its chunks, what a stock pipeline would drop, and what wastes tokens."""
+    if prompt == "-" and file is None and not live:
         prompt, file = None, Path("-")
     request = Request(
         prompt=prompt,
         file=file,
         family=family,
         dialect=dialect,
+        compare=compare,
+        chunking=chunking,
+        embeddings=embeddings,
+        t5_tokenizer=t5_tokenizer,
         as_json=as_json,
         fail_on_truncation=fail_on_truncation,
+        explain=explain,
+        stats=stats,
+        html=html,
+        live=live,
     )
+    if problem := contradiction(request):
+        raise typer.BadParameter(problem)
     raise typer.Exit(fulfil(request))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import log2
 from typing import TYPE_CHECKING
 
 from clipcond.cli.render import excerpt, visible
@@ -11,29 +13,107 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from clipcond.prompt.analysis import Analysis
     from clipcond.prompt.findings import Finding
     from clipcond.prompt.plan import Chunk, EncoderPlan, PromptPlan
 
-_STRIPES = ("black on #a5d8ff", "black on #ffe066")
-_STRIPES_16 = ("black on cyan", "black on yellow")  # where pastel shades would all become one
+Colour = tuple[int, int, int]
+
+_CUTS = {"full": "all places are taken", "break": "BREAK", "backtrack": "early, so that what follows stays whole"}
+MOST_FINDINGS = 50  # of warnings, and of notes
+SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
+
+_OPENING = " \t\n([{\"'"
+
+# two colours in turn show where tokens end; a weight moves both towards warm (more) or gray (less)
+_STRIPES: tuple[Colour, Colour] = ((0xA5, 0xD8, 0xFF), (0xFF, 0xE0, 0x66))
+_MORE: tuple[Colour, Colour] = ((0xFF, 0x8A, 0x65), (0xFF, 0x63, 0x47))
+_LESS: tuple[Colour, Colour] = ((0xB4, 0xB4, 0xB4), (0x98, 0x98, 0x98))
+_AGAINST: tuple[Colour, Colour] = ((0xCC, 0x99, 0xFF), (0xBA, 0x78, 0xFF))
+# where pastel shades would all become one
+_STRIPES_16 = ("black on cyan", "black on yellow")
+_MORE_16 = ("bold black on bright_red", "bold black on magenta")
+_LESS_16 = ("black on white", "black on bright_black")
 
 
-def show(plan: PromptPlan, console: Console) -> None:
-    """Print a plan: for each encoder the count and its chunks, then what is lost, then the warnings."""
+def show(
+    plans: Sequence[PromptPlan], console: Console, *, analysis: Analysis | None = None, explain: bool = False
+) -> None:
+    """Print the plans of one prompt for one or several families: for each encoder the count and its chunks, then what
+    is lost, the warnings, what the analysis found.
+
+    explain: with a table of the phrases and their places.
+    """
+    for line in _block(plans, console, console.width, analysis, explain):
+        console.print(line)
+
+
+def show_side_by_side(
+    columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysis], console: Console, *, explain: bool = False
+) -> None:
+    """Print the same prompt under several dialects, one a column: beside each other where the terminal is wide enough."""
+    from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
-    # encoders that split the prompt in the same way are shown once
-    for _, same in groupby(plan.encoders.values(), key=lambda encoder: encoder.chunks):
-        group = list(same)
-        names = ", ".join(encoder.name for encoder in group)
-        console.print(Text.assemble((f"{plan.family} · {names}", "bold"), "  ", _counter(group[0])))
-        for chunk in group[0].chunks:
-            console.print()
-            console.print(Text(f"chunk {chunk.index + 1} · {len(chunk.tokens)}/{group[0].limit}", style="dim"))
-            console.print(_strip(plan.prompt, chunk, console))
-        _show_dropped(group[0], console)
-    for finding in plan.warnings:
-        _show_finding(plan.prompt, finding, console)
+    first = columns[0][0]
+    console.print(Text.assemble(("prompt  ", "bold"), visible(first.prompt)))
+    console.print(Text(_difference(first, columns[1][0]), style="bold"))
+    beside = console.width >= SIDE_BY_SIDE
+    width = (console.width - 3) // 2 if beside else console.width
+    blocks = [
+        Group(
+            Text(f"dialect {plans[0].dialect}", style="bold reverse"),
+            *_block(plans, console, width, analysis, explain),
+        )
+        for plans, analysis in zip(columns, analyses, strict=True)
+    ]
+    if beside:
+        grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
+        for _ in blocks:
+            grid.add_column(width=width, no_wrap=False, overflow="fold")
+        grid.add_row(*blocks)
+        blocks = [Group(grid)]
+    for block in blocks:
+        console.print()
+        console.print(block)
+
+
+def groups(plans: Sequence[PromptPlan]) -> list[tuple[str, list[EncoderPlan]]]:
+    """The encoders of one prompt's plans, those together that get the same chunks, and what to call them.
+
+    `sdxl · clip_l, clip_g`, or with several families `sd15, sdxl · clip_l; sd2 · clip_h`.
+    """
+    found: list[list[tuple[str, EncoderPlan]]] = []
+    for plan in plans:
+        for encoder in plan.encoders.values():
+            same = next((group for group in found if _alike(group[0][1], encoder)), None)
+            if same is None:
+                found.append([(plan.family, encoder)])
+            else:
+                same.append((plan.family, encoder))
+    return [(_label(group), [encoder for _, encoder in group]) for group in found]
+
+
+def _alike(one: EncoderPlan, other: EncoderPlan) -> bool:
+    return (one.limit, one.unknown, one.chunks) == (other.limit, other.unknown, other.chunks)
+
+
+def _label(group: Sequence[tuple[str, EncoderPlan]]) -> str:
+    families: dict[str, list[str]] = {}
+    for family, encoder in group:
+        families.setdefault(encoder.name, []).append(family)
+    encoders: dict[str, list[str]] = {}
+    for name, of in families.items():
+        encoders.setdefault(", ".join(of), []).append(name)
+    return "; ".join(f"{of} · {', '.join(names)}" for of, names in encoders.items())
+
+
+def all_warnings(plans: Sequence[PromptPlan]) -> list[Finding]:
+    """The warnings of all plans of one prompt, each once, in the order of their places."""
+    return sorted(
+        dict.fromkeys(found for plan in plans for found in plan.warnings), key=lambda found: (found.start, found.end)
+    )
 
 
 def show_line(number: int, plan: PromptPlan, console: Console) -> None:
@@ -41,7 +121,7 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
     from rich.text import Text
 
     encoder = next(iter(plan.encoders.values()))
-    line = Text.assemble((f"{number:>4}  ", "dim"), _counter(encoder))
+    line = Text.assemble((f"{number:>4}  ", "dim"), counter(encoder))
     line.pad_right(max(0, 26 - line.cell_len))
     if plan.warnings:
         line.append(f"  {', '.join(dict.fromkeys(found.code for found in plan.warnings))}", style="yellow")
@@ -53,9 +133,12 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
     console.print(line, soft_wrap=True)
 
 
-def _counter(encoder: EncoderPlan) -> Text:
+def counter(encoder: EncoderPlan) -> Text:
+    """`81/75 → 2 chunks`, red where a stock pipeline would cut; `unknown` where its tokenizer is not at hand."""
     from rich.text import Text
 
+    if encoder.unknown:
+        return Text("unknown", style="yellow")
     chunks = len(encoder.chunks)
     return Text.assemble(
         (f"{encoder.content_tokens}/{encoder.limit}", "bold red" if encoder.truncated else "bold green"),
@@ -63,44 +146,195 @@ def _counter(encoder: EncoderPlan) -> Text:
     )
 
 
-def _strip(prompt: str, chunk: Chunk, console: Console) -> Text:
-    """The user's own text with a background that changes at every token.
+def cut_reason(chunks: Sequence[Chunk], index: int) -> str:
+    """Why a chunk ends where it does, in words; empty where the prompt ends."""
+    chunk, after = chunks[index], chunks[index + 1 : index + 2]
+    if chunk.cut == "end":
+        return ""
+    if chunk.cut == "break" and after and after[0].part != chunk.part:
+        return "AND"
+    return _CUTS.get(chunk.cut, chunk.cut)
+
+
+def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) -> Text:
+    """The user's own text of one chunk with a background that changes at every token and warms with its weight.
 
     Without colours a `·` stands between tokens that no space separates. Tokens of the same character share a place.
+    What lies between tokens, the marks of a dialect for instance, has no background.
     """
     from rich.text import Text
 
+    chunk = chunks[index]
     if not chunk.tokens:
         return Text("(empty)", style="dim")
+    at = _start(prompt, chunks, index)
     plain = console.no_color or console.color_system is None
-    stripes = _STRIPES_16 if console.color_system == "standard" else _STRIPES
-    strip, at = Text(), chunk.tokens[0].start
-    for index, (start, end) in enumerate(dict.fromkeys((token.start, token.end) for token in chunk.tokens)):
+    drawn = Text()
+    drawn.append(visible(prompt[at : chunk.tokens[0].start].lstrip()), style="dim")
+    at = chunk.tokens[0].start
+    for number, (start, end, weight) in enumerate(
+        dict.fromkeys((token.start, token.end, token.weight) for token in chunk.tokens)
+    ):
         if start > at:
-            strip.append(visible(prompt[at:start]))
-        elif plain and index:
-            strip.append("·")
-        strip.append(visible(prompt[max(start, at) : end]), style=None if plain else stripes[index % 2])
-        at = end
-    return strip
+            between = visible(prompt[at:start])
+            drawn.append(between, style=None if between.isspace() else "dim")
+        elif plain and number:
+            drawn.append("·")
+        drawn.append(visible(prompt[max(start, at) : end]), style=token_style(number, weight, console))
+        at = max(at, end)
+    after = _start(prompt, chunks, index + 1) if chunks[index + 1 : index + 2] else len(prompt)
+    drawn.append(visible(prompt[at:after].rstrip()), style="dim")
+    return drawn
 
 
-def _show_dropped(encoder: EncoderPlan, console: Console) -> None:
+def weights(prompt: str, encoder: EncoderPlan) -> list[tuple[str, float]]:
+    """The passages of a prompt whose weight is not 1, in order: neighbours of one weight together."""
+    tokens = [token for chunk in encoder.chunks for token in chunk.tokens]
+    passages = []
+    for weight, same in groupby(tokens, key=lambda token: token.weight):
+        run = list(same)
+        if weight != 1:
+            passages.append((prompt[run[0].start : run[-1].end], weight))
+    return passages
+
+
+def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
+    """Where the text of a chunk begins: what opens in front of its first token is its own, other marks are not."""
+    before = next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
+    if before == 0:
+        return 0
+    first = chunks[index].tokens[0].start if chunks[index].tokens else before
+    return before + len(prompt[before:first].rstrip(_OPENING))
+
+
+def _block(
+    plans: Sequence[PromptPlan], console: Console, width: int, analysis: Analysis | None, explain: bool
+) -> Iterator[Text]:
+    """All lines about the plans of one prompt, for so many columns."""
     from rich.text import Text
 
-    if encoder.dropped is None:
-        return
-    count = encoder.dropped.content_tokens
-    console.print()
-    console.print(Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}", style="bold red"))
-    console.print(Text(visible(encoder.dropped.text), style="red"))
+    prompt = plans[0].prompt
+    for number, (label, encoders) in enumerate(groups(plans)):
+        first = encoders[0]
+        if number:
+            yield Text()
+        yield Text.assemble((label, "bold"), "  ", counter(first))
+        if first.unknown:
+            yield Text(first.unknown, style="yellow")
+        for index in range(len(first.chunks)):
+            yield Text()
+            yield Text(_heading(first, index), style="dim")
+            yield strip(prompt, first.chunks, index, console)
+        yield from _weights(prompt, first)
+        yield from _dropped(first)
+    yield from _findings(prompt, all_warnings(plans), width, "warning", "yellow")
+    yield from _findings(prompt, analysis.findings if analysis else (), width, "note", "cyan")
+    if analysis and explain:
+        yield from _explanation(analysis, width)
 
 
-def _show_finding(prompt: str, finding: Finding, console: Console) -> None:
+def _heading(encoder: EncoderPlan, index: int) -> str:
+    chunk, reason = encoder.chunks[index], cut_reason(encoder.chunks, index)
+    text = f"chunk {index + 1} · {len(chunk.tokens)}/{encoder.limit}"
+    return f"{text} · cut: {reason}" if reason else text
+
+
+def _weights(prompt: str, encoder: EncoderPlan) -> Iterator[Text]:
     from rich.text import Text
 
-    line, carets = excerpt(prompt, finding.start, finding.end, console.width)
-    console.print()
-    console.print(Text.assemble((f"warning {finding.code}", "bold yellow"), f": {finding.message}"))
-    console.print(Text(line), no_wrap=True, overflow="crop")
-    console.print(Text(carets, style="yellow"), no_wrap=True, overflow="crop")
+    passages = weights(prompt, encoder)
+    if passages:
+        yield Text()
+        line = Text("weights", style="bold")
+        for number, (text, weight) in enumerate(passages):
+            line.append(" · " if number else "  ", style="dim").append(visible(text) + " ", style="not bold")
+            line.append(f"×{weight:.4g}", style="red" if weight > 1 else "blue")
+        yield line
+
+
+def _dropped(encoder: EncoderPlan) -> Iterator[Text]:
+    from rich.text import Text
+
+    if encoder.dropped is not None:
+        count = encoder.dropped.content_tokens
+        yield Text()
+        marks = ", for it reads the marks as text" if (encoder.content_tokens or 0) <= encoder.limit else ""
+        yield Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}{marks}", style="bold red")
+        yield Text(visible(encoder.dropped.text), style="red")
+
+
+def _findings(prompt: str, found: Sequence[Finding], width: int, kind: str, colour: str) -> Iterator[Text]:
+    from rich.text import Text
+
+    for finding in found[:MOST_FINDINGS]:
+        yield from _finding(prompt, finding, width, kind, colour)
+    if len(found) > MOST_FINDINGS:
+        yield Text()
+        yield Text(f"and {len(found) - MOST_FINDINGS} more {kind}s", style=colour)
+
+
+def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) -> Iterator[Text]:
+    from rich.text import Text
+
+    line, carets = excerpt(prompt, finding.start, finding.end, width)
+    yield Text()
+    yield Text.assemble((f"{kind} {finding.code}", f"bold {colour}"), f": {finding.message}")
+    yield Text(line, no_wrap=True, overflow="crop")
+    yield Text(carets, style=colour, no_wrap=True, overflow="crop")
+
+
+def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
+    """The phrases with their places: the first 75 tokens weigh most."""
+    from rich.text import Text
+
+    yield Text()
+    share = f"{analysis.boilerplate_tokens} of {analysis.content_tokens} tokens are boilerplate"
+    yield Text.assemble(("phrases", "bold"), f"  {share} ({analysis.boilerplate_share:.0%}, marked ~)")
+    yield Text("  token  tokens  chunk", style="dim")
+    for phrase in analysis.phrases:
+        first, last = phrase.chunks
+        chunks = f"{first + 1}" if first == last else f"{first + 1}–{last + 1}"
+        weight = "" if phrase.weight == 1 else f" ×{phrase.weight:.4g}"
+        marks = ("~ " if phrase.boilerplate else "") + ("(again) " if phrase.repeats else "")
+        line = Text(f"{phrase.first + 1:>7}  {phrase.tokens:>6}  {chunks:>5}  {marks}{visible(phrase.text)}{weight}")
+        line.truncate(width, overflow="ellipsis")
+        line.stylize("dim" if first else "")
+        yield line
+
+
+def _difference(left: PromptPlan, right: PromptPlan) -> str:
+    """What another dialect makes of the same prompt, in one line."""
+    ours, theirs = _tokens(left), _tokens(right)
+    names = f"{left.dialect} and {right.dialect}"
+    if ours == theirs:
+        return f"{names}: the same tokens and weights"
+    if [token[0] for token in ours] == [token[0] for token in theirs]:
+        return f"{names}: the same tokens, other weights"
+    return f"{left.dialect}: {len(ours)} tokens, {right.dialect}: {len(theirs)} tokens"
+
+
+def _tokens(plan: PromptPlan) -> list[tuple[int, float]]:
+    encoder = next(iter(plan.encoders.values()))
+    return [(token.id, token.weight) for chunk in encoder.chunks for token in chunk.tokens]
+
+
+def token_style(number: int, weight: float, console: Console) -> str | None:
+    """The look of a chunk's token: black on one of two stripes, moved by its weight; None where there are no colours."""
+    if console.no_color or console.color_system is None:
+        return None
+    stripe = number % 2
+    if console.color_system == "standard":
+        return (_STRIPES_16 if weight == 1 else _MORE_16 if weight > 1 else _LESS_16)[stripe]
+    return "black on #{:02x}{:02x}{:02x}".format(*shade(stripe, weight))
+
+
+def shade(stripe: int, weight: float) -> Colour:
+    """The background of a token: pastel at weight 1, full red from 2 on, gray down to 0, violet below."""
+    if weight == 1:
+        return _STRIPES[stripe]
+    if weight < 0:
+        return _AGAINST[stripe]
+    strength = 0.25 + 0.75 * min(log2(weight) if weight > 1 else 1 - weight, 1.0)  # the slightest weight is seen
+    towards = (_MORE if weight > 1 else _LESS)[stripe]
+    red, green, blue = (round(a + (b - a) * strength) for a, b in zip(_STRIPES[stripe], towards, strict=True))
+    return red, green, blue

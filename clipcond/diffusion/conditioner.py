@@ -19,7 +19,7 @@ from clipcond.condition.lengths import common_length, repeat_to
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError, ModelError
-from clipcond.prompt.plan import PromptPlan, plan
+from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
 from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
 
 SUPPORTED = (
@@ -66,8 +66,14 @@ class Conditioner:
         clip_skip: 0 the last layer, 1 the penultimate (diffusers' numbering), with the final norm, on both sides.
         num_images_per_prompt: how often each prompt's rows are repeated; do not give it to the pipeline as well.
         Returns a Conditioning of B = prompts × num_images_per_prompt rows, in the encoder's dtype.
-        Raises ConfigError for numbers that do not fit, ModelError for a textual-inversion token in a prompt.
+        Raises ConfigError for numbers that do not fit and for a dialect other than `plain`, ModelError for a
+        textual-inversion token in a prompt.
         """
+        if dialect in DIALECTS and dialect != "plain":
+            raise ConfigError(
+                f"the Conditioner does not apply weights yet, which dialect {dialect!r} has; "
+                "use dialect='plain', which reads the prompt as text"
+            )
         prompts, negatives = _sides(prompt, negative_prompt)
         if num_images_per_prompt < 1:
             raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}, expected 1 or more")

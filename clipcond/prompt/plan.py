@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ConfigError
+from clipcond.prompt.chunking import POLICIES, check, split
+from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding, findings
-from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS, Token, tokenize
+from clipcond.prompt.items import Break, Embedding
+from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, ends_word, flat, sections
+from clipcond.prompt.tokenizer import CONTENT, Row, token_rows
 
-Cut = Literal["end", "full"]
-Dialect = Literal["plain"]
-Family = Literal["sd15", "sd2", "sdxl"]
+if TYPE_CHECKING:
+    from clipcond.prompt.embeddings import EmbeddingFile
+    from clipcond.prompt.items import Item, Parsed
+
+__all__ = [
+    "CHUNKINGS", "DIALECTS", "FAMILIES", "Chunk", "Cut", "Dialect", "Dropped", "EmbeddingToken", "EncoderPlan", "Family",
+    "PlannedToken", "PromptPlan", "plan",
+]  # fmt: skip
+
+Cut = Literal["end", "full", "break", "backtrack"]
+Dialect = Literal["plain", "a1111", "comfy", "compel"]
+Embeddings = Mapping[str, "EmbeddingFile | int"]
 
 DIALECTS = get_args(Dialect)
-# family -> encoder -> id that fills a chunk after its EOS; OpenCLIP's text towers pad with `!`, id 0
-FAMILIES: Mapping[str, Mapping[str, int]] = {
-    "sd15": {"clip_l": EOS},
-    "sd2": {"clip_h": 0},
-    "sdxl": {"clip_l": EOS, "clip_g": 0},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedToken(Token):
-    """A content token and the weight that its prompt gives it; 1.0 means untouched."""
-
-    weight: float = 1.0
+CHUNKINGS = tuple(POLICIES)
+# a dialect's own chunking; compel's would leave most of a chunk empty for a full stop near its start
+CHUNKING: Mapping[str, str] = {"plain": "hard", "a1111": "a1111", "comfy": "comfy", "compel": "word"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """One pass through an encoder: up to 75 content tokens, with BOS and EOS added when it is encoded.
+    """One pass through an encoder: its content tokens, with special tokens and padding added when it is encoded.
 
-    `cut` says why the chunk ends where it does: the prompt does (`end`), or all places are taken (`full`).
+    `cut` says why the chunk ends where it does: the prompt does (`end`), all places are taken (`full`), the user said so
+    (`break`), or what comes next was kept whole (`backtrack`). `part` numbers what AND composes, from 0.
     """
 
     index: int
     tokens: tuple[PlannedToken, ...]
     cut: Cut
+    part: int = 0
+    frame: Frame = CLIP_FRAME
+
+    @property
+    def padding(self) -> int:
+        """The places for content tokens that stay empty; in a chunk cut by `backtrack` they are its price."""
+        return self.frame.content - len(self.tokens)
 
     def ids(self, pad_id: int) -> list[int]:
-        """The 77 ids that an encoder takes: BOS, content, EOS, then `pad_id` on the right."""
-        ids = [BOS, *(token.id for token in self.tokens), EOS]
-        return ids + [pad_id] * (CONTEXT - len(ids))
+        """The ids that an encoder takes, 77 for CLIP: BOS, content, EOS, then `pad_id` on the right; T5 has no BOS."""
+        frame = self.frame
+        ids = [] if frame.opening is None else [frame.opening]
+        ids += [token.id for token in self.tokens]
+        ids.append(frame.closing)
+        return ids + [pad_id] * (frame.length - len(ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +75,24 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderPlan:
-    """The chunks of one encoder. `limit` is what it takes in one pass; `dropped` is None when nothing is truncated."""
+    """The chunks of one encoder. `limit` is what a stock pipeline gives it; `dropped` is None when nothing is truncated.
+
+    `content_tokens` counts what clipcond encodes, without the marks of the dialect; a stock pipeline reads the marks as
+    text, and `truncated` and `dropped` are about that. `unknown` is the reason why nothing can be said (no tokenizer at
+    hand): then `content_tokens` and `truncated` are None and there are no chunks.
+    """
 
     name: str
     limit: int
-    content_tokens: int
-    truncated: bool
+    content_tokens: int | None
+    truncated: bool | None
     dropped: Dropped | None
     pad_id: int
     chunks: tuple[Chunk, ...]
+    unknown: str | None = None
 
     def ids(self) -> list[list[int]]:
-        """The ids of all chunks, (K, 77)."""
+        """The ids of all chunks, (K, 77); T5: one row, or one for each part of an AND."""
         return [chunk.ids(self.pad_id) for chunk in self.chunks]
 
 
@@ -103,59 +125,188 @@ class PromptPlan:
         }
 
 
-def plan(prompt: str, *, dialect: str = "plain", family: str = "sd15") -> PromptPlan:
+def plan(
+    prompt: str,
+    *,
+    dialect: str = "plain",
+    family: str = "sd15",
+    chunking: str | None = None,
+    embeddings: Embeddings | None = None,
+    t5_tokenizer: str | Path | None = None,
+) -> PromptPlan:
     """Split a prompt into chunks for each encoder of a family.
 
-    A prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a dialect or a
-    family that does not exist.
+    chunking: where a long prompt is cut (`clipcond.prompt.chunking`); None is the dialect's own: `hard` for plain,
+    `a1111`, `comfy`, and `word` for compel.
+    embeddings: textual inversions by name, from `clipcond.prompt.embeddings.scan`, or names with their vector counts.
+    t5_tokenizer: a tokenizer.json, its folder or a hub name in the local cache; without one, and none in the cache
+    under the usual names, what T5 gets is marked unknown.
+
+    A prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a dialect, a
+    family or a chunking that does not exist, ResourceMissing for a T5 tokenizer that was named and is not there.
     """
     if dialect not in DIALECTS:
-        raise ConfigError(f"unknown dialect {dialect!r}; there is {', '.join(DIALECTS)}")
+        raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     if family not in FAMILIES:
         raise ConfigError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
-    tokens = tuple(
-        PlannedToken(token.id, token.piece, token.text, token.start, token.end) for token in tokenize(prompt)
+    chunking = chunking or CHUNKING[dialect]
+    check(chunking)
+    parsed, stock = None, token_rows(prompt)
+    if dialect != "plain" or embeddings:
+        from clipcond.prompt.dialects import parse
+
+        parsed = parse(prompt, dialect, embeddings=_widest(embeddings or {}))
+    encoders: dict[str, EncoderPlan] = {}
+    found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
+    told = len(found)
+    clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
+    lost = _dropped(prompt, stock[CONTENT:])
+    for name, encoder in FAMILIES[family].items():
+        if not encoder.chunked:
+            encoders[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
+            continue
+        vectors = _vectors(embeddings or {}, encoder)
+        if (key := tuple(vectors.values())) not in clip:
+            laid = [_plain(prompt, stock)] if parsed is None else sections(prompt, parsed.items, token_rows, vectors)
+            clip[key] = _chunks(laid, chunking)
+            found += _cut_words(prompt, clip[key])
+        if parsed is not None and embeddings:
+            found += _unfit(parsed.items, vectors, encoder)
+        encoders[name] = _encoder_plan(encoder, clip[key], lost)
+    if len(found) > told:
+        found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
+    return PromptPlan(prompt=prompt, dialect=dialect, family=family, encoders=encoders, warnings=tuple(found))
+
+
+def _plain(prompt: str, rows: Sequence[Row]) -> Section:
+    """A prompt without syntax: one section."""
+    return Section(
+        tokens=[PlannedToken(number, piece, prompt[start:end], start, end) for number, piece, start, end in rows]
     )
-    chunks, dropped = _chunks(tokens), _dropped(prompt, tokens)
-    encoders = {
-        name: EncoderPlan(
-            name=name,
-            limit=CONTENT,
-            content_tokens=len(tokens),
-            truncated=dropped is not None,
-            dropped=dropped,
-            pad_id=pad_id,
-            chunks=chunks,
-        )
-        for name, pad_id in FAMILIES[family].items()
+
+
+def _chunks(laid: Sequence[Section], chunking: str) -> tuple[Chunk, ...]:
+    """The chunks of one CLIP encoder; at least one."""
+    chunks: list[Chunk] = []
+    for section in laid:
+        tokens = section.tokens
+        if len(tokens) <= CONTENT:
+            spans = [(0, len(tokens))]
+        elif chunking == "hard" and not section.marks:  # what `split` would give, without the slots
+            spans = [(start, min(start + CONTENT, len(tokens))) for start in range(0, len(tokens), CONTENT)]
+        else:
+            spans = split(section.slots(), chunking)
+        for start, end in spans:
+            cut: Cut = section.cut if end == len(tokens) else "full" if end - start == CONTENT else "backtrack"
+            chunks.append(Chunk(index=len(chunks), tokens=tuple(tokens[start:end]), cut=cut, part=section.part))
+    return tuple(chunks)
+
+
+def _encoder_plan(encoder: Encoder, chunks: tuple[Chunk, ...], lost: Dropped | None) -> EncoderPlan:
+    return EncoderPlan(
+        name=encoder.name,
+        limit=encoder.limit,
+        content_tokens=sum([len(chunk.tokens) for chunk in chunks]),
+        truncated=lost is not None,
+        dropped=lost,
+        pad_id=encoder.pad_id,
+        chunks=chunks,
+    )
+
+
+def _cut_words(prompt: str, chunks: Sequence[Chunk]) -> Iterator[Finding]:
+    """A finding for each word, and each embedding, that a chunk border goes through."""
+    for chunk, following in pairwise(chunks):
+        if chunk.cut in ("end", "break"):
+            continue
+        last, first = chunk.tokens[-1], following.tokens[0]
+        if isinstance(last, EmbeddingToken) and isinstance(first, EmbeddingToken) and first.vector:
+            message = f"{last.piece} has more vectors than a chunk has places, so that it is cut"
+            yield Finding("embedding-split", message, last.start, last.end)
+        elif not ends_word(last):
+            start = next((t.end for t in reversed(chunk.tokens) if ends_word(t)), None)
+            begin = last.start if start is None else min(t.start for t in chunk.tokens if t.start >= start)
+            end = next((t.end for t in following.tokens if ends_word(t)), following.tokens[-1].end)
+            yield Finding("word-split", f"a chunk ends inside {prompt[begin:end]!r}", begin, end)
+
+
+# textual inversion
+
+
+def _widest(embeddings: Embeddings) -> dict[str, int]:
+    """How many vectors each embedding has in the encoder that it has most in."""
+    return {
+        name: found if isinstance(found, int) else max(found.vectors.values(), default=0)
+        for name, found in embeddings.items()
     }
-    return PromptPlan(prompt=prompt, dialect=dialect, family=family, encoders=encoders, warnings=findings(prompt))
 
 
-def _chunks(tokens: tuple[PlannedToken, ...]) -> tuple[Chunk, ...]:
-    """75 content tokens each; an empty prompt is one chunk without content."""
-    starts = range(0, max(len(tokens), 1), CONTENT)
-    return tuple(
+def _vectors(embeddings: Embeddings, encoder: Encoder) -> dict[str, int]:
+    """How many vectors each embedding has for an encoder."""
+    return {
+        name: found if isinstance(found, int) else found.vectors.get(encoder.name, 0)
+        for name, found in embeddings.items()
+    }
+
+
+def _unfit(items: Sequence[Item], vectors: Mapping[str, int], encoder: Encoder) -> Iterator[Finding]:
+    for item in flat(items):
+        if isinstance(item, Embedding) and not vectors.get(item.name):
+            message = f"{item.name} has no vectors for {encoder.name}, which reads the name as text"
+            yield Finding("embedding-unfit", message, item.start, item.end)
+
+
+# T5
+
+
+def _t5_plan(
+    prompt: str,
+    parsed: Parsed | None,
+    encoder: Encoder,
+    family: str,
+    named: str | Path | None,
+    found: list[Finding],
+) -> EncoderPlan:
+    """One sequence, or one for each part of an AND; BREAK is told in `found` and changes nothing."""
+    from clipcond.prompt import t5
+
+    tokenizer, reason = t5.find(named, family)
+    items = parsed.items if parsed else ()
+    message = "T5 takes the prompt as one sequence; BREAK changes nothing there"
+    found += [
+        Finding("break-ignored", message, item.start, item.end) for item in flat(items) if isinstance(item, Break)
+    ]
+    if tokenizer is None:
+        return EncoderPlan(
+            name=encoder.name, limit=encoder.limit, content_tokens=None, truncated=None, dropped=None,
+            pad_id=encoder.pad_id, chunks=(), unknown=reason,
+        )  # fmt: skip
+    stock = tokenizer.rows(prompt)
+    laid = [_plain(prompt, stock)] if parsed is None else sections(prompt, items, tokenizer.rows, {}, breaks=False)
+    chunks = tuple(
         Chunk(
             index=index,
-            tokens=tokens[start : start + CONTENT],
-            cut="full" if start + CONTENT < len(tokens) else "end",
+            tokens=tuple(section.tokens),
+            cut=section.cut,
+            part=section.part,
+            frame=t5_frame(len(section.tokens), encoder.limit),
         )
-        for index, start in enumerate(starts)
+        for index, section in enumerate(laid)
     )
+    return _encoder_plan(encoder, chunks, _dropped(prompt, stock[encoder.limit :]))
 
 
-def _dropped(prompt: str, tokens: tuple[PlannedToken, ...]) -> Dropped | None:
-    lost = tokens[CONTENT:]
+def _dropped(prompt: str, lost: Sequence[Row]) -> Dropped | None:
+    """What a stock pipeline loses, from the rows beyond its limit."""
     if not lost:
         return None
-    start, end = lost[0].start, lost[-1].end
+    start, end = lost[0][2], lost[-1][3]
     return Dropped(text=prompt[start:end], start=start, end=end, content_tokens=len(lost))
 
 
 def _encoder_json(encoder: EncoderPlan) -> dict[str, object]:
     lost = encoder.dropped
-    return {
+    document: dict[str, object] = {
         "name": encoder.name,
         "limit": encoder.limit,
         "content_tokens": encoder.content_tokens,
@@ -164,6 +315,7 @@ def _encoder_json(encoder: EncoderPlan) -> dict[str, object]:
         and {"text": lost.text, "start": lost.start, "end": lost.end, "content_tokens": lost.content_tokens},
         "chunks": [_chunk_json(chunk) for chunk in encoder.chunks],
     }
+    return document if encoder.unknown is None else document | {"unknown": encoder.unknown}
 
 
 def _chunk_json(chunk: Chunk) -> dict[str, object]:
@@ -171,15 +323,17 @@ def _chunk_json(chunk: Chunk) -> dict[str, object]:
         "index": chunk.index,
         "content_tokens": len(chunk.tokens),
         "cut": chunk.cut,
-        "tokens": [
-            {
-                "id": token.id,
-                "piece": token.piece,
-                "text": token.text,
-                "start": token.start,
-                "end": token.end,
-                "weight": token.weight,
-            }
-            for token in chunk.tokens
-        ],
+        "tokens": [_token_json(token) for token in chunk.tokens],
     }
+
+
+def _token_json(token: PlannedToken) -> dict[str, object]:
+    document: dict[str, object] = {
+        "id": token.id,
+        "piece": token.piece,
+        "text": token.text,
+        "start": token.start,
+        "end": token.end,
+        "weight": token.weight,
+    }
+    return document | {"vector": token.vector} if isinstance(token, EmbeddingToken) else document

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt.alignment import Span, align, through
@@ -32,14 +32,20 @@ if TYPE_CHECKING:
 BOS, EOS, VOCABULARY = 49406, 49407, 49408
 CONTEXT, CONTENT = 77, 75
 Normalisation = Literal["transformers", "openai"]
+Row = tuple[int, str, int, int]  # id, piece, start, end
+_Known = TypeVar("_Known")
 
 _MERGES = VOCABULARY - 512 - 2  # the file holds more; CLIP uses the first 48,894
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _TYPED_SPECIAL = re.compile(r"<\|(?:start|end)oftext\|>|<(?:start|end)_of_text>", re.IGNORECASE)
-_PLAIN = re.compile(r"[\t\n\x20-%'-~]*")  # ASCII without `&` and control characters: nothing for ftfy to repair
+# what ftfy could repair or an HTML parser unescape: not ASCII, a control character, an `&` that could open an entity
+_ODD = re.compile(r"[^\t\n\x20-~]|&[#0-9A-Za-z]")
+_SHORT = 1000  # characters of a text whose repair is remembered
 _FEW, _LONG = 3, 5000  # so many single texts, each of so few characters, do without the whole model
 _BETWEEN: Span = (0, 0)  # the space between two words, which no token covers
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PRINTABLE = re.compile(r"[!-~]*")
+_MOST_KNOWN, _LONGEST_KNOWN = 1 << 16, 48  # pieces that are remembered, and their characters: some 10 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,13 @@ def tokenize(text: str, normalisation: Normalisation = "transformers") -> tuple[
     Raises ConfigError for an unknown normalisation, ResourceMissing where open_clip's vocabulary file is not there.
     """
     _check(normalisation)
-    return tuple(_openai_tokens(text) if normalisation == "openai" else _transformers_tokens(text))
+    rows = _openai_rows(text) if normalisation == "openai" else _transformers_rows(text)
+    return tuple([Token(number, piece, text[start:end], start, end) for number, piece, start, end in rows])
+
+
+def token_rows(text: str) -> list[Row]:
+    """`tokenize(text)` as plain tuples (id, piece, start, end), for those who make tokens of their own kind."""
+    return _transformers_rows(text)
 
 
 def token_ids(text: str, normalisation: Normalisation = "transformers") -> list[int]:
@@ -71,15 +83,27 @@ def token_ids(text: str, normalisation: Normalisation = "transformers") -> list[
 
 
 def batch_ids(texts: Sequence[str], normalisation: Normalisation = "transformers") -> list[list[int]]:
-    """`token_ids` of many texts, in parallel where it pays."""
+    """`token_ids` of many texts. What stands between two spaces is looked up where it was seen before."""
     _check(normalisation)
-    if normalisation == "openai":
-        words = [" ".join(_openai_words().findall(openai_clean(text))) for text in texts]
-        encodings = _with_model(_openai).encode_batch_fast(words, add_special_tokens=False)
-    else:
-        clean = [_without_surrogates(text) for text in texts]
-        encodings = _with_model(_transformers).encode_batch_fast(clean, add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
+    known = _known_ids[normalisation].__getitem__
+    ids: list[list[int]] = []
+    missed: list[int] = []
+    for place, text in enumerate(texts):
+        try:
+            ids.append([*chain.from_iterable(map(known, _pieces(text)))])
+        except KeyError:
+            ids.append([])
+            missed.append(place)
+    if missed:
+        learnt = (_openai_ids if normalisation == "openai" else _transformers_ids)([texts[place] for place in missed])
+        for place, found in zip(missed, learnt, strict=True):
+            ids[place] = found
+    return ids
+
+
+def count_tokens(texts: Sequence[str], normalisation: Normalisation = "transformers") -> list[int]:
+    """The number of content tokens of each text, with nothing cut off."""
+    return [len(ids) for ids in batch_ids(texts, normalisation)]
 
 
 def typed_special_tokens(text: str) -> tuple[Span, ...]:
@@ -106,7 +130,7 @@ def _check(normalisation: str) -> None:
         raise ConfigError(f"unknown normalisation {normalisation!r}; there are {', '.join(get_args(Normalisation))}")
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Halves of surrogate pairs, which no encoding can carry, become U+FFFD; lengths stay."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
@@ -114,11 +138,18 @@ def _without_surrogates(text: str) -> str:
 # the two ways from text to tokens
 
 
-def _transformers_tokens(text: str) -> Iterator[Token]:
-    encoding = _encode(_transformers, _without_surrogates(text))
+def _transformers_rows(text: str) -> list[Row]:
+    if text.isascii():
+        try:
+            return _rows(text, _known_rows)
+        except KeyError:
+            pass
+    alone = len(text) <= _LONG and next(_one_offs) < _FEW
+    if not alone and len(text) <= _LONG and text.isascii() and (table := _learnt_rows(text)) is not None:
+        return _rows(text, table)
+    encoding = _encode(_transformers, without_surrogates(text), alone)
     spans = _closed(text, encoding.offsets)
-    for number, piece, (start, end) in zip(encoding.ids, encoding.tokens, spans, strict=True):
-        yield Token(number, piece, text[start:end], start, end)
+    return [(number, piece, *span) for number, piece, span in zip(encoding.ids, encoding.tokens, spans, strict=True)]
 
 
 def _closed(text: str, spans: Sequence[Span]) -> list[Span]:
@@ -140,14 +171,19 @@ def _closed(text: str, spans: Sequence[Span]) -> list[Span]:
     return closed[::-1]
 
 
-def _openai_tokens(text: str) -> Iterator[Token]:
+def _openai_rows(text: str) -> Iterator[Row]:
     clean, alignment = _openai_aligned(text)
     words = list(_openai_words().finditer(clean))
     places = [place for word in words for place in (*alignment[slice(*word.span())], _BETWEEN)]
-    encoding = _encode(_openai, " ".join(word[0] for word in words))
+    alone = len(text) <= _LONG and next(_one_offs) < _FEW
+    encoding = _encode(_openai, " ".join(word[0] for word in words), alone)
     for number, piece, (start, end) in zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True):
-        first, last = places[start][0], places[end - 1][1]
-        yield Token(number, piece, text[first:last], first, last)
+        yield number, piece, places[start][0], places[end - 1][1]
+
+
+def _openai_split(clean: str) -> str:
+    """The words of a clean text, joined by spaces, as the model takes them."""
+    return " ".join(_openai_words().findall(clean))
 
 
 def _openai_aligned(text: str) -> tuple[str, tuple[Span, ...]]:
@@ -174,13 +210,106 @@ def _collapsed(text: str) -> tuple[str, list[Span]]:
 
 
 def _repaired(text: str) -> str:
-    if _PLAIN.fullmatch(text):
+    if _ODD.search(text) is None:
         return text
+    return _remembered_repair(text) if len(text) <= _SHORT else _repair(text)
+
+
+def _repair(text: str) -> str:
     import html
 
-    import ftfy
+    fixed = _fix_text()(text)
+    return html.unescape(html.unescape(fixed)) if "&" in fixed else fixed
 
-    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+_remembered_repair = lru_cache(maxsize=2048)(_repair)  # captions come again in each epoch, prompts in each picture
+
+
+# pieces between spaces that were seen before
+#
+# No token reaches over a space, and neither normalisation looks across one, so that the pieces of a text can be
+# tokenised one by one, and each of them once. Only for `openai` a text has to be repaired as a whole first: pieces
+# that need no repair are remembered under `openai`, those of repaired texts under `clean`.
+
+_known_ids: dict[str, dict[str, tuple[int, ...]]] = {"transformers": {}, "openai": {}, "clean": {}}
+_known_rows: dict[str, tuple[Row, ...]] = {}  # of printable ASCII, offsets from the start of the piece
+
+
+def _pieces(text: str) -> list[str]:
+    """A text cut at its spaces; lower case where that is sure to change nothing but the number of different pieces."""
+    return (text.lower() if text.isascii() else text).split(" ")
+
+
+def _learn(known: dict[str, _Known], new: dict[str, _Known]) -> None:
+    """Remember more pieces, and forget all others where they become too many."""
+    if len(known) + len(new) > _MOST_KNOWN:
+        known.clear()
+    if len(new) <= _MOST_KNOWN:
+        known.update((piece, found) for piece, found in new.items() if len(piece) <= _LONGEST_KNOWN)
+
+
+def _transformers_ids(texts: Sequence[str]) -> list[list[int]]:
+    return _piecewise(_transformers, without_surrogates, [_pieces(text) for text in texts], _known_ids["transformers"])
+
+
+def _openai_ids(texts: Sequence[str]) -> list[list[int]]:
+    plain = [_ODD.search(text) is None for text in texts]
+    both = list(zip(texts, plain, strict=True))
+    raw = [_pieces(text) for text, easy in both if easy]
+    clean = [openai_clean(text).split(" ") for text, easy in both if not easy]
+    found = iter(_piecewise(_openai, _openai_split, raw, _known_ids["openai"]))
+    repaired = iter(_piecewise(_openai, _openai_split, clean, _known_ids["clean"]))
+    return [next(found if easy else repaired) for easy in plain]
+
+
+def _piecewise(
+    frame: Callable[[], Tokenizer],
+    prepared: Callable[[str], str],
+    texts: Sequence[Sequence[str]],
+    known: dict[str, tuple[int, ...]],
+) -> list[list[int]]:
+    """The ids of texts cut into pieces. `prepared` makes of a piece what the model of a frame takes."""
+    table: dict[str, tuple[int, ...]] = {}
+    new: list[str] = []
+    for piece in dict.fromkeys(chain.from_iterable(texts)):
+        if (ids := known.get(piece)) is None:
+            new.append(piece)
+        else:
+            table[piece] = ids
+    if new:
+        encodings = _with_model(frame).encode_batch_fast([prepared(piece) for piece in new], add_special_tokens=False)
+        learnt = {piece: tuple(encoding.ids) for piece, encoding in zip(new, encodings, strict=True)}
+        _learn(known, learnt)
+        table.update(learnt)
+    return [[*chain.from_iterable(map(table.__getitem__, pieces))] for pieces in texts]
+
+
+def _rows(text: str, table: Mapping[str, tuple[Row, ...]]) -> list[Row]:
+    """The rows of an ASCII text whose pieces are all in a table. Raises KeyError where one is not."""
+    rows: list[Row] = []
+    at = 0
+    for piece in text.lower().split(" "):
+        for number, name, start, end in table[piece]:
+            rows.append((number, name, at + start, at + end))
+        at += len(piece) + 1
+    return rows
+
+
+def _learnt_rows(text: str) -> dict[str, tuple[Row, ...]] | None:
+    """The rows of each piece of an ASCII text, remembered too; None where a piece is not fit to be remembered."""
+    table: dict[str, tuple[Row, ...]] = {}
+    model = _with_model(_transformers)
+    for piece in set(text.lower().split(" ")):
+        if len(piece) > _LONGEST_KNOWN or not _PRINTABLE.fullmatch(piece):
+            return None
+        found = _known_rows.get(piece)
+        if found is None:
+            whole = model.encode(piece, add_special_tokens=False)
+            parts = zip(whole.ids, whole.tokens, whole.offsets, strict=True)
+            found = tuple([(number, name, *span) for number, name, span in parts])
+        table[piece] = found
+    _learn(_known_rows, table)
+    return table
 
 
 # the machinery, built when it is first needed
@@ -224,11 +353,11 @@ _whole_model = cache(_model)
 _one_offs = count()  # texts that were tokenised on their own so far
 
 
-def _encode(frame: Callable[[], Tokenizer], text: str) -> Encoding:
-    """One text. The first few in a process, `clipcond tokens` that is, do without the whole model."""
-    tokenizer = frame()
-    if len(text) > _LONG or next(_one_offs) >= _FEW:
+def _encode(frame: Callable[[], Tokenizer], text: str, alone: bool) -> Encoding:
+    """One text; `alone` without the whole model, as the first few in a process are, `clipcond tokens` that is."""
+    if not alone:
         return _with_model(frame).encode(text, add_special_tokens=False)
+    tokenizer = frame()
     normal = text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
     tokenizer.model = _model([word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)])
     return tokenizer.encode(text, add_special_tokens=False)
@@ -268,6 +397,15 @@ def _openai() -> Tokenizer:
     spaces, to_bytes = pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, to_bytes])
     return tokenizer
+
+
+@cache
+def _fix_text() -> Callable[[str], str]:
+    """ftfy's `fix_text` as open_clip calls it, without making up its settings again for each text."""
+    import ftfy
+
+    settings = ftfy.TextFixerConfig(explain=False)
+    return lambda text: ftfy.fix_text(text, settings)
 
 
 @cache

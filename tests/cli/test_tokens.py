@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +18,8 @@ from rich.console import Console
 from clipcond.cli import main
 from clipcond.cli.render import excerpt, visible
 from clipcond.cli.tokens_job import plain_request
-from clipcond.cli.tokens_view import show, show_line
+from clipcond.cli.tokens_view import shade, show, show_line
+from clipcond.prompt.analysis import analyse
 from clipcond.prompt.plan import plan
 
 LONG = "a photo of " + "one small red fox and " * 20 + "a silver key"
@@ -32,7 +36,7 @@ def drawn(prompt: str, *, width: int = 80, family: str = "sd15", **options) -> s
     """The view of a prompt in a terminal of that width."""
     file = io.StringIO()
     options = {"force_terminal": True, "color_system": "truecolor", "no_color": False} | options
-    show(plan(prompt, family=family), Console(file=file, width=width, highlight=False, markup=False, **options))
+    show([plan(prompt, family=family)], Console(file=file, width=width, highlight=False, markup=False, **options))
     return file.getvalue()
 
 
@@ -49,7 +53,9 @@ def test_a_long_prompt_says_what_is_dropped(capsys) -> None:
     assert "106/75 → 2 chunks" in shown
     assert "chunk 2 · 31/75" in shown
     assert "a stock pipeline drops 31 tokens" in shown
-    assert shown.rstrip().endswith("a silver key")
+    assert "chunk 1 · 75/75 · cut: all places are taken" in shown
+    lost = shown.partition("a stock pipeline drops 31 tokens\n")[2].partition("\n\n")[0]
+    assert lost.endswith("a silver key")
 
 
 def test_one_dropped_token_is_singular(capsys) -> None:
@@ -169,7 +175,7 @@ def test_a_prompt_and_a_file_are_too_much(file, capsys) -> None:
     assert "give either a PROMPT or --file FILE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--family", "flux"], ["--dialect", "a1111"]])
+@pytest.mark.parametrize("options", [["--family", "sd9"], ["--dialect", "tongue"]])
 def test_an_unknown_family_or_dialect_is_wrong_usage(options: list[str], capsys) -> None:
     assert main(["tokens", "a fox", *options]) == 2
     assert f"'{options[1]}' is not" in capsys.readouterr().err
@@ -280,6 +286,237 @@ def test_what_is_visible_is_one_sign_for_one_character(text: str) -> None:
     assert not set(shown) & set(map(chr, [*range(32), *range(127, 160)]))
 
 
+# dialects, families, chunking, embeddings
+
+MARKED = "a (red:1.5) fox, [small] (blurry:0) BREAK a dog"
+
+
+def test_marks_of_a_dialect_are_no_tokens(capsys) -> None:
+    assert main(["tokens", MARKED, "--dialect", "a1111"]) == 0
+    shown = capsys.readouterr().out
+    assert "chunk 1 · 6/75 · cut: BREAK\na (red:1.5) fox·, [small] (blurry:0) BREAK\n" in shown
+    assert "chunk 2 · 2/75\na dog\n" in shown
+    assert "weights  red ×1.5 · small ×0.9091 · blurry ×0\n" in shown
+
+
+def test_an_opening_bracket_stays_with_its_chunk(capsys) -> None:
+    assert main(["tokens", "a dog BREAK (red:1.5) fox", "--dialect", "a1111"]) == 0
+    shown = capsys.readouterr().out
+    assert "\na dog BREAK\n" in shown
+    assert "\n(red:1.5) fox\n" in shown
+
+
+def test_parts_are_cut_by_and(capsys) -> None:
+    assert main(["tokens", "a dog AND a cat", "--dialect", "a1111"]) == 0
+    assert "cut: AND" in capsys.readouterr().out
+
+
+def test_weights_are_colour() -> None:
+    looks = [shade(0, weight) for weight in (1.0, 1.1, 1.5, 2.0, 9.0)]
+    reds = [red - blue for red, _, blue in looks]
+    assert reds == sorted(reds)
+    assert looks[0] == (0xA5, 0xD8, 0xFF)
+    assert looks[1] != looks[0]
+    assert looks[3] == looks[4] == (0xFF, 0x8A, 0x65)
+    assert shade(1, 0.0) == (0x98, 0x98, 0x98)
+    assert shade(0, -1.0) == (0xCC, 0x99, 0xFF)
+    planned = plan("a (red:2) fox", dialect="a1111")
+    file = io.StringIO()
+    show([planned], Console(file=file, force_terminal=True, color_system="truecolor", highlight=False, markup=False))
+    assert "\x1b[30;48;2;255;99;71mred\x1b[0m" in file.getvalue()
+    assert "\x1b[2m(\x1b[0m" not in file.getvalue()
+    assert "\x1b[2m (\x1b[0m" in file.getvalue()
+
+
+def test_auto_decides_and_says_why(capsys) -> None:
+    assert main(["tokens", MARKED, "--dialect", "auto", "--json"]) == 0
+    seen = capsys.readouterr()
+    assert json.loads(seen.out) == plan(MARKED, dialect="a1111").to_json()
+    assert seen.err.startswith("dialect a1111: ")
+    assert main(["tokens", "a fox", "--dialect", "auto"]) == 0
+    assert capsys.readouterr().err.startswith("dialect plain: ")
+
+
+def test_auto_decides_for_each_line(tmp_path, capsys) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text(f"{MARKED}\na fox\n")
+    assert main(["tokens", "--file", str(path), "--dialect", "auto", "--json"]) == 0
+    seen = capsys.readouterr()
+    assert [json.loads(line)["dialect"] for line in seen.out.splitlines()] == ["a1111", "plain"]
+    assert seen.err == ""
+    assert main(["tokens", "--file", str(path), "--dialect", "auto", "--stats", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["content_tokens"] == 10
+
+
+def test_all_families_are_shown_together(capsys) -> None:
+    assert main(["tokens", "a fox", "--family", "all"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("sd15, sdxl, sd3, flux · clip_l; sd2 · clip_h; sdxl, sd3 · clip_g  2/75 → 1 chunk\n")
+    assert "sd3 · t5  " in shown
+    assert "flux · t5  " in shown
+
+
+def test_json_of_all_families_is_one_object(capsys) -> None:
+    assert main(["tokens", "a fox", "--family", "all", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["prompt"] == "a fox"
+    assert [one["family"] for one in document["plans"]] == ["sd15", "sd2", "sdxl", "sd3", "flux"]
+    assert document["plans"][0] == plan("a fox").to_json()
+
+
+def test_two_dialects_beside_each_other(capsys) -> None:
+    assert main(["tokens", MARKED, "--compare", "a1111"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"prompt  {MARKED}"
+    assert lines[1] == "plain: 21 tokens, a1111: 8 tokens"
+    assert any(line.startswith("dialect plain ") and "dialect a1111" in line for line in lines)
+    assert any("21/75 → 1 chunk" in line and "8/75 → 2 chunks" in line for line in lines)
+
+
+def test_two_dialects_below_each_other_in_a_narrow_terminal(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["tokens", MARKED, "--compare", "a1111"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("dialect")] == ["dialect plain", "dialect a1111"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "dialect", "other", "told"),
+    [
+        ("a fox", "plain", "a1111", "plain and a1111: the same tokens and weights"),
+        ("((a fox))", "a1111", "comfy", "a1111 and comfy: the same tokens and weights"),
+        ("((a fox:1.2))", "a1111", "comfy", "a1111 and comfy: the same tokens, other weights"),
+    ],
+)
+def test_the_difference_in_one_line(prompt: str, dialect: str, other: str, told: str, capsys) -> None:
+    assert main(["tokens", prompt, "--dialect", dialect, "--compare", other]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == told
+
+
+def test_json_of_two_dialects(capsys) -> None:
+    assert main(["tokens", MARKED, "--compare", "a1111", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plans"] == [
+        plan(MARKED).to_json(),
+        plan(MARKED, dialect="a1111").to_json(),
+    ]
+
+
+def test_a_chunking(capsys) -> None:
+    prompt = "fox " * 74 + "rutkowski"
+    assert main(["tokens", prompt, "--chunking", "word"]) == 0
+    shown = capsys.readouterr().out
+    assert "chunk 1 · 74/75 · cut: early, so that what follows stays whole" in shown
+    assert "note padding-wasted: chunk 1 ends early, here, and 1 place is padding" in shown
+    assert "word-split" not in shown
+
+
+def test_an_unknown_chunking_is_wrong_usage(capsys) -> None:
+    assert main(["tokens", "a fox", "--chunking", "nope"]) == 2
+    assert "--chunking nope does not exist; there are hard, a1111, word" in capsys.readouterr().err
+
+
+def test_embeddings_of_a_folder_count_as_vectors(tmp_path, capsys) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"emb_params": np.zeros((8, 768), np.float32)}, tmp_path / "style8.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    prompt = "a fox, style8, style8"
+    assert main(["tokens", prompt, "--dialect", "a1111", "--embeddings", str(tmp_path)]) == 0
+    seen = capsys.readouterr()
+    assert "20/75 → 1 chunk" in seen.out
+    assert "rare-word" not in seen.out
+    assert "note repeated-phrase: said twice; the repetition takes 8 tokens" in seen.out
+    assert "broken.safetensors: " in seen.err
+
+
+def test_an_empty_folder_of_embeddings_is_told(tmp_path, capsys) -> None:
+    assert main(["tokens", "a fox", "--embeddings", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == f"{tmp_path}: no embeddings there\n"
+
+
+def test_a_folder_of_embeddings_that_is_not_there_is_3(tmp_path, capsys) -> None:
+    assert main(["tokens", "a fox", "--embeddings", str(tmp_path / "no")]) == 3
+    assert "no: no such folder; give one with" in capsys.readouterr().err
+
+
+def test_t5_counts_with_its_own_tokenizer(capsys) -> None:
+    tokenizer = Path(__file__).parents[2].parent / "shared/data/tokenizers/flux"
+    if not tokenizer.is_dir():
+        pytest.skip("no ../shared/data/tokenizers/flux here: T5 is not counted")
+    assert main(["tokens", "a rutkowski fox", "--family", "flux", "--t5-tokenizer", str(tokenizer)]) == 0
+    shown = capsys.readouterr().out
+    assert "flux · clip_l  4/75 → 1 chunk" in shown
+    assert "flux · t5  " in shown
+    assert "/511 → 1 chunk" in shown
+
+
+def test_a_t5_tokenizer_that_is_not_there_is_3(tmp_path, capsys) -> None:
+    assert main(["tokens", "a fox", "--family", "flux", "--t5-tokenizer", str(tmp_path / "no")]) == 3
+    assert "no T5 tokenizer there" in capsys.readouterr().err
+
+
+def test_what_marks_cost_a_stock_pipeline(capsys) -> None:
+    assert main(["tokens", "(fox:1.2) " * 12, "--dialect", "a1111"]) == 0
+    shown = capsys.readouterr().out
+    assert "12/75 → 1 chunk" in shown
+    assert "a stock pipeline drops 9 tokens, for it reads the marks as text\n" in shown
+
+
+# notes
+
+
+def test_notes_stand_under_their_passages(capsys) -> None:
+    assert main(["tokens", "漢字狐 👩‍🚀 ❤️, a fox, a fox"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("note repeated-phrase: said twice; the repetition takes 2 tokens")
+    assert lines[at + 1] == "漢字狐 👩‍🚀 ❤️, a fox, a fox"
+    before = cell_len("漢字狐 👩‍🚀 ❤️, a fox, ")
+    assert lines[at + 2] == " " * before + "^^^^^"
+
+
+@pytest.mark.parametrize(
+    ("before", "cells"),
+    [("漢字", 4), ("e\u0301", 1), ("👩", 2), ("👍🏽", 2), ("🇩🇪", 2), ("ｆ", 2), ("\u200b", 0), ("\x07", 1)],
+)
+def test_carets_are_measured_in_cells(before: str, cells: int) -> None:
+    text = f"{before} (fox:1.2)"
+    assert excerpt(text, len(before) + 1, len(text), 40)[1] == " " * (cells + 1) + "^" * 9
+
+
+def test_many_warnings_are_told_in_numbers(capsys) -> None:
+    assert main(["tokens", "<|endoftext|> " * 60]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("warning ") == 50
+    assert f"\nand {len(plan('<|endoftext|> ' * 60).warnings) - 50} more warnings\n" in shown
+
+
+def test_a_long_passage_is_cut_in_time() -> None:
+    text = "a (" + "x" * 200_000
+    started = time.perf_counter()
+    assert excerpt(text, 2, len(text), 40) == ("…(" + "x" * 37 + "…", " " + "^" * 38)
+    assert time.perf_counter() - started < 1
+
+
+def test_phrases_are_explained(capsys) -> None:
+    assert main(["tokens", "masterpiece, a red fox, a red fox, " + "a dog, " * 30, "--explain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("phrases  1 of 100 tokens are boilerplate (1%, marked ~)")
+    assert lines[at + 1 : at + 5] == [
+        "  token  tokens  chunk",
+        "      1       1      1  ~ masterpiece",
+        "      3       3      1  a red fox",
+        "      7       3      1  (again) a red fox",
+    ]
+    assert any(line.endswith("  1–2  (again) a dog") or line.endswith("    2  (again) a dog") for line in lines)
+
+
+def test_an_explanation_in_json(capsys) -> None:
+    assert main(["tokens", "a fox, a fox", "--explain", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.pop("analysis") == analyse(plan("a fox, a fox")).to_json()
+    assert document == plan("a fox, a fox").to_json()
+
+
 # the way without Typer
 
 PLAIN = [
@@ -290,6 +527,11 @@ PLAIN = [
     ["--family=sd2", "--dialect=plain", "--json", "a = fox"],
     ["--file", "-"],
     ["--file=prompts.txt", "--family", "sd2", "--family", "sdxl"],
+    ["a fox", "--family", "all", "--dialect", "auto", "--explain", "--html=fox.html"],
+    ["a fox", "--compare", "a1111", "--chunking", "word", "--embeddings", "folder"],
+    ["--file", "x.txt", "--stats"],
+    ["--live"],
+    ["--live", "a fox"],
 ]
 NOT_PLAIN = [
     [],
@@ -302,9 +544,13 @@ NOT_PLAIN = [
     ["--js", "a fox"],
     ["--json=1", "a fox"],
     ["a fox", "--family"],
-    ["a fox", "--family", "flux"],
-    ["a fox", "--dialect=a1111"],
+    ["a fox", "--family", "sd9"],
+    ["a fox", "--dialect=tongue"],
     ["a fox", "--file", "--json"],
+    ["a fox", "--stats"],
+    ["a fox", "--chunking", "nope"],
+    ["a fox", "--compare", "plain"],
+    ["--live", "--file", "x.txt"],
 ]
 
 

@@ -215,6 +215,14 @@ def test_numbers_that_do_not_fit_are_named(sd_pipe: Any) -> None:
         condition(sd_pipe, SHORT, dialect="klingon")
 
 
+@pytest.mark.parametrize("dialect", ["a1111", "comfy", "compel"])
+def test_a_dialect_with_weights_is_refused_and_not_read_without_them(sd_pipe, dialect: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"does not apply weights yet, which dialect '{dialect}' has; use dialect='plain'"
+    ):
+        condition(sd_pipe, "a (red:1.3) fox", dialect=dialect)
+
+
 def test_both_sides_have_one_shape(sd_pipe: Any) -> None:
     from dataclasses import replace
 

@@ -26,6 +26,7 @@ _PROMPTS = Path(__file__).parents[3] / "shared" / "data" / "prompts"
         ("a (red fox)+", "looks-like-compel", "(red fox)+"),
         ('("a fox", "a dog").blend(1, 1)', "looks-like-compel", '("a fox", "a dog").blend('),
         ("a <|endoftext|> fox", "special-token-as-text", "<|endoftext|>"),
+        (r"a fox \(red\)", "leftover-escape", r"\("),
         ("a \udc80 fox", "broken-unicode", "\udc80"),
     ],
 )
@@ -66,8 +67,16 @@ def test_real_plain_prompts_give_no_warning() -> None:
     assert [prompt for prompt in prompts if findings(prompt)] == []
 
 
-@pytest.mark.parametrize("unit", ["(", "[:", "a", "-", "+", "(a:", ")", "<a:", '"', "[", ")1", "1", "((a"])
+@pytest.mark.parametrize("unit", ["(", "[:", "a", "-", "+", "(a:", ")", "<a:", '"', "[", ")1", "1", "((a", "\\"])
 def test_long_hostile_text_is_read_quickly(unit: str) -> None:
     began = time.monotonic()
     findings(unit * 20_000)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("start", ["(a:", ")", "[a:b:", "(a:1"])
+@pytest.mark.parametrize("unit", ["9", " ", "9."])
+def test_long_numbers_are_read_quickly(start: str, unit: str) -> None:
+    began = time.monotonic()
+    findings(start + unit * 50_000 + "x")
     assert time.monotonic() - began < 2

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt import tokenizer as module
-from clipcond.prompt.tokenizer import VOCABULARY, batch_ids, token_ids, tokenize, typed_special_tokens
+from clipcond.prompt.tokenizer import (
+    VOCABULARY,
+    batch_ids,
+    count_tokens,
+    token_ids,
+    token_rows,
+    tokenize,
+    typed_special_tokens,
+)
 
 _DATA = Path(__file__).parents[3] / "shared" / "data"
 _NORMALISATIONS = ("transformers", "openai")
@@ -217,3 +225,56 @@ def test_the_narrow_model_on_real_prompts(monkeypatch) -> None:
     prompts = real_prompts()[::200]
     monkeypatch.setattr(module, "_one_offs", repeat(0))
     assert [[token.id for token in tokenize(prompt)] for prompt in prompts] == batch_ids(prompts)
+
+
+def test_counts_are_the_lengths_of_the_ids() -> None:
+    texts = ["a fox", "", "  a  Fox ", "a 🦊", "x" * 100]
+    assert count_tokens(texts) == [len(token_ids(text)) for text in texts]
+    assert count_tokens(["caf&eacute;"], "openai") == [len(token_ids("café", "openai"))]
+
+
+@pytest.mark.parametrize("normalisation", _NORMALISATIONS)
+def test_what_is_remembered_changes_nothing(normalisation, monkeypatch) -> None:
+    """Pieces that were seen before, that were not, and a memory that overflows all the time."""
+    texts = [
+        "a Fox, & an owl",
+        "a fox,",
+        "\x00fox",
+        "fox\tfox \n fox",
+        "Kelvin \u212a",
+        "&amp; &",
+        "x" * 60,
+        "ﬁ e\u0301",
+        " ",
+    ]
+    fresh = [[token.id for token in tokenize(text, normalisation)] for text in texts]
+    assert batch_ids(texts, normalisation) == fresh
+    assert batch_ids(texts, normalisation) == fresh
+    monkeypatch.setattr(module, "_MOST_KNOWN", 2)
+    assert batch_ids(texts, normalisation) == fresh
+    assert batch_ids(texts[::-1], normalisation) == fresh[::-1]
+    assert [[token.id for token in tokenize(text, normalisation)] for text in texts] == fresh
+    assert all(len(known) <= 2 for known in module._known_ids.values() if known is module._known_ids[normalisation])
+
+
+def test_rows_are_the_tokens() -> None:
+    for text in ("A red  Fox!", "a 🦊", "a\tfox", ""):
+        assert token_rows(text) == [(token.id, token.piece, token.start, token.end) for token in tokenize(text)]
+
+
+def test_the_memory_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MOST_KNOWN", 100)
+    batch_ids([f"fox{number} owl{number}" for number in range(500)])
+    for number in range(300):
+        tokenize(f"fox{number} owl{number}")
+    batch_ids(["fox"])
+    assert len(module._known_ids["transformers"]) <= 100
+    assert len(module._known_rows) <= 100
+    assert token_ids("fox1 owl1") == [token.id for token in tokenize("fox1 owl1")]
+
+
+def test_an_entity_or_a_control_character_is_repaired_whatever_was_seen_before() -> None:
+    assert token_ids("&", "openai") == token_ids("&amp;", "openai")
+    assert token_ids("a&lt;b", "openai") == token_ids("a<b", "openai")
+    assert token_ids("fo\x08x", "openai") == token_ids("fox", "openai")
+    assert token_ids("&amp;lt; &lt;", "openai") == token_ids("< <", "openai")

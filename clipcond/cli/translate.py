@@ -1,0 +1,66 @@
+"""`clipcond translate`: a prompt in another dialect, and what cannot be said there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from clipcond.cli.app import app
+
+Source = Literal["auto", "plain", "a1111", "comfy", "compel"]
+Target = Literal["plain", "a1111", "comfy", "compel"]
+
+
+@app.command()
+def translate(
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The prompt; put `--` before one that starts with a dash.")
+    ],
+    target: Annotated[Target, typer.Option("--to", help="The syntax to write.")],
+    source: Annotated[
+        Source, typer.Option("--from", help="The syntax of the prompt; `auto` decides and says why.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    fail_on_loss: Annotated[
+        bool, typer.Option("--fail-on-loss", help="Exit with 1 when something cannot be said.")
+    ] = False,
+) -> None:
+    """Rewrite PROMPT in another dialect: the same words and weights. What cannot be said there is listed."""
+    from clipcond.cli.app import CHECK_FAILED, OK
+    from clipcond.cli.render import excerpt, print_json, stderr_console
+    from clipcond.prompt.translate import translate as say
+
+    console = stderr_console()
+    spoken: str = source
+    if source == "auto":
+        from clipcond.prompt.dialects import detect
+
+        detection = detect(prompt)
+        spoken = detection.dialect
+        if not as_json:
+            console.print(f"from {spoken}: {detection.reason}")
+    translation = say(prompt, spoken, target)
+    lost = translation.lost
+    if as_json:
+        found = [
+            {
+                "code": one.code,
+                "message": one.message,
+                "start": one.start,
+                "end": one.end,
+                "text": prompt[one.start : one.end],
+            }
+            for one in lost
+        ]
+        print_json({"prompt": prompt, "from": spoken, "to": target, "text": translation.text, "lost": found})
+    else:
+        from rich.text import Text
+
+        typer.echo(translation.text)
+        for one in lost:
+            line, carets = excerpt(prompt, one.start, one.end, console.width)
+            console.print(Text.assemble((one.code, "bold yellow"), f": {one.message}"), soft_wrap=True)
+            console.print(Text(line), soft_wrap=True)
+            console.print(Text(carets, style="yellow"), soft_wrap=True)
+    raise typer.Exit(CHECK_FAILED if fail_on_loss and lost else OK)

@@ -1,0 +1,396 @@
+"""What a plan says about a prompt: its phrases and their places, and what costs tokens or attention.
+
+| code | what was found |
+|---|---|
+| `phrase-split` | a phrase on both sides of a chunk border, where its halves do not see each other |
+| `padding-wasted` | places left empty because a chunk went back to a comma |
+| `rare-word` | a word that takes four tokens or more: CLIP hardly knows it |
+| `repeated-phrase` | the same phrase again |
+| `boilerplate` | a large share of the tokens spent on words that stand in prompts by habit |
+| `late-emphasis` | a phrase that is weighted up but stands behind the first chunk |
+
+A border inside a word is a warning of the plan itself. A phrase is what stands between two commas (semicolons, bars, full
+stops, line feeds, BREAKs). The lists of boilerplate ship as `prompts/analysis/*.txt`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import isclose
+from typing import TYPE_CHECKING
+
+from clipcond.errors import ConfigError
+from clipcond.prompt.findings import Finding
+from clipcond.prompt.layout import EmbeddingToken
+from clipcond.resources import bundled
+
+if TYPE_CHECKING:
+    from clipcond.prompt.plan import EncoderPlan, PlannedToken, PromptPlan
+
+LISTS = ("quality", "platforms", "negative")
+RARE = 4  # a word of so many tokens is spelled, not known
+FIRST = 75  # content tokens of the first chunk
+
+_END_OF_WORD = "</w>"
+_COMMAS, _STOPS = frozenset(",;|，、；。！？"), frozenset(".!?")
+_WORDS = re.compile(r"'(?:s|t|re|ve|m|ll|d)(?![^\W\d_])|[^\W\d_]+|\d|(?:[^\w\s]|_)+")
+_CLOSING = re.compile(r"(?::[ ]?[+-]?[\d.]{1,20})?[)\]}]+(?:\++|-+)?")
+_LARGE_SHARE, _MANY = 0.25, 8  # boilerplate that is worth a word
+_SHOWN = 40  # characters of the user's text that a message quotes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrase:
+    """What the user typed between two commas, with brackets around it: `text` is prompt[start:end].
+
+    `first` numbers its first content token from 0, `tokens` counts all of them; `chunks` are the indices of the chunks
+    that hold its first and its last token. `weight` is the weight furthest from 1 inside it.
+    """
+
+    text: str
+    start: int
+    end: int
+    first: int
+    tokens: int
+    chunks: tuple[int, int]
+    weight: float
+    boilerplate: bool
+    repeats: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What `analyse` found for one encoder. Spans and findings index the user's own string, in its order."""
+
+    encoder: str
+    content_tokens: int
+    phrases: tuple[Phrase, ...]
+    boilerplate: tuple[tuple[int, int], ...]
+    boilerplate_tokens: int
+    wasted_places: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def boilerplate_share(self) -> float:
+        """The share of the content tokens that boilerplate takes; 0.0 for an empty prompt."""
+        return self.boilerplate_tokens / self.content_tokens if self.content_tokens else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """Of dicts, lists, strings and numbers only."""
+        return {
+            "encoder": self.encoder,
+            "content_tokens": self.content_tokens,
+            "boilerplate_tokens": self.boilerplate_tokens,
+            "boilerplate_share": round(self.boilerplate_share, 4),
+            "wasted_places": self.wasted_places,
+            "phrases": [
+                {
+                    "text": phrase.text,
+                    "start": phrase.start,
+                    "end": phrase.end,
+                    "first_token": phrase.first,
+                    "content_tokens": phrase.tokens,
+                    "chunks": list(phrase.chunks),
+                    "weight": phrase.weight,
+                    "boilerplate": phrase.boilerplate,
+                    "repeats": phrase.repeats,
+                }
+                for phrase in self.phrases
+            ],
+            "findings": [
+                {"code": found.code, "message": found.message, "start": found.start, "end": found.end}
+                for found in self.findings
+            ],
+        }
+
+
+@dataclass(slots=True)
+class _Word:
+    """A run of tokens that CLIP reads as one word. `text`: lower case, without marks."""
+
+    tokens: list[PlannedToken]
+    first: int
+    chunks: tuple[int, int]
+    text: str = ""
+    border: bool = False  # something other than a token parts it from the word before: a line feed, BREAK
+
+    @property
+    def start(self) -> int:
+        return self.tokens[0].start
+
+    @property
+    def end(self) -> int:
+        return self.tokens[-1].end
+
+
+@dataclass(slots=True)
+class _Run:
+    """The words of a phrase and how many of its tokens are boilerplate."""
+
+    words: list[_Word]
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    boilerplate: int = 0
+
+    @property
+    def key(self) -> tuple[tuple[int, str], ...]:
+        return tuple((token.id, token.piece) for word in self.words for token in word.tokens)
+
+
+def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
+    """Look at a plan through one of its encoders; the default is the first.
+
+    Takes time linear in the length of the prompt. Raises ConfigError for an encoder that the plan does not have.
+    """
+    name = encoder or next(iter(plan.encoders))
+    if name not in plan.encoders:
+        raise ConfigError(f"no encoder {name!r} in this plan; there is {', '.join(plan.encoders)}")
+    chosen = plan.encoders[name]
+    runs = list(_runs(plan.prompt, chosen))
+    for run in runs:
+        _mark_boilerplate(run)
+    content = sum(len(chunk.tokens) for chunk in chosen.chunks)
+    found = [
+        *_border_findings(runs, chosen),
+        *_padding_findings(chosen),
+        *_rare_words(runs),
+        *_repetitions(runs),
+        *_boilerplate_finding(runs, plan.prompt, content),
+        *_late_emphasis(runs),
+    ]
+    return Analysis(
+        encoder=name,
+        content_tokens=content,
+        phrases=tuple(_phrases(runs, plan.prompt)),
+        boilerplate=tuple(span for run in runs for span in run.spans),
+        boilerplate_tokens=sum(run.boilerplate for run in runs),
+        wasted_places=sum(_wasted(chosen)),
+        findings=tuple(sorted(found, key=lambda finding: (finding.start, finding.end, finding.code))),
+    )
+
+
+@cache
+def boilerplate() -> Mapping[tuple[str, ...], bool]:
+    """The passages of all lists as words; True where one counts only as a whole phrase."""
+    passages: dict[tuple[str, ...], bool] = {}
+    for name in LISTS:
+        for line in bundled("prompts", f"analysis/{name}.txt").read_text(encoding="utf-8").splitlines():
+            if line.strip() and not line.startswith("#"):
+                passages[tuple(_WORDS.findall(line.lower().removeprefix("=")))] = line.startswith("=")
+    return passages
+
+
+# from tokens to phrases
+
+
+def _words(prompt: str, encoder: EncoderPlan) -> Iterator[_Word]:
+    word: _Word | None = None
+    number = 0
+    for chunk in encoder.chunks:
+        fresh = chunk.index > 0 and encoder.chunks[chunk.index - 1].cut == "break"
+        for token in chunk.tokens:
+            last = word.tokens[-1] if word else None
+            if word and last and (fresh or not _continues(last, token)):
+                yield _finished(word)
+                between = prompt[last.end : token.start]
+                word = _Word([], number, (chunk.index, chunk.index), border="\n" in between or fresh)
+            if word is None:
+                word = _Word([], number, (chunk.index, chunk.index))
+            word.tokens.append(token)
+            word.chunks = (word.chunks[0], chunk.index)
+            number, fresh = number + 1, False
+    if word:
+        yield _finished(word)
+
+
+def _continues(last: PlannedToken, token: PlannedToken) -> bool:
+    """Whether a token belongs to the word of the one before it; the vectors of an embedding are a word."""
+    if isinstance(last, EmbeddingToken):
+        return token.start == last.start
+    return not last.piece.endswith(_END_OF_WORD) and token.start <= last.end
+
+
+def _finished(word: _Word) -> _Word:
+    texts = dict.fromkeys((token.start, token.text) for token in word.tokens)  # an emoji's tokens share its text
+    word.text = "".join(text for _, text in texts).lower()
+    return word
+
+
+def _runs(prompt: str, encoder: EncoderPlan) -> Iterator[_Run]:
+    """The words of a plan between separators, which belong to no phrase."""
+    words = list(_words(prompt, encoder))
+    run: list[_Word] = []
+    for at, word in enumerate(words):
+        if word.border and run:
+            yield _Run(run)
+            run = []
+        if not _separates(words, at):
+            run.append(word)
+        elif run:
+            yield _Run(run)
+            run = []
+    if run:
+        yield _Run(run)
+
+
+def _separates(words: Sequence[_Word], at: int) -> bool:
+    text = words[at].text
+    if any(map(str.isalnum, text)):
+        return False
+    before, after = words[at - 1] if at else None, words[at + 1] if at + 1 < len(words) else None
+    if not _COMMAS.isdisjoint(text):  # but not the comma of 1,000
+        return not (
+            before and after and before.text.isdigit() and after.text.isdigit() and after.start == words[at].end
+        )
+    return not _STOPS.isdisjoint(text) and (after is None or after.start > words[at].end)
+
+
+def _mark_boilerplate(run: _Run) -> None:
+    """Find the longest passages of the lists, from left to right."""
+    passages, words, at = boilerplate(), run.words, 0
+    while at < len(words):
+        for length in range(min(_longest_passage(), len(words) - at), 0, -1):
+            whole_only = passages.get(tuple(word.text for word in words[at : at + length]))
+            if whole_only is False or (whole_only and length == len(words)):
+                found = words[at : at + length]
+                run.spans.append((found[0].start, found[-1].end))
+                run.boilerplate += sum(len(word.tokens) for word in found)
+                at += length
+                break
+        else:
+            at += 1
+
+
+@cache
+def _longest_passage() -> int:
+    return max(map(len, boilerplate()))
+
+
+def _phrases(runs: Sequence[_Run], prompt: str) -> Iterator[Phrase]:
+    seen: set[tuple[tuple[int, str], ...]] = set()
+    for number, run in enumerate(runs):
+        first, last, tokens = run.words[0], run.words[-1], _size(run)
+        before = runs[number - 1].words[-1].end if number else 0
+        after = runs[number + 1].words[0].start if number + 1 < len(runs) else len(prompt)
+        start, end = _with_marks(prompt, first.start, last.end, before, after)
+        yield Phrase(
+            text=prompt[start:end],
+            start=start,
+            end=end,
+            first=first.first,
+            tokens=tokens,
+            chunks=(first.chunks[0], last.chunks[1]),
+            weight=_strongest(run),
+            boilerplate=run.boilerplate == tokens,
+            repeats=run.key in seen,
+        )
+        seen.add(run.key)
+
+
+def _with_marks(prompt: str, start: int, end: int, before: int, after: int) -> tuple[int, int]:
+    """A passage with the brackets and the weight that stand around it, as far as its neighbours leave room."""
+    while start > before and prompt[start - 1] in "([{":
+        start -= 1
+    closing = _CLOSING.match(prompt, end, after)
+    return start, closing.end() if closing else end
+
+
+def _size(run: _Run) -> int:
+    return sum(len(word.tokens) for word in run.words)
+
+
+def _strongest(run: _Run) -> float:
+    return max((token.weight for word in run.words for token in word.tokens), key=lambda weight: abs(weight - 1))
+
+
+# the findings
+
+
+def _border_findings(runs: Iterable[_Run], encoder: EncoderPlan) -> Iterator[Finding]:
+    for run in runs:
+        left, right = run.words[0].chunks[0], run.words[-1].chunks[1]
+        if left == right:
+            continue
+        size = _size(run)
+        if size > encoder.limit:
+            message = f"{size} tokens without a comma: the phrase fits no chunk, and its parts do not see each other"
+        else:
+            before = sum(len(word.tokens) for word in run.words if word.chunks[0] == left)
+            parts = f"{before} and {size - before} tokens that do not see each other"
+            message = f"split over chunks {left + 1} and {right + 1}: {parts}"
+        yield Finding("phrase-split", message, run.words[0].start, run.words[-1].end)
+
+
+def _wasted(encoder: EncoderPlan) -> list[int]:
+    """For each chunk the places that going back to a comma left empty."""
+    return [chunk.padding if chunk.cut == "backtrack" else 0 for chunk in encoder.chunks]
+
+
+def _padding_findings(encoder: EncoderPlan) -> Iterator[Finding]:
+    for chunk, wasted in zip(encoder.chunks, _wasted(encoder), strict=True):
+        if wasted and chunk.tokens:
+            last = chunk.tokens[-1]
+            places = "1 place is" if wasted == 1 else f"{wasted} places are"
+            here = "at this comma" if _COMMAS & set(last.text) else "early, here"
+            message = f"chunk {chunk.index + 1} ends {here}, and {places} padding"
+            yield Finding("padding-wasted", message, last.start, last.end)
+
+
+def _rare_words(runs: Iterable[_Run]) -> Iterator[Finding]:
+    """One finding for each word, where it stands first."""
+    seen: set[str] = set()
+    for word in (word for run in runs for word in run.words):
+        pieces = len(word.tokens)
+        if (
+            pieces < RARE
+            or word.text in seen
+            or isinstance(word.tokens[0], EmbeddingToken)
+            or (word.text.isascii() and not word.text.isalnum())
+        ):
+            continue
+        seen.add(word.text)
+        if word.text.isascii():
+            message = f"takes {pieces} tokens: CLIP spells this word and hardly knows it"
+        else:
+            letters = len(word.text)
+            message = f"takes {pieces} tokens for {letters} character{'s' if letters > 1 else ''}: CLIP hardly knows it"
+        yield Finding("rare-word", message, word.start, word.end)
+
+
+def _repetitions(runs: Iterable[_Run]) -> Iterator[Finding]:
+    """One finding for each phrase that is said more than once, at its second place."""
+    places: dict[tuple[tuple[int, str], ...], list[_Run]] = {}
+    for run in runs:
+        if any(map(str.isalnum, "".join(word.text for word in run.words))):
+            places.setdefault(run.key, []).append(run)
+    for first, *others in places.values():
+        if others:
+            times, cost = len(others) + 1, len(others) * _size(first)
+            often = "twice" if times == 2 else f"{times} times"
+            tokens = "1 token" if cost == 1 else f"{cost} tokens"
+            message = f"said {often}; the repetition takes {tokens}"
+            yield Finding("repeated-phrase", message, others[0].words[0].start, others[0].words[-1].end)
+
+
+def _boilerplate_finding(runs: Sequence[_Run], prompt: str, total: int) -> Iterator[Finding]:
+    spent = sum(run.boilerplate for run in runs)
+    spans = [span for run in runs for span in run.spans]
+    if spent < _MANY or spent < _LARGE_SHARE * total:
+        return
+    texts = dict.fromkeys(prompt[start:end].lower()[:_SHOWN] for start, end in spans)
+    some = ", ".join(f"“{text}”" for text in list(texts)[:3]) + (" …" if len(texts) > 3 else "")
+    message = f"{spent} of {total} tokens ({spent / total:.0%}) go to habit, not to this picture: {some}"
+    yield Finding("boilerplate", message, *spans[0])
+
+
+def _late_emphasis(runs: Iterable[_Run]) -> Iterator[Finding]:
+    """One finding for each phrase, where it stands first behind the first chunk."""
+    seen: set[tuple[tuple[int, str], ...]] = set()
+    for run in runs:
+        weight, first = _strongest(run), run.words[0].first
+        if first >= FIRST and weight > 1 and not isclose(weight, 1) and run.key not in seen:
+            seen.add(run.key)
+            message = f"weighted {weight:.4g}, but starts at token {first + 1}; the first {FIRST} weigh most"
+            yield Finding("late-emphasis", message, run.words[0].start, run.words[-1].end)

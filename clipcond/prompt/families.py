@@ -1,0 +1,69 @@
+"""What each model family encodes a prompt with: its encoders in the order of the pipeline, their limits and pad ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS
+
+Family = Literal["sd15", "sd2", "sdxl", "sd3", "flux"]
+T5_EOS, T5_PAD = 1, 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """One text encoder of a family.
+
+    limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
+    pad_id: what fills a sequence on the right.   chunked: whether longer prompts are laid out in several chunks.
+    """
+
+    name: str
+    limit: int
+    pad_id: int
+    chunked: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What stands around the content of a sequence: an opening id or none, a closing id, padding up to `length`."""
+
+    opening: int | None
+    closing: int
+    length: int
+
+    @property
+    def content(self) -> int:
+        """The places for content tokens."""
+        return self.length - 1 - (self.opening is not None)
+
+
+CLIP_FRAME = Frame(opening=BOS, closing=EOS, length=CONTEXT)
+
+# OpenCLIP's text towers pad with `!`, id 0
+_L = Encoder(name="clip_l", limit=CONTENT, pad_id=EOS)
+_G = Encoder(name="clip_g", limit=CONTENT, pad_id=0)
+_H = Encoder(name="clip_h", limit=CONTENT, pad_id=0)
+
+
+def _t5(positions: int) -> Encoder:
+    return Encoder(name="t5", limit=positions - 1, pad_id=T5_PAD, chunked=False)
+
+
+FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
+    family: {encoder.name: encoder for encoder in encoders}
+    for family, encoders in {
+        "sd15": (_L,),
+        "sd2": (_H,),
+        "sdxl": (_L, _G),
+        "sd3": (_L, _G, _t5(256)),
+        "flux": (_L, _t5(512)),
+    }.items()
+}
+
+
+def t5_frame(content: int, limit: int) -> Frame:
+    """A T5 sequence of so many content tokens: one EOS at the end, and never cut, so longer than the limit if need be."""
+    return Frame(opening=None, closing=T5_EOS, length=max(content, limit) + 1)

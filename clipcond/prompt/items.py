@@ -1,0 +1,126 @@
+"""What a prompt says once it is parsed: frozen items that remember where they came from.
+
+Offsets are half-open, in characters of the user's own string. Items come in the order of their places and do not overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from clipcond.prompt.findings import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """Text with one weight. `text` is what the tokenizer sees: marks gone, escapes resolved.
+
+    `places[i]` is the offset in the user's string of `text[i]`; `places` has one entry more than `text`, the end.
+    `group` numbers the innermost weighted group that the words stand in, -1 outside of all: chunking may keep one whole.
+    """
+
+    text: str
+    weight: float
+    start: int
+    end: int
+    places: tuple[int, ...]
+    group: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """A chunk border that the user asked for; it carries no weight and no token."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compose:
+    """What follows is a part of its own, put together with the others by its weight.
+
+    A prompt of several parts has one Compose in front of each; A1111's first has no width (start = end). `how`: A1111's
+    AND mixes what the denoiser says (`noise`). compel's `.and()` joins the encoded parts (`concatenate`), its
+    `.blend()` adds them up, with weights that are brought to a sum of 1 (`blend`) or are not (`sum`).
+    """
+
+    weight: float
+    start: int
+    end: int
+    how: Literal["noise", "concatenate", "blend", "sum"] = "noise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """`<lora:name:0.8>`: taken out of the text."""
+
+    kind: str
+    name: str
+    weight: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """A textual-inversion name: `vectors` tokens wide, never split."""
+
+    name: str
+    vectors: int
+    weight: float
+    start: int
+    end: int
+    group: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """`[from:to:when]` or `[a|b]`: alternatives over the steps; `parse` keeps the first that is not empty as its items.
+
+    kind: `switch` (before, after at `when`) or `alternate` (one a step). when: an int is a step, a float a share of the
+    steps (1 to 2: of the hires pass).
+    """
+
+    kind: Literal["switch", "alternate"]
+    options: tuple[tuple[Item, ...], ...]
+    when: float
+    start: int
+    end: int
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The first option that is not empty: what a plan without steps shows."""
+        return next((option for option in self.options if option), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """compel's `cat.swap(dog)`: the picture is drawn after `original`, then its words are exchanged for `edited`."""
+
+    original: tuple[Item, ...]
+    edited: tuple[Item, ...]
+    options: tuple[tuple[str, float], ...]
+    start: int
+    end: int
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The original: what a plan shows."""
+        return self.original
+
+
+Item = Words | Break | Compose | Adapter | Embedding | Schedule | Swap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A parsed prompt. Iterating gives its items."""
+
+    prompt: str
+    dialect: str
+    items: tuple[Item, ...]
+    warnings: tuple[Finding, ...]
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)

@@ -1,0 +1,143 @@
+"""From the items of a parsed prompt to the sections of one encoder: tokens with weights and spans, between hard borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clipcond.prompt.chunking import Slot
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
+from clipcond.prompt.tokenizer import Row, Token
+
+SectionCut = Literal["end", "break"]
+PLACEHOLDER = 0  # the id in the place of an embedding's vector, as in A1111
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedToken(Token):
+    """A content token and the weight that its prompt gives it; 1.0 means untouched."""
+
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingToken(PlannedToken):
+    """The place of one vector of a textual inversion: `id` is a placeholder and `piece` the name.
+
+    vector: which of the embedding's vectors, from 0.
+    """
+
+    vector: int = 0
+
+
+@dataclass(slots=True)
+class Section:
+    """What stands between two borders that the prompt itself sets. `part` numbers what AND composes, from 0."""
+
+    part: int = 0
+    tokens: list[PlannedToken] = field(default_factory=list)
+    marks: list[tuple[int, int, int]] = field(default_factory=list)  # segment, group, unit of each token
+    cut: SectionCut = "end"
+
+    def slots(self) -> list[Slot]:
+        """The tokens as chunking policies see them."""
+        marks: Sequence[tuple[int, int, int]] = self.marks or [(0, -1, -1)] * len(self.tokens)
+        return [Slot(token.id, ends_word(token), *mark) for token, mark in zip(self.tokens, marks, strict=True)]
+
+
+def ends_word(token: Token) -> bool:
+    """Whether a CLIP token is the last of its word."""
+    return token.piece.endswith("</w>") or isinstance(token, EmbeddingToken)
+
+
+def sections(
+    prompt: str,
+    items: Sequence[Item],
+    rows: Callable[[str], Sequence[Row]],
+    vectors: Mapping[str, int],
+    *,
+    breaks: bool = True,
+) -> list[Section]:
+    """The sections of one encoder, at least one; a BREAK at the very end opens none.
+
+    rows: tokenises a text.   vectors: how many this encoder has for an embedding; a name without any is read as text.
+    breaks: False where BREAK is no border (T5).
+    """
+    found = [Section()]
+    composed = False
+    for number, item in enumerate(flat(items)):
+        section = found[-1]
+        if isinstance(item, Words):
+            _add_words(prompt, item, number, rows, section)
+        elif isinstance(item, Embedding):
+            if count := vectors.get(item.name, 0):
+                text = prompt[item.start : item.end]
+                section.tokens += [
+                    EmbeddingToken(PLACEHOLDER, item.name, text, item.start, item.end, item.weight, vector)
+                    for vector in range(count)
+                ]
+                section.marks += [(number, item.group, number)] * count
+            else:
+                _add_words(prompt, _as_words(prompt, item), number, rows, section)
+        elif isinstance(item, Break) and breaks:
+            section.cut = "break"
+            found.append(Section(section.part))
+        elif isinstance(item, Compose):
+            if composed or section.tokens or len(found) > 1:  # the first one only opens the first part
+                section.cut = "break"
+                found.append(Section(section.part + 1))
+            composed = True
+    if len(found) > 1 and not found[-1].tokens:
+        found.pop()
+    return found
+
+
+def flat(items: Sequence[Item]) -> Iterator[Words | Break | Compose | Embedding]:
+    """The items, with what a schedule or a swap shows in its place; adapters are no text."""
+    waiting = [iter(items)]
+    while waiting:
+        item = next(waiting[-1], None)
+        if item is None:
+            waiting.pop()
+        elif isinstance(item, (Schedule, Swap)):
+            waiting.append(iter(item.items))
+        elif not isinstance(item, Adapter):
+            yield item
+
+
+def _add_words(prompt: str, words: Words, segment: int, rows: Callable[[str], Sequence[Row]], section: Section) -> None:
+    places, text, weight = words.places, words.text, words.weight
+    mark = (segment, words.group, -1)
+    found = rows(text)
+    section.marks += [mark] * len(found)
+    if prompt.startswith(text, words.start) and places[-2:-1] == (
+        words.start + len(text) - 1,
+    ):  # nothing was taken out
+        ahead = words.start
+        section.tokens += [
+            PlannedToken(number, piece, text[first:last], ahead + first, ahead + last, weight)
+            for number, piece, first, last in found
+        ]
+        return
+    for number, piece, first, last in found:
+        start, end = places[first], _end(prompt, text, places, last)
+        section.tokens.append(PlannedToken(number, piece, prompt[start:end], start, end, weight))
+
+
+def _end(prompt: str, text: str, places: Sequence[int], last: int) -> int:
+    """Where text[:last] ends in the prompt: behind its last character, and behind the backslash that escapes it."""
+    at, following = places[last - 1], places[last]
+    escaped = prompt[at] == "\\" and following >= at + 2 and prompt[at + 1 : at + 2] == text[last - 1]
+    return at + 2 if escaped else at + 1
+
+
+def _as_words(prompt: str, item: Embedding) -> Words:
+    return Words(
+        text=prompt[item.start : item.end],
+        weight=item.weight,
+        start=item.start,
+        end=item.end,
+        places=tuple(range(item.start, item.end + 1)),
+        group=item.group,
+    )

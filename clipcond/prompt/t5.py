@@ -1,0 +1,125 @@
+"""T5's own tokenizer, read from its `tokenizer.json`, which is looked for on this machine only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipcond.errors import ConfigError, ResourceMissing
+from clipcond.prompt.tokenizer import Row, without_surrogates
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# where a family's T5 tokenizer may stand in the local hub cache when none is named
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "sd3": (
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+        "stabilityai/stable-diffusion-3.5-medium",
+        "stabilityai/stable-diffusion-3.5-large",
+        "google/t5-v1_1-xxl",
+    ),
+    "flux": ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "google/t5-v1_1-xxl"),
+}
+_SPECIAL = re.compile(r"<pad>|</s>|<unk>|<extra_id_\d+>")
+_FOLDERS = ("tokenizer_3", "tokenizer_2", "")  # in a pipeline of SD3, of Flux, and in a model of its own
+
+
+class T5Tokenizer:
+    """Content tokens with offsets. A special token that a user types (`</s>`) is ordinary text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def rows(self, text: str) -> list[Row]:
+        """The content tokens of a text as (id, piece, start, end); no EOS, nothing cut off, no empty span."""
+        encoding = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
+        parts = zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True)
+        return [(number, piece, *_trimmed(text, *span)) for number, piece, span in parts]
+
+
+def find(named: str | Path | None, family: str) -> tuple[T5Tokenizer | None, str]:
+    """The T5 tokenizer of a family, and the reason where there is none.
+
+    named: a `tokenizer.json`, a folder that holds one (a pipeline's folder as well), or a hub name that the local cache
+    holds; None looks for the usual names there. Nothing is downloaded. Raises ResourceMissing where something was named
+    and is not there, ConfigError for a file that is no tokenizer.
+    """
+    if named is not None:
+        return load(locate(named)), ""
+    for name in USUAL.get(family, ()):
+        if (path := _cached(name)) is not None:
+            return load(path), ""
+    return None, "no T5 tokenizer at hand; name a tokenizer.json, its folder, or a hub name that is in the local cache"
+
+
+def locate(named: str | Path) -> Path:
+    """The `tokenizer.json` that a path or a hub name means. Raises ResourceMissing."""
+    path = Path(named)
+    if path.is_file():
+        return path
+    found = _in_folder(path) if path.is_dir() else _cached(str(named))
+    if found is None:
+        raise ResourceMissing(
+            f"{named}: no T5 tokenizer there; give a tokenizer.json, a folder that holds one, "
+            "or a hub name that is in the local cache"
+        )
+    return found
+
+
+@lru_cache(maxsize=4)
+def load(path: Path) -> T5Tokenizer:
+    """Read a `tokenizer.json`. Raises ConfigError for a file that is none, or whose EOS is not T5's."""
+    from tokenizers import Tokenizer
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        entries = document["model"]["vocab"]
+        special = [entries[0][0], entries[1][0]]
+        for entry in entries:  # a name that cannot be typed: T5's normaliser takes NUL out
+            if _SPECIAL.fullmatch(entry[0]):
+                entry[0] = f"\0{entry[0]}"
+        tokenizer = Tokenizer.from_str(json.dumps(document | {"added_tokens": [], "post_processor": None}))
+    except Exception as error:  # the library raises bare Exceptions
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"{path} is not the tokenizer.json of T5: {type(error).__name__}: {reason}") from error
+    if special != ["<pad>", "</s>"]:
+        raise ConfigError(f"{path} is not the tokenizer.json of T5: expected <pad> with id 0 and </s> with id 1")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return T5Tokenizer(tokenizer)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """A span without the white space before the word, which T5 counts in; a token of white space alone keeps it."""
+    first = start
+    while first < end and text[first].isspace():
+        first += 1
+    return (first, end) if first < end else (start, end)
+
+
+def _in_folder(folder: Path) -> Path | None:
+    return next((path for name in _FOLDERS if (path := folder / name / "tokenizer.json").is_file()), None)
+
+
+def _cached(name: str) -> Path | None:
+    """The tokenizer.json of a hub repository in the local cache."""
+    for snapshot in _snapshots(name):
+        if (path := _in_folder(snapshot)) is not None:
+            return path
+    return None
+
+
+def _snapshots(name: str) -> Iterator[Path]:
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+    repository = cache / f"models--{name.replace('/', '--')}"
+    try:
+        yield repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return
