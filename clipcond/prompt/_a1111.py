@@ -220,8 +220,10 @@ class _Reader:
         groups = self.groups
         for record in records:
             if isinstance(record, _Text):
-                weight = reading.bounded(groups.weights[record.round] * groups.weights[record.square])
-                group = max(groups.numbers[record.round], groups.numbers[record.square])
+                weight, group = groups.weights[record.round], groups.numbers[record.round]
+                if record.square:
+                    weight = reading.bounded(weight * groups.weights[record.square])
+                    group = max(group, groups.numbers[record.square])
                 made = reading.words(self.prompt, record.pieces, record.end, weight, group)
                 if not SANE[0] <= weight <= SANE[1] and not groups.blamed & {record.round, record.square}:
                     self.notes.add("weight-out-of-range", f"brackets add up to {weight:g}", made.start, made.end)

@@ -19,6 +19,7 @@ from clipcond.prompt.items import Adapter, Compose, Item, Swap, Words
 
 _ESCAPE = re.compile(r'\\[()",.+=\-]')
 _FREE = re.compile(r"[^\s,]+")
+_BRACKETS = re.compile(r"\\[()]|[()]")
 _BLANK = re.compile(r"\s*")
 _NO_CALL = "no call that compel can read; it stays text"
 
@@ -78,14 +79,15 @@ def _note_brackets(prompt: str, notes: Notes) -> set[int]:
     """Note brackets without a partner; the places of those that never close."""
     opened: list[int] = []
     stray: list[int] = []
-    for match in re.finditer(r"\\[()]|[()]", prompt):
-        if match[0] == "(":
-            opened.append(match.start())
-        elif match[0] == ")":
+    for match in _BRACKETS.finditer(prompt):
+        at = match.start()
+        if prompt[at] == "(":
+            opened.append(at)
+        elif prompt[at] == ")":
             if opened:
                 opened.pop()
             else:
-                stray.append(match.start())
+                stray.append(at)
     notes.add_each("unclosed-bracket", "this bracket never closes and is read as text", opened)
     notes.add_each("stray-bracket", "nothing opens this bracket; it is read as text", stray)
     return set(opened)
@@ -207,13 +209,15 @@ class _Reader:
         """Read a bracket or a quote that pairs up."""
         prompt = self.prompt
         factor, after = suffix(prompt, close + 1, frame.close, grouped=True)
-        if after == close + 1 and (call := CALL.match(prompt, after, frame.close)):
+        if prompt.startswith(".", after, frame.close) and (call := CALL.match(prompt, close + 1, frame.close)):
             swap = self._swap(at, at + 1, close, after, frame) if call[1] == "swap" else -1
             return swap if swap >= 0 else self._bad_call(at, call.end(), frame)
-        blank = _BLANK.match(prompt, at + 1, close)
-        if blank is None or blank.end() == close:
+        if close == at + 1 or ((blank := _BLANK.match(prompt, at + 1, close)) and blank.end() == close):
             self.notes.add("empty-group", "there is nothing in these brackets", at, after)
         self._flush(at)
+        if close == at + 1:
+            self.since = after
+            return after
         self.frames.append(_Frame(close, after, self.node, True, self.into))
         if after > close + 1:
             self.node = self.groups.open(self.node, at, factor)

@@ -17,17 +17,19 @@ _ATTEND = re.compile(r"\.attend\((?:(\++|-+)|([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9
 
 def suffix(prompt: str, at: int, limit: int, *, grouped: bool) -> tuple[float, int]:
     """The factor that `++`, `-`, `.attend(1.3)` or, behind a bracket or quote, `1.3` gives, and where it ends."""
-    if match := _SIGNS.match(prompt, at, limit):
-        return _signs(match[0]), match.end()
-    if grouped and (match := _NUMBER.match(prompt, at, limit)):
+    mark = prompt[at] if at < limit else " "
+    if mark in "+-":
+        end = match.end() if (match := _SIGNS.match(prompt, at, limit)) else at
+        return _signs(mark, end - at), end
+    if grouped and (match := _NUMBER.match(prompt, at, limit) if "." <= mark <= "9" else None):
         return bounded(float(match[0])), match.end()
-    if match := _ATTEND.match(prompt, at, limit):
-        return _signs(match[1]) if match[1] else bounded(float(match[2])), match.end()
+    if mark == "." and (match := _ATTEND.match(prompt, at, limit)):
+        return _signs(match[1][0], len(match[1])) if match[1] else bounded(float(match[2])), match.end()
     return 1.0, at
 
 
-def _signs(run: str) -> float:
-    return bounded((_PLUS if run[0] == "+" else _MINUS) ** min(len(run), _MANY))
+def _signs(sign: str, count: int) -> float:
+    return bounded((_PLUS if sign == "+" else _MINUS) ** min(count, _MANY))
 
 
 class Pairs:

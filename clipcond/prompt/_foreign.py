@@ -22,7 +22,7 @@ def note_foreign(prompt: str, dialect: str, notes: Notes) -> None:
     """
     if dialect != "compel" and (span := compel_place(prompt)):
         notes.add("foreign-syntax", f"looks like compel syntax; in the {dialect} dialect it is read as text", *span)
-    if dialect == "compel":
+    if dialect == "compel" and ":" in prompt:
         for colon, end in _round_numbers(prompt):
             notes.add("foreign-syntax", "a number in brackets is text in compel; write (…)1.5", colon, end)
     if dialect != "comfy" and (span := embedding_place(prompt)):
@@ -34,7 +34,8 @@ def note_foreign(prompt: str, dialect: str, notes: Notes) -> None:
         if end:
             message = f"a tag is A1111 syntax; in the {dialect} dialect it is read as text"
             notes.add("foreign-syntax", message, match.start(), end)
-    _note_squares(prompt, notes)
+    if "[" in prompt and (":" in prompt or "|" in prompt):
+        _note_squares(prompt, notes)
     for match in _BREAK.finditer(prompt):
         if not _shouted(prompt, *match.span()):
             notes.add("break-is-text", f"BREAK is a word in the {dialect} dialect", *match.span())

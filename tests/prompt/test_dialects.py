@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -497,3 +498,64 @@ def test_warnings_of_compel(prompt: str, warnings: list[Any]) -> None:
 )
 def test_the_dialect_is_guessed_and_said_why(prompt: str, dialect: str, reason: str) -> None:
     assert (detect(prompt).dialect, detect(prompt).reason) == (dialect, reason)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "(",
+            ")",
+            "()",
+            "[",
+            "[(",
+            "([)]",
+            "(a",
+            "a)",
+            "[:|",
+            "[a:1]",
+            "[a:b:",
+            "\\",
+            "\\(",
+            " ",
+            "9",
+            "(9",
+            "(:",
+            ":1)",
+        ),
+        *(
+            "BREAK ",
+            "AND ",
+            "a AND b:1 ",
+            "<a:",
+            "<a:>",
+            "embedding:",
+            "a+",
+            "+-",
+            "(+",
+            '"',
+            '" ',
+            '"(',
+            '( "',
+            '\n"(',
+        ),
+        *(
+            "a.swap(",
+            'a.swap("',
+            "a.swap(b)",
+            ").and(",
+            "withLora(",
+            "withLora(x,",
+            '("a","b").and(',
+            "(a)1",
+            "(a=",
+            ".attend(",
+        ),
+    ],
+)
+def test_hostile_text_is_read_in_linear_time(dialect: str, unit: str) -> None:
+    prompt = (unit * 40_000)[:40_000]
+    began = time.process_time()
+    parse(prompt, dialect)
+    assert time.process_time() - began < 2  # takes 0.1 s; what is quadratic takes minutes
