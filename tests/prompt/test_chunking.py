@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
@@ -224,7 +224,6 @@ def layouts(draw) -> list[Slot]:
 
 
 @pytest.mark.property
-@settings(max_examples=200, deadline=None)
 @given(slots=layouts(), chunking=st.sampled_from(CHUNKINGS))
 def test_chunks_tile_the_slots_and_keep_what_they_promise(slots: list[Slot], chunking: str) -> None:
     spans = split(slots, chunking)

@@ -5,7 +5,7 @@ import pickle
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import clipcond
@@ -64,7 +64,6 @@ def test_what_a_stock_pipeline_drops() -> None:
 
 
 @pytest.mark.property
-@settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=400), family=st.sampled_from(list(FAMILIES)))
 def test_no_token_is_lost_or_moved(text: str, family: str) -> None:
     for encoder in plan(text, family=family).encoders.values():
@@ -170,7 +169,6 @@ def test_both_encoders_of_a_family_give_one_warning() -> None:
 
 
 @pytest.mark.property
-@settings(max_examples=100, deadline=None)
 @given(
     text=st.lists(
         st.sampled_from(["fox ", "(", ")", "[", "]", ":1.2)", "\\", "\\(", " BREAK ", " AND ", "++", "-", '"', ").and(", ",",

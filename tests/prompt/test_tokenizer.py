@@ -8,7 +8,7 @@ from itertools import count, repeat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError, ResourceMissing
@@ -101,14 +101,12 @@ def test_real_prompts_have_spans() -> None:
 
 
 @pytest.mark.property
-@settings(max_examples=300, deadline=None)
 @given(text=_TEXT)
 def test_made_up_text_as_transformers(transformers_ids, text: str) -> None:
     assert [token_ids(text, "transformers")] == transformers_ids([text])
 
 
 @pytest.mark.property
-@settings(max_examples=300, deadline=None)
 @given(text=_TEXT)
 def test_made_up_text_as_open_clip(open_clip_ids, text: str) -> None:
     assert [token_ids(text, "openai")] == open_clip_ids([text])
@@ -116,7 +114,6 @@ def test_made_up_text_as_open_clip(open_clip_ids, text: str) -> None:
 
 @pytest.mark.property
 @pytest.mark.parametrize("normalisation", _NORMALISATIONS)
-@settings(max_examples=300, deadline=None)
 @given(text=st.one_of(_TEXT, st.text(st.characters(codec=None), max_size=20)))
 def test_spans_of_made_up_text(normalisation, text: str) -> None:
     check_spans(text, normalisation)
@@ -209,7 +206,6 @@ def test_a_missing_vocabulary_says_what_to_install(monkeypatch) -> None:
 
 @pytest.mark.property
 @pytest.mark.parametrize("normalisation", _NORMALISATIONS)
-@settings(max_examples=40, deadline=None)
 @given(text=_TEXT)
 def test_the_first_texts_do_without_the_whole_model(normalisation, text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
