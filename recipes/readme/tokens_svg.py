@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clipcond.cli.tokens_view import show
+from clipcond.prompt.analysis import analyse
 from clipcond.prompt.plan import plan
 
 PROMPT = (
@@ -30,7 +31,8 @@ def main(out: Path = ROOT / "docs" / "images" / "tokens.svg") -> None:
         file=io.StringIO(), width=WIDTH, record=True, force_terminal=True, color_system="truecolor", highlight=False
     )
     console.print(Text.assemble(("$ ", "green"), 'clipcond tokens "Oil painting of an old lighthouse keeper …"'))
-    show(plan(PROMPT), console)
+    planned = plan(PROMPT)
+    show([planned], console, analysis=analyse(planned))
     console.print()  # room for the descenders of the last line
     out.parent.mkdir(parents=True, exist_ok=True)
     # a fixed id, so that the same prompt gives the same file
