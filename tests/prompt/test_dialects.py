@@ -559,3 +559,25 @@ def test_hostile_text_is_read_in_linear_time(dialect: str, unit: str) -> None:
     began = time.process_time()
     parse(prompt, dialect)
     assert time.process_time() - began < 2  # takes 0.1 s; what is quadratic takes minutes
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "prompt-language.md"
+
+
+def test_the_examples_of_the_guide_are_true() -> None:
+    import doctest
+
+    failed, tried = doctest.testfile(str(GUIDE), module_relative=False, encoding="utf-8")
+    assert tried > 30
+    assert failed == 0
+
+
+def test_the_warnings_of_the_guide_are_given_by_a_dialect() -> None:
+    table = GUIDE.read_text("utf-8").rpartition("## Warnings")[2]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    examples = [(row[0], row[-1].replace("\\|", "|").split("`")[1]) for row in rows if len(row) == 3 and "`" in row[-1]]
+    assert len(examples) >= 19
+    for said, example in examples:
+        known = said.replace("`", "").split()
+        given = {found.code for dialect in DIALECTS for found in parse(example, dialect).warnings}
+        assert given & set(known), (known, example)
