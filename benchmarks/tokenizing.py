@@ -5,20 +5,13 @@ the table gives the fastest of the runs, as the one that was disturbed least, an
 each has seen a warm-up of other prompts. Ids are compared with open_clip's: `equal` is the share of prompts for which
 they are the same.
 
-    python benchmarks/tokenize.py [--prompts FILE] [--count 20000] [--runs 7]
+    python benchmarks/tokenizing.py [--prompts FILE] [--count 20000] [--runs 7]
 
 FILE holds a prompt a line, repeated up to the count. Without it there are two sets: the prompts that people typed
 (../shared/data/prompts/diffusiondb-466.txt, where it is there) and generated captions of coloured shapes.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-import sys
-
-sys.path[:] = [
-    folder for folder in sys.path if not folder.endswith("benchmarks")
-]  # else this file is `tokenize` to all
 
 import argparse
 import datetime
