@@ -7,8 +7,7 @@ they are the same.
 
     python benchmarks/tokenizing.py [--prompts FILE] [--count 20000] [--runs 7]
 
-FILE holds a prompt a line, repeated up to the count. Without it there are two sets: the prompts that people typed
-(../shared/data/prompts/diffusiondb-466.txt, where it is there) and generated captions of coloured shapes.
+FILE holds a prompt a line, repeated up to the count; generated captions of coloured shapes are the second set.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 
-PROMPTS = Path(__file__).parents[2] / "shared" / "data" / "prompts" / "diffusiondb-466.txt"
 PACKAGES = ("clipcond", "open_clip_torch", "transformers", "tokenizers", "instant-clip-tokenizer", "ftfy", "torch")
 Contestant = Callable[[Sequence[str]], list[list[int]]]
 
@@ -127,12 +125,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each")
     options = parser.parse_args()
     sets: dict[str, list[str]] = {}
-    file = options.prompts or PROMPTS
-    if file.is_file():
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line]
-        sets[f"{len(lines)} prompts of {file.name}, repeated"] = list(islice(cycle(lines), options.count))
-    if options.prompts is None:
-        sets["generated captions, all different"] = list(dict.fromkeys(captions(options.count)))
+    if options.prompts:
+        lines = [line for line in options.prompts.read_text(encoding="utf-8").splitlines() if line]
+        sets[f"{len(lines)} prompts of {options.prompts.name}, repeated"] = list(islice(cycle(lines), options.count))
+    sets["generated captions, all different"] = list(dict.fromkeys(captions(options.count)))
     print(f"{datetime.date.today()}, Python {platform.python_version()}, {os.cpu_count()} CPUs, ", end="")
     print(f"load {os.getloadavg()[0]:.1f}, RAYON_NUM_THREADS={os.environ.get('RAYON_NUM_THREADS', 'unset')}")
     print(", ".join(f"{package} {installed(package)}" for package in PACKAGES), "\n")
