@@ -2,7 +2,7 @@
 
     python recipes/mini/text_tower.py --steps 4000 --out runs/mini/text
 
-Contrastive training gives one number per pair; reading gives eighteen labels per caption, and needs no picture. Ten learned
+Contrastive training gives one number per pair; reading gives up to nineteen labels per caption, and needs no picture. Ten learned
 queries (nine cells and the background) attend to the token states of one to three chunks, as a U-Net will, and a second head
 reads the same from the state at EOS alone, as contrastive training will. Chunks are cut at random sizes, so the tower meets
 many fragments that start in mid-caption. The two heads are thrown away; the result is `<out>/final`, an open_clip folder.
@@ -131,7 +131,7 @@ def loss_of(reading: tuple[Tensor, Tensor], data: Batch, rows: Tensor) -> Tensor
 @torch.no_grad()
 def measure(model: CLIP, readout: Readout) -> dict[str, float]:
     """Share of held-out objects read right (colour, shape and presence) by attention and from EOS alone."""
-    right = {"attention": [0, 0], "eos": [0, 0], "late": [0, 0]}
+    right = {"attention": [0, 0], "eos": [0, 0]}
     for step in range(6):
         data = batch(HELD_OUT_SEED, step, 100)
         by_attention, at_eos, single = read(model, readout, data)
