@@ -88,7 +88,7 @@ def sections(
                 section.cut = "break"
                 found.append(Section(section.part + 1))
             composed = True
-    if len(found) > 1 and not found[-1].tokens:
+    if len(found) > 1 and not found[-1].tokens and found[-1].part == found[-2].part:
         found.pop()
     return found
 

@@ -12,7 +12,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding, findings
-from clipcond.prompt.items import Break, Embedding
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap
 from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, ends_word, flat, sections
 from clipcond.prompt.tokenizer import CONTENT, Row, token_rows
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNKINGS", "DIALECTS", "FAMILIES", "Chunk", "Cut", "Dialect", "Dropped", "EmbeddingToken", "EncoderPlan", "Family",
-    "PlannedToken", "PromptPlan", "plan",
+    "Part", "PlannedToken", "PromptPlan", "plan",
 ]  # fmt: skip
 
 Cut = Literal["end", "full", "break", "backtrack"]
@@ -40,7 +40,9 @@ class Chunk:
     """One pass through an encoder: its content tokens, with special tokens and padding added when it is encoded.
 
     `cut` says why the chunk ends where it does: the prompt does (`end`), all places are taken (`full`), the user said so
-    (`break`), or what comes next was kept whole (`backtrack`). `part` numbers what AND composes, from 0.
+    (`break`), or what comes next was kept whole (`backtrack`). `part` is the part of the prompt that it belongs to, from
+    0. `segments` numbers the pieces of one weight that its tokens come from, in the order of the prompt: tokens of one
+    number were written as one piece; without syntax all are of piece 0, and it is empty.
     """
 
     index: int
@@ -48,6 +50,7 @@ class Chunk:
     cut: Cut
     part: int = 0
     frame: Frame = CLIP_FRAME
+    segments: tuple[int, ...] = ()
 
     @property
     def padding(self) -> int:
@@ -61,6 +64,14 @@ class Chunk:
         ids += [token.id for token in self.tokens]
         ids.append(frame.closing)
         return ids + [pad_id] * (frame.length - len(ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of several prompts in one, as AND, `.and()` and `.blend()` write them; `how` as in `items.Compose`."""
+
+    weight: float
+    how: Literal["noise", "concatenate", "blend", "sum"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +109,18 @@ class EncoderPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPlan:
-    """How clipcond encodes a prompt for a family, per encoder in the order of the pipeline."""
+    """How clipcond encodes a prompt for a family, per encoder in the order of the pipeline.
+
+    `parts` is empty for a prompt that is one; otherwise chunk.part indexes it. `adapters` are taken out of the text.
+    """
 
     prompt: str
     dialect: str
     family: str
     encoders: Mapping[str, EncoderPlan]
     warnings: tuple[Finding, ...]
+    parts: tuple[Part, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def truncated(self) -> bool:
@@ -175,7 +191,25 @@ def plan(
         encoders[name] = _encoder_plan(encoder, clip[key], lost)
     if len(found) > told:
         found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
-    return PromptPlan(prompt=prompt, dialect=dialect, family=family, encoders=encoders, warnings=tuple(found))
+    items = parsed.items if parsed else ()
+    return PromptPlan(
+        prompt=prompt,
+        dialect=dialect,
+        family=family,
+        encoders=encoders,
+        warnings=tuple(found),
+        parts=tuple(Part(weight=item.weight, how=item.how) for item in items if isinstance(item, Compose)),
+        adapters=tuple(_adapters(items)),
+    )
+
+
+def _adapters(items: Sequence[Item]) -> Iterator[Adapter]:
+    """The adapters of a prompt, in its order; of a schedule and a swap those that it shows."""
+    for item in items:
+        if isinstance(item, Adapter):
+            yield item
+        elif isinstance(item, (Schedule, Swap)):
+            yield from _adapters(item.items)
 
 
 def _plain(prompt: str, rows: Sequence[Row]) -> Section:
@@ -198,7 +232,15 @@ def _chunks(laid: Sequence[Section], chunking: str) -> tuple[Chunk, ...]:
             spans = split(section.slots(), chunking)
         for start, end in spans:
             cut: Cut = section.cut if end == len(tokens) else "full" if end - start == CONTENT else "backtrack"
-            chunks.append(Chunk(index=len(chunks), tokens=tuple(tokens[start:end]), cut=cut, part=section.part))
+            chunks.append(
+                Chunk(
+                    index=len(chunks),
+                    tokens=tuple(tokens[start:end]),
+                    cut=cut,
+                    part=section.part,
+                    segments=tuple([mark[0] for mark in section.marks[start:end]]),
+                )
+            )
     return tuple(chunks)
 
 
@@ -290,6 +332,7 @@ def _t5_plan(
             cut=section.cut,
             part=section.part,
             frame=t5_frame(len(section.tokens), encoder.limit),
+            segments=tuple([mark[0] for mark in section.marks]),
         )
         for index, section in enumerate(laid)
     )
