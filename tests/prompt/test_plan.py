@@ -147,7 +147,8 @@ def test_words_of_different_weight_are_tokenised_apart() -> None:
 
 def test_what_and_composes_is_in_parts() -> None:
     chunks = plan("a fox :1.2 AND an owl AND", dialect="a1111").encoders["clip_l"].chunks
-    assert [(chunk.part, len(chunk.tokens), chunk.cut) for chunk in chunks] == [(0, 2, "break"), (1, 2, "break")]
+    found = [(chunk.part, len(chunk.tokens), chunk.cut) for chunk in chunks]
+    assert found == [(0, 2, "break"), (1, 2, "break"), (2, 0, "end")]  # an empty part takes its share
     assert [chunk.part for chunk in plan('("a", "b").and()', dialect="compel").encoders["clip_l"].chunks] == [0, 1]
     assert [chunk.part for chunk in plan("a fox", dialect="compel").encoders["clip_l"].chunks] == [0]
 
@@ -199,3 +200,14 @@ def test_a_very_long_prompt_takes_linear_time() -> None:
         began = perf_counter()
         plan("(a fox:1.1), [b] " * 5_000, dialect=dialect)
         assert perf_counter() - began < 15
+
+
+def test_a_plan_keeps_what_encoding_needs() -> None:
+    found = plan("a cat AND a dog :0.5 <lora:x:0.4>", dialect="a1111")
+    assert [(part.how, part.weight) for part in found.parts] == [("noise", 1.0), ("noise", 0.5)]
+    assert [(each.name, each.weight) for each in found.adapters] == [("x", 0.4)]
+    found = plan("(cat)0.5 (dog)0.5 bird", dialect="compel")
+    assert [chunk.segments for chunk in found.encoders["clip_l"].chunks] == [(0, 2, 3)]
+    assert plan("cat").parts == plan("cat").encoders["clip_l"].chunks[0].segments == ()
+    found = plan('("a cat", "").blend(1, 0.5)', dialect="compel")
+    assert [(chunk.part, len(chunk.tokens)) for chunk in found.encoders["clip_l"].chunks] == [(0, 2), (1, 0)]
