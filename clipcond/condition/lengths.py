@@ -1,19 +1,28 @@
 """Equal lengths without changing a picture: token states are repeated to the least common multiple.
 
-A U-Net takes prompt and negative prompt as one batch, so both need the same number of rows T. Softmax attention does
-not notice when *every* key and value occurs n times: each weight is divided by n and counted n times. Appending
-padding, zeros or an empty prompt's states instead would draw attention away from the words.
+A U-Net takes prompt and negative prompt as one batch, so both need the same number of rows T. Three ways:
+
+- `lcm`: repetition. Softmax attention does not notice when *every* key and value occurs n times: each weight is divided
+  by n and counted n times.
+- `mask`: rows of zeros and a mask that hides them; as exact, for a model that is called with an
+  `encoder_attention_mask`.
+- `pad_empty`: the empty prompt's states behind the shorter side, as compel does; they draw attention away from its words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import lcm
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ShapeError
+
+Lengths = Literal["lcm", "mask", "pad_empty"]
+LENGTHS = get_args(Lengths)
 
 
 def common_length(lengths: Sequence[int]) -> int:
@@ -47,3 +56,40 @@ def equalise(*sides: Tensor) -> tuple[Tensor, ...]:
     for number, side in enumerate(sides):
         check_axes(f"side {number}", side, "B T D", D=sizes[0]["D"])
     return tuple(repeat_to(side, length) for side in sides)
+
+
+def mask_to(states: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Fill token states up with zeros that a mask hides.
+
+    states: (B, T, D), any dtype and device.   length: T or more.
+    Returns (B, length, D), the same tensor when T is the length already, and (B, length) bool on its device, True where
+    attention may look. Raises ShapeError when states are longer than that.
+    """
+    size = _checked_room(states, length)
+    mask = torch.arange(length, device=states.device) < size["T"]
+    padding = states.new_zeros(size["B"], length - size["T"], size["D"])
+    padded = states if length == size["T"] else torch.cat([states, padding], dim=1)
+    return padded, mask.expand(size["B"], length)
+
+
+def pad_with(states: Tensor, empty: Tensor, length: int) -> Tensor:
+    """Fill token states up with those of the empty prompt, whole chunks of them. Attention does notice.
+
+    states: (B, T, D).   empty: (L, D), of the same dtype and device.   length: T plus a multiple of L.
+    Returns (B, length, D), the same tensor when T is the length already. Raises ShapeError when that does not add up.
+    """
+    size = _checked_room(states, length)
+    chunk = check_axes("empty", empty, "L D", D=size["D"])["L"]
+    missing = length - size["T"]
+    if chunk < 1 or missing % chunk:
+        raise ShapeError(f"empty: axis L is {chunk}, which does not divide the {missing} rows that are missing")
+    if not missing:
+        return states
+    return torch.cat([states, empty.repeat(missing // chunk, 1).expand(size["B"], -1, -1)], dim=1)
+
+
+def _checked_room(states: Tensor, length: int) -> dict[str, int]:
+    size = check_axes("states", states, "B T D")
+    if length < size["T"]:
+        raise ShapeError(f"states: axis T is {size['T']}, more than the wanted length of {length}")
+    return size
