@@ -1,0 +1,96 @@
+"""Rows to states: each row once, the cache asked first, every length, nothing else encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clipcond.condition.cache import Cache
+from clipcond.condition.encoding import encode
+from clipcond.encode.rows import MAX_TOKENS, Row
+from clipcond.encode.text_states import TextStates
+from clipcond.encode.tower import Tower
+
+
+@dataclass
+class Counting:
+    """A tower whose states are its ids, and which remembers what it was asked."""
+
+    print: str = "one"
+    dtype: torch.dtype = torch.float32
+    pools: bool = True
+    asked: list[list[Row]] = field(default_factory=list)
+    width = 3
+    device = torch.device("cpu")
+
+    def fingerprint(self) -> str:
+        return self.print
+
+    def encode_rows(
+        self,
+        rows: Sequence[Row],
+        *,
+        vectors: Mapping[str, Tensor] | None = None,
+        clip_skip: int = 0,
+        final_norm: bool = True,
+        max_tokens: int = MAX_TOKENS,
+    ) -> TextStates:
+        self.asked.append(list(rows))
+        hidden = torch.tensor([row.ids for row in rows], dtype=self.dtype)[..., None].repeat(1, 1, 3)
+        pooled = hidden[:, 0] if self.pools else None
+        return TextStates(hidden=hidden, pooled=pooled, projected=None)
+
+
+A, B, LONG = Row((1, 2)), Row((3, 4)), Row((1, 2, 3))
+
+
+def test_each_row_is_encoded_once_and_comes_back_in_order() -> None:
+    tower = Counting()
+    checked: Tower = tower
+    states = encode(checked, [B, A, B, A, A])
+    assert list(states) == [B, A]
+    assert tower.asked == [[B, A]]
+    assert states[A].hidden[:, 0].tolist() == [1, 2]
+    assert states[A].pooled is not None
+    assert states[A].pooled.tolist() == [1, 1, 1]
+    assert states[A].projected is None
+
+
+def test_rows_of_each_length_go_together() -> None:
+    tower = Counting(pools=False)
+    states = encode(tower, [A, LONG, B])
+    assert tower.asked == [[A, B], [LONG]]
+    assert states[LONG].hidden.shape == (3, 3)
+    assert states[LONG].pooled is None
+
+
+def test_what_the_cache_holds_is_not_encoded() -> None:
+    tower, cache = Counting(), Cache()
+    first = encode(tower, [A], cache=cache)
+    both = encode(tower, [B, A], cache=cache)
+    assert tower.asked == [[A], [B]]
+    assert list(both) == [B, A]
+    assert torch.equal(both[A].hidden, first[A].hidden)
+    assert encode(tower, [], cache=cache) == {}
+
+
+def test_everything_that_states_depend_on_is_in_the_key() -> None:
+    cache = Cache()
+    others = [
+        (Counting(), A, {}),
+        (Counting(), Row(A.ids, masked=(1,)), {}),
+        (Counting(), Row(A.ids, vectors=((1, "v"),)), {}),
+        (Counting(), A, {"clip_skip": 1}),
+        (Counting(), A, {"final_norm": False}),
+        (Counting(print="two"), A, {}),
+        (Counting(dtype=torch.float16), A, {}),
+    ]
+    for tower, row, options in others:
+        encode(tower, [row], cache=cache, **options)
+        assert tower.asked == [[row]]
+    for tower, row, options in others:
+        encode(tower, [row], cache=cache, **options)
+        assert tower.asked == [[row]]
