@@ -18,12 +18,15 @@ class Encoder:
 
     limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
     pad_id: what fills a sequence on the right.   chunked: whether longer prompts are laid out in several chunks.
+    pads_apart: whether the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
+    tokenizers of OpenCLIP's towers do; open_clip itself does not.
     """
 
     name: str
     limit: int
     pad_id: int
     chunked: bool = True
+    pads_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ from typing import Literal
 
 from clipcond.prompt.chunking import Slot
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
-from clipcond.prompt.tokenizer import Row, Token
+from clipcond.prompt.tokenizer import Row, Token, token_rows
 
 SectionCut = Literal["end", "break"]
+PADDING = "!"
 PLACEHOLDER = 0  # the id in the place of an embedding's vector, as in A1111
 
 
@@ -49,6 +50,18 @@ class Section:
 def ends_word(token: Token) -> bool:
     """Whether a CLIP token is the last of its word."""
     return token.piece.endswith("</w>") or isinstance(token, EmbeddingToken)
+
+
+def apart_rows(text: str) -> list[Row]:
+    """`token_rows` of a tokenizer that knows `!` as its padding token: each `!` is one, and ends the word before it."""
+    found: list[Row] = []
+    start = 0
+    for part in text.split(PADDING):
+        found += [(number, piece, start + first, start + last) for number, piece, first, last in token_rows(part)]
+        start += len(part) + 1
+        if start <= len(text):
+            found.append((0, f"{PADDING}</w>", start - 1, start))
+    return found
 
 
 def sections(

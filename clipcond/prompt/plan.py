@@ -13,12 +13,13 @@ from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding, findings
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap
-from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, ends_word, flat, sections
+from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, apart_rows, ends_word, flat, sections
 from clipcond.prompt.tokenizer import CONTENT, Row, token_rows
 
 if TYPE_CHECKING:
     from clipcond.prompt.embeddings import EmbeddingFile
     from clipcond.prompt.items import Item, Parsed
+    from clipcond.prompt.t5 import T5Tokenizer
 
 __all__ = [
     "CHUNKINGS", "DIALECTS", "FAMILIES", "Chunk", "Cut", "Dialect", "Dropped", "EmbeddingToken", "EncoderPlan", "Family",
@@ -148,15 +149,17 @@ def plan(
     family: str = "sd15",
     chunking: str | None = None,
     embeddings: Embeddings | None = None,
-    t5_tokenizer: str | Path | None = None,
+    t5_tokenizer: T5Tokenizer | str | Path | None = None,
+    encoders: Mapping[str, Encoder] | None = None,
 ) -> PromptPlan:
     """Split a prompt into chunks for each encoder of a family.
 
     chunking: where a long prompt is cut (`clipcond.prompt.chunking`); None is the dialect's own: `hard` for plain,
     `a1111`, `comfy`, and `word` for compel.
     embeddings: textual inversions by name, from `clipcond.prompt.embeddings.scan`, or names with their vector counts.
-    t5_tokenizer: a tokenizer.json, its folder or a hub name in the local cache; without one, and none in the cache
-    under the usual names, what T5 gets is marked unknown.
+    t5_tokenizer: a loaded one, a tokenizer.json, its folder or a hub name in the local cache; without one, and none in
+    the cache under the usual names, what T5 gets is marked unknown.
+    encoders: those of a pipeline where they are not the family's own: fewer, other pad ids, another length of T5.
 
     A prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a dialect, a
     family or a chunking that does not exist, ResourceMissing for a T5 tokenizer that was named and is not there.
@@ -167,28 +170,32 @@ def plan(
         raise ConfigError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     chunking = chunking or CHUNKING[dialect]
     check(chunking)
-    parsed, stock = None, token_rows(prompt)
+    parsed = None
     if dialect != "plain" or embeddings:
         from clipcond.prompt.dialects import parse
 
         parsed = parse(prompt, dialect, embeddings=_widest(embeddings or {}))
-    encoders: dict[str, EncoderPlan] = {}
+    planned: dict[str, EncoderPlan] = {}
     found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
     told = len(found)
     clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
-    lost = _dropped(prompt, stock[CONTENT:])
-    for name, encoder in FAMILIES[family].items():
+    stock: dict[bool, Sequence[Row]] = {}
+    for name, encoder in (encoders or FAMILIES[family]).items():
         if not encoder.chunked:
-            encoders[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
+            planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
             continue
+        rows = apart_rows if encoder.pads_apart else token_rows
+        if encoder.pads_apart not in stock:
+            stock[encoder.pads_apart] = rows(prompt)
+        read = stock[encoder.pads_apart]
         vectors = _vectors(embeddings or {}, encoder)
-        if (key := tuple(vectors.values())) not in clip:
-            laid = [_plain(prompt, stock)] if parsed is None else sections(prompt, parsed.items, token_rows, vectors)
+        if (key := (encoder.pads_apart, *vectors.values())) not in clip:
+            laid = [_plain(prompt, read)] if parsed is None else sections(prompt, parsed.items, rows, vectors)
             clip[key] = _chunks(laid, chunking)
             found += _cut_words(prompt, clip[key])
         if parsed is not None and embeddings:
-            found += _unfit(parsed.items, vectors, encoder)
-        encoders[name] = _encoder_plan(encoder, clip[key], lost)
+            found += _unfit(parsed.items, embeddings, vectors, encoder)
+        planned[name] = _encoder_plan(encoder, clip[key], _dropped(prompt, read[CONTENT:]))
     if len(found) > told:
         found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
     items = parsed.items if parsed else ()
@@ -196,7 +203,7 @@ def plan(
         prompt=prompt,
         dialect=dialect,
         family=family,
-        encoders=encoders,
+        encoders=planned,
         warnings=tuple(found),
         parts=tuple(Part(weight=item.weight, how=item.how) for item in items if isinstance(item, Compose)),
         adapters=tuple(_adapters(items)),
@@ -291,11 +298,25 @@ def _vectors(embeddings: Embeddings, encoder: Encoder) -> dict[str, int]:
     }
 
 
-def _unfit(items: Sequence[Item], vectors: Mapping[str, int], encoder: Encoder) -> Iterator[Finding]:
+def _unfit(
+    items: Sequence[Item], embeddings: Embeddings, vectors: Mapping[str, int], encoder: Encoder
+) -> Iterator[Finding]:
     for item in flat(items):
         if isinstance(item, Embedding) and not vectors.get(item.name):
-            message = f"{item.name} has no vectors for {encoder.name}, which reads the name as text"
+            message = f"{item.name} has no vectors for {encoder.name}{_held(embeddings[item.name], encoder.name)}"
+            message += ", which reads the name as text"
             yield Finding("embedding-unfit", message, item.start, item.end)
+
+
+def _held(embedding: EmbeddingFile | int, wanted: str) -> str:
+    """What an embedding has instead, with the width of its vectors and the one that an encoder wants."""
+    from clipcond.prompt.embeddings import WIDTHS
+
+    if isinstance(embedding, int):
+        return ""
+    widths = {encoder: width for width, encoder in WIDTHS.items()}
+    theirs = " and ".join(f"{widths[encoder]} ({encoder})" for encoder in embedding.vectors if encoder in widths)
+    return f" of width {widths[wanted]}, only of {theirs}" if theirs and wanted in widths else ""
 
 
 # T5
@@ -306,7 +327,7 @@ def _t5_plan(
     parsed: Parsed | None,
     encoder: Encoder,
     family: str,
-    named: str | Path | None,
+    named: T5Tokenizer | str | Path | None,
     found: list[Finding],
 ) -> EncoderPlan:
     """One sequence, or one for each part of an AND; BREAK is told in `found` and changes nothing."""

@@ -36,6 +36,14 @@ class T5Tokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
+    @classmethod
+    def from_backend(cls, tokenizer: Tokenizer) -> T5Tokenizer:
+        """The tokenizer inside a loaded one of transformers, its `backend_tokenizer`, which is read and not changed.
+
+        Raises ConfigError for one that is not T5's.
+        """
+        return _read(tokenizer.to_str(), "the pipeline's tokenizer")
+
     def rows(self, text: str) -> list[Row]:
         """The content tokens of a text as (id, piece, start, end); no EOS, nothing cut off, no empty span."""
         encoding = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
@@ -43,13 +51,15 @@ class T5Tokenizer:
         return [(number, piece, *_trimmed(text, *span)) for number, piece, span in parts]
 
 
-def find(named: str | Path | None, family: str) -> tuple[T5Tokenizer | None, str]:
+def find(named: T5Tokenizer | str | Path | None, family: str) -> tuple[T5Tokenizer | None, str]:
     """The T5 tokenizer of a family, and the reason where there is none.
 
-    named: a `tokenizer.json`, a folder that holds one (a pipeline's folder as well), or a hub name that the local cache
+    named: a loaded one, a `tokenizer.json`, a folder that holds one (a pipeline's folder as well), or a hub name that the local cache
     holds; None looks for the usual names there. Nothing is downloaded. Raises ResourceMissing where something was named
     and is not there, ConfigError for a file that is no tokenizer.
     """
+    if isinstance(named, T5Tokenizer):
+        return named, ""
     if named is not None:
         return load(locate(named)), ""
     for name in USUAL.get(family, ()):
@@ -75,10 +85,20 @@ def locate(named: str | Path) -> Path:
 @lru_cache(maxsize=4)
 def load(path: Path) -> T5Tokenizer:
     """Read a `tokenizer.json`. Raises ConfigError for a file that is none, or whose EOS is not T5's."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise ConfigError(f"{path} is not the tokenizer.json of T5: {error}") from error
+    return _read(text, str(path))
+
+
+@lru_cache(maxsize=4)
+def _read(text: str, source: str) -> T5Tokenizer:
+    """The tokenizer that a document describes."""
     from tokenizers import Tokenizer
 
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(text)
         entries = document["model"]["vocab"]
         special = [entries[0][0], entries[1][0]]
         for entry in entries:  # a name that cannot be typed: T5's normaliser takes NUL out
@@ -87,9 +107,9 @@ def load(path: Path) -> T5Tokenizer:
         tokenizer = Tokenizer.from_str(json.dumps(document | {"added_tokens": [], "post_processor": None}))
     except Exception as error:  # the library raises bare Exceptions
         reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"{path} is not the tokenizer.json of T5: {type(error).__name__}: {reason}") from error
+        raise ConfigError(f"{source} is not the tokenizer.json of T5: {type(error).__name__}: {reason}") from error
     if special != ["<pad>", "</s>"]:
-        raise ConfigError(f"{path} is not the tokenizer.json of T5: expected <pad> with id 0 and </s> with id 1")
+        raise ConfigError(f"{source} is not the tokenizer.json of T5: expected <pad> with id 0 and </s> with id 1")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return T5Tokenizer(tokenizer)
