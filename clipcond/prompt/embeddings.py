@@ -12,7 +12,7 @@ import pickletools
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -56,11 +56,12 @@ class Embeddings(Mapping[str, EmbeddingFile]):
         return len(self._files)
 
 
-def scan(folder: str | Path) -> Embeddings:
+def scan(folder: str | Path, widths: Mapping[int, str] = WIDTHS) -> Embeddings:
     """The embeddings in a folder and the folders below, in the order of their paths.
 
     A file of one embedding is known by the file's name, as in A1111 and ComfyUI, and by the token stored in it, as in
-    diffusers; of two embeddings with one name the first counts. Raises ResourceMissing where there is no such folder.
+    diffusers; of two embeddings with one name the first counts. widths: which encoder vectors of a width are for.
+    Raises ResourceMissing where there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,7 +70,7 @@ def scan(folder: str | Path) -> Embeddings:
     unreadable: list[tuple[Path, str]] = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
         try:
-            found = read(path)
+            found = read(path, widths)
         except (DataError, OSError) as error:
             unreadable.append((path, str(error)))
             continue
@@ -80,11 +81,19 @@ def scan(folder: str | Path) -> Embeddings:
     return Embeddings(files, tuple(unreadable))
 
 
-def read(path: Path) -> tuple[EmbeddingFile, ...]:
+def read(path: Path, widths: Mapping[int, str] = WIDTHS) -> tuple[EmbeddingFile, ...]:
     """The embeddings of one file. Raises DataError for a file that holds none or cannot be read; OSError."""
+    return tuple(
+        EmbeddingFile(name=name, vectors={encoder: count for encoder, (_, count) in places.items()}, path=path)
+        for name, places in place(_read_shapes(path), path.stem, widths).items()
+    )
+
+
+def _read_shapes(path: Path) -> list[tuple[str, Shape]]:
+    """The keys and shapes of a file's tensors, nothing of it run. Raises DataError for what cannot be read; OSError."""
     try:
         with path.open("rb") as stream:
-            shapes = _safetensors(stream) if path.suffix.lower() == ".safetensors" else _pickled(stream)
+            return _safetensors(stream) if path.suffix.lower() == ".safetensors" else _pickled(stream)
     except (
         ValueError,
         KeyError,
@@ -97,25 +106,35 @@ def read(path: Path) -> tuple[EmbeddingFile, ...]:
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"not readable as {path.suffix[1:]}: {reason[:120]}") from error
-    named: dict[str, dict[str, int]] = {}
-    for key, shape in shapes:
-        encoder, vectors = _fit(shape)
+
+
+def place(
+    shapes: Sequence[tuple[str, Shape]], stem: str, widths: Mapping[int, str] = WIDTHS
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """Which of a file's tensors are embeddings: name → encoder → (index into `shapes`, number of vectors).
+
+    stem: the file's name without its ending.   widths: which encoder a width is for, where the key does not say so.
+    Raises DataError where none is.
+    """
+    named: dict[str, dict[str, tuple[int, int]]] = {}
+    for index, (key, shape) in enumerate(shapes):
+        encoder, vectors = _fit(shape, widths)
         if encoder and vectors and not _OTHER_KEY.search(key):
-            name = path.stem if key in _UNNAMED | _ENCODERS else key
-            named.setdefault(name, {})[key if key in _ENCODERS else encoder] = vectors
+            name = stem if key in _UNNAMED | _ENCODERS else key
+            named.setdefault(name, {})[key if key in _ENCODERS else encoder] = index, vectors
     if not named:
         raise DataError("holds no textual inversion")
     if len(named) == 1:
-        named.setdefault(path.stem, *named.values())
-    return tuple(EmbeddingFile(name=name, vectors=vectors, path=path) for name, vectors in named.items())
+        named.setdefault(stem, *named.values())
+    return named
 
 
-def _fit(shape: Shape) -> tuple[str | None, int]:
+def _fit(shape: Shape, widths: Mapping[int, str]) -> tuple[str | None, int]:
     """The encoder that an embedding's shape (P) or (vectors, P) is for, and its vectors."""
     if not 1 <= len(shape) <= 2:
         return None, 0
     vectors = shape[0] if len(shape) == 2 else 1
-    return WIDTHS.get(shape[-1]), vectors if vectors <= _MOST_VECTORS else 0
+    return widths.get(shape[-1]), vectors if vectors <= _MOST_VECTORS else 0
 
 
 def _safetensors(stream: BinaryIO) -> list[tuple[str, Shape]]:
