@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import pi, tan
 from typing import Literal, NamedTuple
 
@@ -92,7 +92,7 @@ def down_terms(weights: Weights, segments: Segments) -> list[Term]:
     for chunk, run in groupby(content(weights, segments), key=lambda place: place.chunk):
         below = [place for place in run if place.weight < 1]
         levels = sorted({place.weight for place in below})
-        for level, above in zip(levels, [*levels[1:], 1.0], strict=True):
+        for level, above in pairwise([*levels, 1.0]):
             hidden = tuple(place.position for place in below if place.weight <= level)
             terms.append(Term(above - level, Variant(chunk, hidden, "replaced")))
     return terms

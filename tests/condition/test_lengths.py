@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from clipcond.condition.lengths import common_length, equalise, repeat_to
+from clipcond.condition.lengths import LENGTHS, common_length, equalise, mask_to, pad_with, repeat_to
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ShapeError
 
@@ -50,3 +50,46 @@ def test_misfits_are_named() -> None:
 
 def test_axes_give_their_sizes() -> None:
     assert check_axes("x", torch.zeros(2, 3), "B T") == {"B": 2, "T": 3}
+
+
+@pytest.mark.property
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 2**31 - 1))
+def test_attention_does_not_see_what_is_masked(length: int, more: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    query, states = (torch.randn(2, n, 8, generator=generator, dtype=torch.float64) * 3 for n in (5, length))
+    padded, mask = mask_to(states, length + more)
+    assert padded.shape == (2, length + more, 8)
+    assert mask.dtype == torch.bool
+    assert mask.sum(dim=1).tolist() == [length, length]
+    out = scaled_dot_product_attention(query, padded, padded, attn_mask=mask[:, None, :])
+    torch.testing.assert_close(out, scaled_dot_product_attention(query, states, states))
+
+
+def test_the_empty_prompt_draws_attention() -> None:
+    states, empty, query = torch.randn(2, 6, 8), torch.randn(3, 8), torch.randn(2, 4, 8)
+    padded = pad_with(states, empty, 12)
+    assert torch.equal(padded[:, :6], states)
+    assert torch.equal(padded[:, 6:], torch.stack([torch.cat([empty, empty])] * 2))
+    noticed = scaled_dot_product_attention(query, padded, padded)
+    assert (noticed - scaled_dot_product_attention(query, states, states)).abs().max() > 1e-3
+
+
+def test_nothing_is_added_to_what_is_long_enough() -> None:
+    states = torch.randn(2, 6, 8)
+    assert pad_with(states, states[0, :3], 6) is states
+    padded, mask = mask_to(states, 6)
+    assert padded is states
+    assert mask.all()
+    assert LENGTHS == ("lcm", "mask", "pad_empty")
+
+
+def test_misfits_of_padding_are_named() -> None:
+    states = torch.zeros(1, 6, 4)
+    with pytest.raises(ShapeError, match="states: axis T is 6, more than the wanted length of 5"):
+        mask_to(states, 5)
+    with pytest.raises(ShapeError, match="states: axis T is 6, more than the wanted length of 3"):
+        pad_with(states, states[0, :3], 3)
+    with pytest.raises(ShapeError, match="empty: axis L is 4, which does not divide the 3 rows that are missing"):
+        pad_with(states, states[0, :4], 9)
+    with pytest.raises(ShapeError, match=r"empty: axis D is 3, expected 4 in \(L, D\)"):
+        pad_with(states, torch.zeros(3, 3), 9)
