@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from clipcond.prompt.dialects import DIALECTS
 from clipcond.prompt.infotext import Infotext, parse_infotext
+from clipcond.prompt.translate import translate
 
 LARGEST = 1 << 20  # bytes or characters of a field that is read; Pillow's own cap for PNG text
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
@@ -39,6 +41,15 @@ def read_metadata(image: Image.Image) -> Found:
             return Found(None, source, f"its {source} field holds JSON, not an A1111 infotext; pass a prompt")
         return Found(parse_infotext(text), source)
     return Found(None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt")
+
+
+def words(infotext: Infotext) -> str:
+    """The prompt without the marks of its syntax: what the picture is to show, for a model that reads plain text.
+
+    The syntax is the one that clipcond wrote beside it, otherwise A1111's, whose format this is.
+    """
+    dialect = infotext.settings.get("Prompt dialect", "")
+    return translate(infotext.prompt, dialect if dialect in DIALECTS else "a1111", "plain").text.strip()
 
 
 def _is_json(text: str) -> bool:

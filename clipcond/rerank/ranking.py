@@ -16,7 +16,7 @@ import torch
 
 from clipcond.encode.image import open_image, workers
 from clipcond.errors import ConfigError, ImageError
-from clipcond.rerank.metadata import read_metadata
+from clipcond.rerank.metadata import read_metadata, words
 from clipcond.rerank.scorer import Scorer, clip_scores, cosines
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def rerank(
 ) -> Ranking:
     """Score picture files and put them in order: score descending, then path; a file given twice counts once.
 
-    prompt: the text to match; None takes each file's own from its metadata. Longer than 75 tokens is scored in full.
+    prompt: the text to match; None takes each file's own from its metadata, without the marks of its syntax (weights,
+    LoRA tags). Longer than 75 tokens is scored in full.
     top: how many to keep; threshold: the least cosine to keep; what is not kept stays in the ranking.
     diversity: from 0 (by score alone) to 1 (each unlike those before it): maximal marginal relevance with the weight
     1 - diversity on the score, which is stretched to 0..1 within its prompt, as one prompt's scores lie close together.
@@ -133,7 +134,7 @@ def _prepare(path: Path, prompt: str | None, tower: ImageTower) -> _Prepared:
         image = open_image(path)
         found = None if prompt is not None else read_metadata(image)
         if found is not None:
-            prompt = found.infotext.prompt if found.infotext else ""
+            prompt = words(found.infotext) if found.infotext else ""
             if not prompt:
                 return _Prepared(Row(path=path, error=found.reason or "its own prompt is empty; pass a prompt"), None)
         return _Prepared(Row(path=path, prompt=prompt), tower.preprocess.pixels(image))

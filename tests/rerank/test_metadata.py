@@ -9,7 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clipcond.encode.image import open_image
-from clipcond.rerank.metadata import LARGEST, Found, decode_user_comment, read_metadata
+from clipcond.prompt.infotext import Infotext
+from clipcond.rerank.metadata import LARGEST, Found, decode_user_comment, read_metadata, words
 
 INFOTEXT = "a cat\nNegative prompt: dög\nSteps: 20, Sampler: Euler a, Seed: 1"
 UNICODE_CAT = bytes.fromhex("554e49434f444500 00610020006300610074")
@@ -109,3 +110,16 @@ def test_odd_types_and_damaged_exif_are_passed_over() -> None:
     image.info["parameters"] = b"bytes"
     image.info["exif"] = b"Exif\0\0nonsense that is no TIFF"
     assert read_metadata(image).reason.startswith("it carries no prompt")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "dialect", "text"),
+    [
+        ("a (red:1.3) fox \\(by hand\\) <lora:fur:0.8>", None, "a red fox (by hand)"),  # the format's own syntax
+        ("a (red:1.3) fox \\(by hand\\)", "plain", "a (red:1.3) fox \\(by hand\\)"),
+        ("a (fox)1.3 cat++ (red:1.3)", "compel", "a fox cat red:1.3"),
+        ("a (red:1.3) fox", "of another program", "a red fox"),
+    ],
+)
+def test_the_words_are_without_the_marks_of_their_syntax(prompt: str, dialect: str | None, text: str) -> None:
+    assert words(Infotext(prompt, "", {"Prompt dialect": dialect} if dialect else {})) == text
