@@ -43,9 +43,9 @@ def test_chunks_without_content_count_alike() -> None:
 
 
 def test_misfits_are_named() -> None:
-    with pytest.raises(ConfigError, match="unknown policy for pooled vectors 'fist'; did you mean 'first'?"):
+    with pytest.raises(ConfigError, match=r"unknown policy for pooled vectors 'fist'; did you mean 'first'\?"):
         check_policy("fist")
-    with pytest.raises(ConfigError, match="unknown policy for pooled vectors 'xyz'; there are first, last, mean, wei"):
+    with pytest.raises(ConfigError, match=r"unknown policy for pooled vectors 'xyz'; there are first, last, mean, wei"):
         pool(VECTORS, [1, 2, 3], "xyz")
     with pytest.raises(ShapeError, match=r"pooled: axis K is 3, expected 2 in \(K, P\)"):
         pool(VECTORS, [1, 2], "mean")
