@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +26,10 @@ class Fingerprint:
         return digest.hexdigest()
 
 
-def running_device(model: Any, weight: Tensor) -> torch.device:
-    """Where a forward of `model` runs, by its offload hook if it has one, or else by one of its weights."""
-    execution = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
-    if execution is not None:
-        return torch.device(execution)
+def running_device(model: nn.Module, weight: Tensor) -> torch.device:
+    """Where a forward of `model` runs: as its offload hooks say, or else where one of its weights is."""
+    for module in model.modules():
+        execution = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if execution is not None:
+            return torch.device(execution)
     return torch.device("cpu") if weight.device.type == "meta" else weight.device

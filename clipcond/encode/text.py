@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.encode.fingerprint import Fingerprint, running_device
-from clipcond.encode.rows import MAX_TOKENS, Row, check_rows, first_eos, ids_of, placed, seen
+from clipcond.encode.rows import MAX_TOKENS, Row, check_rows, first_eos
 from clipcond.encode.shapes import check_axes
 from clipcond.encode.text_backends import Backend, OpenClipText, TransformersText
+from clipcond.encode.text_rows import RowPass, states
 from clipcond.encode.text_states import TextStates as TextStates
 from clipcond.encode.text_states import joined
 from clipcond.errors import ConfigError, ShapeError
@@ -104,12 +105,12 @@ class TextTower:
         self._check_skip(clip_skip)
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}, expected 1 or more")
-        at_end = _first_eos(ids)
+        at_end, device = _first_eos(ids), self.device
         skip = clip_skip if clip_skip or not final_norm else -1
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             return joined(
                 [
-                    self._forward(rows, ends, skip, final_norm)
+                    states(self._backend, rows.to(device), ends, skip, final_norm)
                     for rows, ends in zip(torch.split(ids, max_batch), torch.split(at_end, max_batch), strict=True)
                 ]
             )
@@ -124,7 +125,7 @@ class TextTower:
         final_norm: bool = True,
         max_tokens: int = MAX_TOKENS,
     ) -> TextStates:
-        """Encode N rows of one length L; each row's result is independent of its neighbours.
+        """Encode N rows of one length L; each row's result is independent of its neighbours, up to rounding.
 
         rows: L at most `context`, an EOS in each.   vectors: (D,) each, by the digests that rows name; they stand where
         token embeddings would, before positions are added.   clip_skip, final_norm: as for `encode`.   max_tokens: the
@@ -132,24 +133,31 @@ class TextTower:
         Returns states without a graph, pooled at the first EOS of each row. Raises ShapeError and ConfigError as
         `check_rows` does, and as `encode` does for a row without EOS and for an impossible clip_skip.
         """
-        length = check_rows(rows, vectors, width=self.width, context=self.context)
-        self._check_skip(clip_skip)
-        skip = clip_skip if clip_skip or not final_norm else -1
-        ends = first_eos(rows)
-        size = max(1, max_tokens // length)
-        parts = []
-        for at in range(0, len(rows), size):
-            some = rows[at : at + size]
-            with placed(self._backend.table, some, vectors):
-                at_end = torch.tensor(ends[at : at + size])
-                parts.append(self._forward(ids_of(some), at_end, skip, final_norm, seen(some)))
-        return joined(parts)
+        return self._pass(rows, vectors, clip_skip, final_norm).run(max_tokens)
 
     @torch.no_grad()
-    def pool_rows(self, rows: Sequence[Row], *, vectors: Mapping[str, Tensor] = _NONE) -> TextStates:
-        """The pooled and projected vectors of N rows of one length, as `encode_rows` gives them; hidden is (N, 0, D)."""
-        out = self.encode_rows(rows, vectors=vectors)
-        return TextStates(hidden=out.hidden[:, :0], pooled=out.pooled, projected=out.projected)
+    def pool_rows(
+        self, rows: Sequence[Row], *, vectors: Mapping[str, Tensor] = _NONE, max_tokens: int = MAX_TOKENS
+    ) -> TextStates:
+        """Only the pooled and projected vectors of N rows of one length, as `encode_rows` gives them.
+
+        Rows are cut behind their EOS and packed without padding. Returns hidden of shape (N, 0, D). Raises what
+        `encode_rows` raises.
+        """
+        return self._pass(rows, vectors, 0, True).pool(max_tokens)
+
+    def _pass(self, rows: Sequence[Row], vectors: Mapping[str, Tensor], clip_skip: int, final_norm: bool) -> RowPass:
+        check_rows(rows, vectors, width=self.width, context=self.context)
+        self._check_skip(clip_skip)
+        return RowPass(
+            backend=self._backend,
+            device=self.device,
+            rows=rows,
+            ends=first_eos(rows),
+            vectors=vectors,
+            skip=clip_skip if clip_skip or not final_norm else -1,
+            final_norm=final_norm,
+        )
 
     def fingerprint(self) -> str:
         """The same text for the same weights and adapters: see `Fingerprint`."""
@@ -160,17 +168,6 @@ class TextTower:
             raise ConfigError(
                 f"clip_skip is {clip_skip}, expected 0 (last layer) to {self.layers} for this text encoder"
             )
-
-    def _forward(
-        self, ids: Tensor, at_end: Tensor, skip: int, final_norm: bool, unmasked: Tensor | None = None
-    ) -> TextStates:
-        """One batch of (N, L) ids with the (N,) positions of their EOS; unmasked (N, L) bool."""
-        device = self.device
-        mask = None if unmasked is None else unmasked.to(device)
-        raw, last = self._backend.layer_and_last(ids.to(device), skip, mask)
-        hidden = last if raw is None else self._backend.norm(raw) if final_norm else raw
-        pooled = last[torch.arange(len(last), device=last.device), at_end.to(last.device)]
-        return TextStates(hidden=hidden, pooled=pooled, projected=self._backend.project(pooled))
 
 
 def _first_eos(ids: Tensor) -> Tensor:

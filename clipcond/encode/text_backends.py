@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from clipcond.encode.packed import PackedStack
+from clipcond.encode.packed_layers import clip_stack, open_clip_stack
 from clipcond.errors import ModelError
 
 
@@ -25,6 +27,9 @@ class Backend(Protocol):
 
         seen: (N, L) bool, False at positions that nothing attends to; None hands no mask to the model.
         """
+
+    def packing(self) -> PackedStack | None:
+        """The model's pieces for a packed pass, or None where only its own forward is right."""
 
     def norm(self, states: Tensor) -> Tensor: ...
 
@@ -53,6 +58,9 @@ class TransformersText:
         mask = {} if seen is None else {"attention_mask": seen.long()}
         out = self.model(ids, output_hidden_states=skip >= 0, **mask)
         return (out.hidden_states[-1 - skip] if skip >= 0 else None), out.last_hidden_state
+
+    def packing(self) -> PackedStack | None:
+        return clip_stack(self.model, self._stack)
 
     def norm(self, states: Tensor) -> Tensor:
         return self._stack.final_layer_norm(states)  # type: ignore[no-any-return]
@@ -105,6 +113,9 @@ class OpenClipText:
             if number == self.layers - skip:
                 kept = x.transpose(0, 1) if sequence_first else x
         return kept, tower.ln_final(x.transpose(0, 1) if sequence_first else x)
+
+    def packing(self) -> PackedStack | None:
+        return open_clip_stack(self._tower)
 
     def norm(self, states: Tensor) -> Tensor:
         return self._tower.ln_final(states)  # type: ignore[no-any-return]
