@@ -1,172 +1,310 @@
-"""From prompts of any length to what a Stable Diffusion pipeline takes, in one forward of its text encoder.
+"""From prompts of any length to what a pipeline takes, in one forward of each of its text encoders.
 
-The prompt is cut into chunks of 75 content tokens; every different chunk of all prompts and negative prompts is
-encoded once, in one batch; a prompt's chunks are laid end to end; and all rows are brought to one length by
-repetition, which cross-attention does not notice. A prompt within 75 tokens gives what the pipeline's own
-`encode_prompt` gives.
+A prompt is cut into chunks of 75 content tokens; T5 reads it as one sequence. Every different chunk of all prompts and
+negative prompts, the empty prompt, and what the weighting needs besides, is encoded once, in one batch for each encoder;
+weights are applied, a prompt's chunks are laid end to end, and all are brought to one length. A plain prompt within the
+pipeline's own limit gives what its `encode_prompt` gives. How families differ: `clipcond.condition.families`.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from clipcond.condition.lengths import common_length, repeat_to
-from clipcond.diffusion.conditioning import Conditioning
-from clipcond.encode.text import TextTower
-from clipcond.errors import ConfigError, ModelError
+from clipcond.condition.cache import Cache
+from clipcond.condition.families import T5, layer
+from clipcond.condition.lengths import LENGTHS, Lengths
+from clipcond.condition.pooled import check_policy
+from clipcond.condition.weighting import DEFAULTS, parse_method
+from clipcond.diffusion.batch import Batch, Encoded, Options, Request
+from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
+from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
+from clipcond.diffusion.towers import Loading, load_towers
+from clipcond.encode.inversion import Inversions, Source, gather
+from clipcond.errors import ConfigError
+from clipcond.prompt.embeddings import EmbeddingFile
+from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
-from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
-
-SUPPORTED = (
-    "supported are pipelines of the Stable Diffusion 1 and 2 shape: one CLIP text encoder with CLIP's own vocabulary, "
-    "a U-Net, prompt_embeds in the call"
-)
-_OTHER_FAMILIES = ("text_encoder_2", "text_encoder_3", "transformer", "prior")
-Prompts = str | Sequence[str]
 
 
 class Conditioner:
     """Conditions one pipeline; the pipeline is used and never changed."""
 
-    def __init__(self, pipe: Any, tower: TextTower, *, family: str, pad_id: int) -> None:
-        self._pipe, self._tower = pipe, tower
-        self.family, self.pad_id = family, pad_id
+    def __init__(self, loading: Loading, *, cache: Cache | None = None, inversions: Inversions | None = None) -> None:
+        self.loading, self.cache = loading, cache
+        self.inversions = Inversions() if inversions is None else inversions
 
     @classmethod
-    def from_pipeline(cls, pipe: Any) -> Conditioner:
-        """Condition a diffusers pipeline of the Stable Diffusion 1 or 2 shape (text to image, img2img, inpaint,
-        ControlNet).
+    def from_pipeline(
+        cls, pipe: Any, *, cache: Cache | None = None, embeddings: Source | Iterable[Source] | None = None
+    ) -> Conditioner:
+        """Condition a diffusers pipeline of Stable Diffusion 1, 2, XL, 3 or Flux: text to image, img2img, inpaint,
+        ControlNet, adapters, whatever takes `prompt_embeds`.
 
-        pipe: a loaded pipeline, in any dtype, on any device. Raises ModelError, naming the class, for any other.
+        pipe: a loaded pipeline, in any dtype, on any device, offloaded or not.   cache: states of rows encoded before.
+        embeddings: textual inversions that are not in the pipeline: a folder, files, or what
+        `clipcond.encode.inversion` loaded; those that the pipeline's tokenizers hold are known without.
+        Raises ModelError, naming the class and what it lacks, for any other pipeline.
         """
-        _check_shape(pipe)
-        tower = TextTower.from_transformers(pipe.text_encoder)
-        _check_vocabulary(pipe, tower)
-        pad_id = pipe.tokenizer.pad_token_id
-        return cls(pipe, tower, family="sd2" if pad_id == 0 else "sd15", pad_id=pad_id)
+        loading = load_towers(pipe)
+        widths = {name: each.tower.width for name, each in loading.encoders.items() if name != T5}
+        return cls(loading, cache=cache, inversions=gather(embeddings, widths))
+
+    @property
+    def family(self) -> str:
+        """The family of the pipeline, by its name in `clipcond.prompt.families`."""
+        return self.loading.family
+
+    @property
+    def pad_id(self) -> int:
+        """What the first encoder's rows are filled up with."""
+        return next(iter(self.loading.encoders.values())).pad_id
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: Prompts,
-        negative_prompt: Prompts | None = "",
+        negative_prompt: Prompts | None = None,
         *,
+        prompt_2: Prompts | None = None,
+        prompt_3: Prompts | None = None,
+        negative_prompt_2: Prompts | None = None,
+        negative_prompt_3: Prompts | None = None,
         dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
         clip_skip: int = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
         num_images_per_prompt: int = 1,
+        max_sequence_length: int | None = None,
     ) -> Conditioning:
         """Condition one prompt or a list of them.
 
-        prompt: of any length.   negative_prompt: one for all prompts or one for each; None is the empty one.
-        clip_skip: 0 the last layer, 1 the penultimate (diffusers' numbering), with the final norm, on both sides.
-        num_images_per_prompt: how often each prompt's rows are repeated; do not give it to the pipeline as well.
-        Returns a Conditioning of B = prompts × num_images_per_prompt rows, in the encoder's dtype.
-        Raises ConfigError for numbers that do not fit and for a dialect other than `plain`, ModelError for a
-        textual-inversion token in a prompt.
+        prompt: of any length.   negative_prompt: one for all prompts or one for each; None is what the pipeline makes of
+        None: the empty prompt, in SDXL zeros where its config says so, in Flux no negative side.
+        prompt_2, prompt_3 and their negatives: for the encoders that the pipeline names so; None is the prompt itself.
+        dialect: `plain`, `a1111`, `comfy` or `compel`.   weighting: see `clipcond.condition.weighting`; None is the
+        dialect's own.   chunking: see `clipcond.prompt.chunking`; None is the dialect's own.
+        clip_skip: 0 the family's own layer, n that of n layers before, on both sides; the table is in
+        `clipcond.condition.families`.   pooled: `first`, `last`, `mean` or `weighted`, over the chunks of a long prompt.
+        lengths: `lcm` repeats, exactly as far as cross-attention is concerned; `pad_empty` appends empty chunks, the
+        default of SD3 and Flux; `mask` appends zeros and needs a pipeline that takes `prompt_attention_mask`.
+        num_images_per_prompt: how often each prompt's rows are repeated.
+        max_sequence_length: the places of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
+        longer row, and what is shorter in the same list is filled up with the end of an empty prompt.
+
+        Raises ConfigError for settings that do not fit one another or the pipeline, and for a prompt of several parts
+        that only a denoiser can compose (A1111's AND).
         """
-        if dialect in DIALECTS and dialect != "plain":
-            raise ConfigError(
-                f"the Conditioner does not apply weights yet, which dialect {dialect!r} has; "
-                "use dialect='plain', which reads the prompt as text"
-            )
-        prompts, negatives = _sides(prompt, negative_prompt)
         if num_images_per_prompt < 1:
             raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}, expected 1 or more")
-        self._refuse_added_tokens([*prompts, *negatives])
-        known: dict[str, PromptPlan] = {
-            text: plan(text, dialect=dialect, family=self.family) for text in dict.fromkeys([*prompts, *negatives])
-        }
-        states = self._encode(list(known.values()), clip_skip)
-        rows = dict(zip(known, states, strict=True))
-        return Conditioning(
-            prompt_embeds=torch.cat([rows[text] for text in prompts]).repeat_interleave(num_images_per_prompt, dim=0),
-            negative_prompt_embeds=torch.cat([rows[text] for text in negatives]).repeat_interleave(
-                num_images_per_prompt, dim=0
-            ),
-            plans=tuple(known[text] for text in prompts),
-            negative_plans=tuple(known[text] for text in negatives),
-            family=self.family,
+        options = self.options(
             dialect=dialect,
+            weighting=weighting,
             clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=lengths,
+            max_sequence_length=max_sequence_length,
+        )
+        others = self._others("prompt", prompt_2, prompt_3)
+        other_negatives = self._others("negative_prompt", negative_prompt_2, negative_prompt_3)
+        texts = prompts_of(prompt, others)
+        negatives = negatives_of(negative_prompt, other_negatives, len(texts))
+        absent = negative_prompt is None and not any(other_negatives.values())
+        known: dict[str, PromptPlan] = {}
+        positive = [self.request(each, options, dialect, chunking, known) for each in texts]
+        negative = [self.request(each, options, dialect, chunking, known, "negative_prompt") for each in negatives]
+        for planned in known.values():
+            _refuse_noise(planned)
+        return self.condition(
+            positive,
+            [] if absent and self.family == "flux" else negative,
+            options,
+            zeros=absent and self.loading.zeros,
+            dialect=dialect,
+            images=num_images_per_prompt,
         )
 
-    def _encode(self, plans: Sequence[PromptPlan], clip_skip: int) -> list[Tensor]:
-        """The states of each plan, (1, T, D) of one common T: each different chunk of all plans is encoded once."""
-        chunks = [self._chunk_ids(each) for each in plans]
-        places = {ids: place for place, ids in enumerate(dict.fromkeys(ids for each in chunks for ids in each))}
-        hidden = self._tower.encode(torch.tensor(list(places)), clip_skip=clip_skip).hidden
-        width = hidden.shape[-1]
-        states = [hidden[[places[ids] for ids in each]].reshape(1, -1, width) for each in chunks]
-        length = common_length([each.shape[1] for each in states])
-        return [repeat_to(each, length) for each in states]
+    # what __call__ is made of: plans, requests, one pass, tensors
 
-    def _chunk_ids(self, planned: PromptPlan) -> list[tuple[int, ...]]:
-        (encoder,) = planned.encoders.values()
-        return [tuple(chunk.ids(self.pad_id)) for chunk in encoder.chunks]
+    def options(
+        self,
+        *,
+        dialect: str,
+        weighting: str | None = None,
+        clip_skip: int = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+        max_sequence_length: int | None = None,
+    ) -> Options:
+        """Settings by their names, checked. Raises ConfigError."""
+        if dialect not in DIALECTS:
+            raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
+        check_policy(pooled)
+        lengths = lengths or self.loading.shape.lengths
+        if lengths not in LENGTHS:
+            raise ConfigError(f"lengths is {lengths!r}, expected one of {', '.join(LENGTHS)}")
+        if lengths == "mask" and "prompt_attention_mask" not in self.loading.takes:
+            raise ConfigError(
+                f"lengths is 'mask', but the call of {self.loading.name} takes no prompt_attention_mask; "
+                "use 'lcm' or 'pad_empty'"
+            )
+        for name in self.loading.encoders:
+            layer(self.loading.shape, name, clip_skip)  # refuses what the family has not
+        return Options(
+            method=parse_method(weighting or DEFAULTS[dialect]),
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=cast("Lengths", lengths),
+            positions=self.loading.positions(max_sequence_length),
+        )
 
-    def _refuse_added_tokens(self, texts: Sequence[str]) -> None:
-        """A token that was added to the pipeline's tokenizer must not be read as ordinary text without a word."""
-        added = [token for token, number in self._pipe.tokenizer.get_added_vocab().items() if number >= VOCABULARY]
-        for token in added:
-            if any(token.lower() in text.lower() for text in texts):
-                raise ModelError(
-                    f"the prompt holds {token}, a textual-inversion token of the pipeline's tokenizer; "
-                    "the Conditioner does not read these yet: use the stock pipeline or leave the token out"
+    def plan(self, text: str, options: Options, dialect: str, chunking: str | None = None) -> PromptPlan:
+        """A text planned for the encoders of the pipeline, with every textual inversion that it knows."""
+        encoders = self.loading.encoders
+        t5 = encoders[T5].t5 if T5 in encoders else None
+        return plan(
+            text,
+            dialect=dialect,
+            family=self.family,
+            chunking=chunking,
+            embeddings=self._embeddings(),
+            t5_tokenizer=t5,
+            encoders=self.loading.planned(options.positions),
+        )
+
+    def request(
+        self,
+        texts: Texts,
+        options: Options,
+        dialect: str,
+        chunking: str | None,
+        known: dict[str, PromptPlan],
+        argument: str = "prompt",
+    ) -> Request:
+        """The plans of one prompt. known: plans by text, looked up and filled, so that equal texts share theirs."""
+        for text in texts.values():
+            if text not in known:
+                known[text] = self.plan(text, options, dialect, chunking)
+        return Request(
+            plans={name: known[texts.get(number, texts[""])] for name, number in self.loading.arguments.items()},
+            texts={argument + number: known[text] for number, text in texts.items()},
+        )
+
+    def condition(
+        self,
+        positive: Sequence[Request],
+        negative: Sequence[Request],
+        options: Options,
+        *,
+        dialect: str,
+        zeros: bool = False,
+        images: int = 1,
+    ) -> Conditioning:
+        """Encode requests of both sides in one pass and make tensors of them.
+
+        negative: one for each of the positive, or none for a pipeline that may do without.   zeros: zeros in the place of
+        what the negative requests say.   images: how often each prompt's rows are repeated.
+        """
+        count = len(positive)
+        encoding = [*positive, *([] if zeros else negative)]
+        batch = Batch(self.loading, encoding, options, inversions=self.inversions, cache=self.cache)
+        encoded = batch.encode()
+        if self.loading.shape.equal_sides:
+            states, mask = batch.stack(encoded)
+            sides = _named(states[:count], None if mask is None else mask[:count], encoded[:count], "")
+            if not zeros:
+                rest = None if mask is None else mask[count:]
+                sides |= _named(states[count:], rest, encoded[count:], "negative_")
+        else:
+            sides = _named(*batch.stack(encoded[:count]), encoded[:count], "")
+            if len(encoded) > count:
+                sides |= _named(*batch.stack(encoded[count:]), encoded[count:], "negative_")
+        if zeros:
+            sides |= {f"negative_{name}": _blank(tensor) for name, tensor in sides.items()}
+        device = self.loading.device
+        return Conditioning(
+            **{name: tensor.to(device).repeat_interleave(images, dim=0) for name, tensor in sides.items()},
+            plans=tuple(each.texts["prompt"] for each in positive),
+            negative_plans=tuple(each.texts["negative_prompt"] for each in negative),
+            other_plans=_others_of(positive) | _others_of(negative),
+            findings=tuple(self._findings(batch, encoding, encoded, count)),
+            family=self.family,
+            dialect=dialect,
+            clip_skip=options.clip_skip,
+            weighting=str(options.method),
+            takes=self.loading.takes,
+        )
+
+    def _others(self, argument: str, second: Prompts | None, third: Prompts | None) -> dict[str, Prompts | None]:
+        """The prompts of further encoders, those that the pipeline has. Raises ConfigError for others."""
+        read = set(self.loading.arguments.values())
+        for number, given in (("_2", second), ("_3", third)):
+            if given and number not in read:
+                raise ConfigError(
+                    f"{argument}{number} is given, but {self.loading.name} has no encoder that reads it; leave it out"
                 )
+        return {number: given for number, given in (("_2", second), ("_3", third)) if given}
+
+    def _embeddings(self) -> dict[str, EmbeddingFile]:
+        """How many vectors each textual inversion has for each encoder; the pipeline's own go first."""
+        found: dict[str, dict[str, int]] = {}
+        for name, encoder in self.loading.encoders.items():
+            for token, ids in encoder.added().items():
+                found.setdefault(token, {})[name] = len(ids)
+        own = {name: EmbeddingFile(name=name, vectors=vectors, path=Path()) for name, vectors in found.items()}
+        return self.inversions.files | own
+
+    def _findings(
+        self, batch: Batch, requests: Sequence[Request], encoded: Sequence[Encoded], count: int
+    ) -> Iterator[PlacedFinding]:
+        """What is odd about each text, in the order of the prompts, positive side first."""
+        for number, (request, made) in enumerate(zip(requests, encoded, strict=True)):
+            told = [*batch.unused_weights(number), *((plan, _near_zero(*span)) for plan, span in made.near_zero)]
+            for argument, planned in request.texts.items():
+                own = [finding for plan, finding in told if plan is planned]
+                for found in dict.fromkeys([*planned.warnings, *own]):
+                    yield PlacedFinding(found.code, found.message, found.start, found.end, argument, number % count)
 
 
-def condition(pipe: Any, prompt: Prompts, negative_prompt: Prompts | None = "", **options: Any) -> Conditioning:
+def condition(pipe: Any, prompt: Prompts, negative_prompt: Prompts | None = None, **options: Any) -> Conditioning:
     """`Conditioner.from_pipeline(pipe)(prompt, negative_prompt, **options)` as one function, for pipeline files."""
     return Conditioner.from_pipeline(pipe)(prompt, negative_prompt, **options)
 
 
-def _sides(prompt: Prompts, negative_prompt: Prompts | None) -> tuple[list[str], list[str]]:
-    """Prompts and as many negative prompts."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts:
-        raise ConfigError("the list of prompts is empty; expected one prompt or more")
-    if negative_prompt is None or isinstance(negative_prompt, str):
-        return prompts, [negative_prompt or ""] * len(prompts)
-    negatives = list(negative_prompt)
-    if len(negatives) != len(prompts):
-        counts = f"{len(negatives)} negative prompts for {len(prompts)} prompts"
-        raise ConfigError(f"{counts}; give one for all or one for each")
-    return prompts, negatives
-
-
-def _check_shape(pipe: Any) -> None:
-    """Raise ModelError unless the pipeline has the parts of the Stable Diffusion 1 shape and takes embeddings."""
-    name = type(pipe).__name__
-    parts = getattr(pipe, "components", {})
-    other = [part for part in _OTHER_FAMILIES if parts.get(part) is not None]
-    if other:
-        raise ModelError(f"{name} is of a family with {other[0]}, which the Conditioner does not know yet; {SUPPORTED}")
-    missing = [part for part in ("tokenizer", "text_encoder", "unet") if parts.get(part) is None]
-    if missing:
-        raise ModelError(f"{name} has no {missing[0]}; {SUPPORTED}")
-    taken = inspect.signature(type(pipe).__call__).parameters
-    if not {"prompt_embeds", "negative_prompt_embeds"} <= taken.keys():
-        raise ModelError(f"{name} takes no prompt_embeds; {SUPPORTED}")
-    encoder = type(pipe.text_encoder).__name__
-    if encoder not in ("CLIPTextModel", "CLIPTextModelWithProjection"):
-        raise ModelError(f"{name} has a text encoder of class {encoder}; {SUPPORTED}")
-    if getattr(pipe.text_encoder.config, "use_attention_mask", False):
-        raise ModelError(f"{name} has a text encoder that masks its padding (use_attention_mask); {SUPPORTED}")
-
-
-def _check_vocabulary(pipe: Any, tower: TextTower) -> None:
-    """Raise ModelError unless ids mean to this pipeline what they mean to clipcond."""
-    name, tokenizer = type(pipe).__name__, pipe.tokenizer
-    sample = list(tokenizer("a cat").input_ids)
-    if tokenizer.vocab_size != VOCABULARY or sample != [BOS, 320, 2368, EOS] or tower.vocabulary < VOCABULARY:
-        raise ModelError(
-            f"{name} has a tokenizer of {tokenizer.vocab_size} entries over an encoder of {tower.vocabulary}, "
-            f"expected CLIP's vocabulary of {VOCABULARY}; {SUPPORTED}"
+def _refuse_noise(planned: PromptPlan) -> None:
+    if any(part.how == "noise" for part in planned.parts):
+        raise ConfigError(
+            "the prompt has AND in it, whose parts only the denoiser can compose; "
+            'use conditioner.compose(...), or write "and"'
         )
-    if tower.context != CONTEXT:
-        raise ModelError(f"{name} has a text encoder of {tower.context} positions, expected {CONTEXT}; {SUPPORTED}")
+
+
+def _named(states: Tensor, mask: Tensor | None, encoded: Sequence[Encoded], side: str) -> dict[str, Tensor]:
+    """The tensors of one side by the names of their arguments."""
+    named = {f"{side}prompt_embeds": states}
+    pooled = [each.pooled for each in encoded if each.pooled is not None]
+    if pooled:
+        named[f"{side}pooled_prompt_embeds"] = torch.stack(pooled)
+    return named if mask is None else named | {f"{side}prompt_attention_mask": mask}
+
+
+def _blank(tensor: Tensor) -> Tensor:
+    """Zeros for states and pooled vectors; a mask stays."""
+    return tensor if tensor.dtype == torch.bool else torch.zeros_like(tensor)
+
+
+def _others_of(requests: Sequence[Request]) -> dict[str, tuple[PromptPlan, ...]]:
+    """The plans of further texts by the name of their argument."""
+    names = [name for name in requests[0].texts if name[-1].isdigit()] if requests else []
+    return {name: tuple(each.texts[name] for each in requests) for name in names}
+
+
+def _near_zero(start: int, end: int) -> Finding:
+    message = "the mean of the weighted states is near zero; it is not restored, and the states stay as they are"
+    return Finding("mean-near-zero", message, start, end)

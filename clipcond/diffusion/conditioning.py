@@ -1,42 +1,74 @@
-"""What a prompt becomes: a pair of tensors that a stock pipeline takes, with the plans that explain them."""
+"""What a prompt becomes: the tensors that a stock pipeline takes, with the plans that explain them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import DataError, OutputExists, ResourceMissing
+from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import PromptPlan, plan
 
 FORMAT = "clipcond.conditioning/1"
 
 
+TENSORS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+    "prompt_attention_mask",
+    "negative_prompt_attention_mask",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFinding(Finding):
+    """A finding about one text of a call: that of `argument` for the prompt of number `index`."""
+
+    argument: str = "prompt"
+    index: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Conditioning:
-    """Token states of prompts and negative prompts, of equal shape, ready for a pipeline.
+    """What a pipeline takes in place of prompts and negative prompts: token states, and in most families pooled vectors.
 
     With `num_images_per_prompt` n, B is n times the number of prompts, and each prompt's rows follow one another.
-    Raises ShapeError when the two sides differ in shape.
+    Both sides have one shape; Flux, which reads them one after the other, may have a longer one, or no negative side.
+    Raises ShapeError when shapes do not fit.
     """
 
-    prompt_embeds: Tensor  # (B, T, D) in the encoder's dtype and on its device
-    negative_prompt_embeds: Tensor  # (B, T, D)
+    prompt_embeds: Tensor  # (B, T, D) in the dtype and on the device of the pipeline
+    negative_prompt_embeds: Tensor | None = None  # (B, T, D)
+    pooled_prompt_embeds: Tensor | None = None  # (B, P)
+    negative_pooled_prompt_embeds: Tensor | None = None  # (B, P)
+    prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look; with lengths="mask"
+    negative_prompt_attention_mask: Tensor | None = None  # (B, T)
     plans: tuple[PromptPlan, ...]  # of each prompt
     negative_plans: tuple[PromptPlan, ...]  # of each negative prompt, in the same order
+    other_plans: Mapping[str, tuple[PromptPlan, ...]] = field(default_factory=dict)  # of prompt_2, … where given
+    findings: tuple[PlacedFinding, ...] = ()  # what is odd about the texts
     family: str
     dialect: str
     clip_skip: int
+    weighting: str = "none"
+    takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
 
     def __post_init__(self) -> None:
-        check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **self._sizes)
-
-    @property
-    def _sizes(self) -> dict[str, int]:
-        return check_axes("prompt_embeds", self.prompt_embeds, "B T D")
+        sizes = check_axes("prompt_embeds", self.prompt_embeds, "B T D")
+        if self.family == "flux":
+            sizes = {"B": sizes["B"], "D": sizes["D"]}
+        if self.negative_prompt_embeds is not None:
+            check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **sizes)
+        for name in TENSORS[2:4]:
+            if (pooled := getattr(self, name)) is not None:
+                check_axes(name, pooled, "B P", B=sizes["B"])
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -49,9 +81,15 @@ class Conditioning:
         return tuple(each.prompt for each in self.negative_plans)
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that there are, by the names of arguments."""
+        named = {name: getattr(self, name) for name in TENSORS}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    @property
     def kwargs(self) -> dict[str, Tensor]:
-        """What the pipeline's call takes in place of `prompt` and `negative_prompt`."""
-        return {"prompt_embeds": self.prompt_embeds, "negative_prompt_embeds": self.negative_prompt_embeds}
+        """What the pipeline's call takes in place of `prompt` and `negative_prompt`: no more than it has names for."""
+        return {name: tensor for name, tensor in self.tensors.items() if self.takes is None or name in self.takes}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a safetensors file: both tensors, and prompts, family, dialect and clip skip as metadata.
@@ -69,7 +107,7 @@ class Conditioning:
             "dialect": self.dialect,
             "clip_skip": str(self.clip_skip),
         }
-        content = save({name: tensor.contiguous() for name, tensor in self.kwargs.items()}, metadata=metadata)
+        content = save({name: tensor.contiguous() for name, tensor in self.tensors.items()}, metadata=metadata)
         try:
             with path.open("wb" if overwrite else "xb") as file:
                 file.write(content)
@@ -103,8 +141,7 @@ class Conditioning:
         sides = [json.loads(metadata[side]) for side in ("prompt", "negative_prompt")]
         plans, negative_plans = (tuple(plan(p, dialect=dialect, family=family) for p in side) for side in sides)
         return cls(
-            prompt_embeds=tensors["prompt_embeds"],
-            negative_prompt_embeds=tensors["negative_prompt_embeds"],
+            **{name: tensors[name] for name in TENSORS if name in tensors},
             plans=plans,
             negative_plans=negative_plans,
             family=family,

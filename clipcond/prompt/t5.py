@@ -54,9 +54,9 @@ class T5Tokenizer:
 def find(named: T5Tokenizer | str | Path | None, family: str) -> tuple[T5Tokenizer | None, str]:
     """The T5 tokenizer of a family, and the reason where there is none.
 
-    named: a loaded one, a `tokenizer.json`, a folder that holds one (a pipeline's folder as well), or a hub name that the local cache
-    holds; None looks for the usual names there. Nothing is downloaded. Raises ResourceMissing where something was named
-    and is not there, ConfigError for a file that is no tokenizer.
+    named: a loaded one, a `tokenizer.json`, a folder that holds one (a pipeline's folder as well), or a hub name that
+    the local cache holds; None looks for the usual names there. Nothing is downloaded. Raises ResourceMissing where
+    something was named and is not there, ConfigError for a file that is no tokenizer.
     """
     if isinstance(named, T5Tokenizer):
         return named, ""

@@ -1,0 +1,111 @@
+"""One encoder's pass over everything that several prompts need: chunks, empty prompts, masked variants, each row once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from clipcond.condition.cache import Cache, States
+from clipcond.condition.encoding import encode
+from clipcond.condition.families import PooledFrom
+from clipcond.condition.reading import Reading
+from clipcond.condition.weighting import Method, Needs, Variant, Weighed, needs, variant_row, weigh
+from clipcond.encode.rows import Row
+from clipcond.encode.tower import Tower
+from clipcond.errors import ModelError
+
+_NONE: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class EncoderPass:
+    """Collects rows with `add` and `add_empty`, encodes all of them at once in `run`, and is asked for states then."""
+
+    def __init__(self, tower: Tower, *, method: Method, comma: int, vectors: Mapping[str, Tensor] = _NONE) -> None:
+        """comma: the id of `,` in the encoder's vocabulary.   vectors: (D,) each, by the digests that rows name."""
+        self._tower, self._method, self._comma, self._vectors = tower, method, comma, vectors
+        self._rows: dict[Row, None] = {}
+        self._states: Mapping[Row, States] = {}
+
+    def add(self, reading: Reading, *, weighted: bool = True) -> Needs:
+        """The rows of a reading, and with `weighted` those that its weights need; what they need is returned.
+
+        Only variants are added by it: an empty row is the caller's to add.
+        """
+        self._rows.update(dict.fromkeys(reading.rows))
+        if not weighted:
+            return Needs()
+        wanted = needs(reading.weights, reading.segments, self._method)
+        self._rows.update(dict.fromkeys(self._variants(reading, wanted).values()))
+        return wanted
+
+    def add_empty(self, row: Row) -> None:
+        """The row of an empty prompt."""
+        self._rows[row] = None
+
+    def run(self, *, clip_skip: int, final_norm: bool, cache: Cache | None) -> None:
+        """Encode everything that was added, in one batch as far as rows are of one length and memory allows."""
+        self._states = encode(
+            self._tower, self._rows, vectors=self._vectors, clip_skip=clip_skip, final_norm=final_norm, cache=cache
+        )
+
+    def hidden(self, reading: Reading) -> Tensor:
+        """(K, L, D), without weights."""
+        return torch.stack([self._states[row].hidden for row in reading.rows])
+
+    def empty(self, row: Row) -> Tensor:
+        """(L, D)."""
+        return self._states[row].hidden
+
+    def variants(self, reading: Reading) -> dict[Variant, Tensor]:
+        """(L, D) of each variant that the weights of a reading need."""
+        wanted = needs(reading.weights, reading.segments, self._method)
+        return {key: self._states[row].hidden for key, row in self._variants(reading, wanted).items()}
+
+    def pooled(self, reading: Reading, which: PooledFrom) -> Tensor:
+        """(K, P) of its chunks, never weighted. Raises ModelError where the encoder has no such vector."""
+        found = [getattr(self._states[row], which) for row in reading.rows]
+        if any(vector is None for vector in found):
+            raise ModelError(f"a text encoder gives no {which} vector, which its family is conditioned on")
+        return torch.stack(found)
+
+    def _variants(self, reading: Reading, wanted: Needs) -> dict[Variant, Row]:
+        return {each: variant_row(reading.rows[each.chunk], each, self._comma) for each in wanted.variants}
+
+
+def weigh_together(
+    passes: Sequence[EncoderPass], readings: Sequence[Reading], *, method: Method, empties: Sequence[Row]
+) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Weigh the states of one prompt in encoders that lie side by side as if they were one.
+
+    readings, empties: one for each pass; the weights of all readings are alike.
+    Returns the states (K, L, D) of each, and the chunks whose mean could not be restored.
+    """
+    hidden = [each.hidden(reading) for each, reading in zip(passes, readings, strict=True)]
+    wanted = needs(readings[0].weights, readings[0].segments, method)
+    variants = [each.variants(reading) for each, reading in zip(passes, readings, strict=True)]
+    weighed: Weighed = weigh(
+        hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1),
+        readings[0].weights,
+        readings[0].segments,
+        method=method,
+        empty=torch.cat([each.empty(row) for each, row in zip(passes, empties, strict=True)], dim=-1)
+        if wanted.empty
+        else None,
+        variants={key: torch.cat([each[key] for each in variants], dim=-1) for key in wanted.variants},
+    )
+    widths = [each.shape[-1] for each in hidden]
+    return list(torch.split(weighed.hidden, widths, dim=-1)), weighed.near_zero
+
+
+def alike(readings: Sequence[Reading]) -> bool:
+    """Whether readings have the same weights at the same places."""
+    first = readings[0]
+    return all(
+        each.parts == first.parts
+        and torch.equal(each.weights, first.weights)
+        and torch.equal(each.segments, first.segments)
+        for each in readings
+    )

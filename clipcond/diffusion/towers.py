@@ -1,0 +1,265 @@
+"""What a loaded pipeline is conditioned with: its family, its encoders, and how its tokenizers differ from the usual."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from clipcond.condition.families import SHAPES, T5, Shape
+from clipcond.encode.t5 import T5Tower
+from clipcond.encode.text import TextTower
+from clipcond.encode.tower import Tower
+from clipcond.errors import ConfigError, ModelError
+from clipcond.prompt.chunking import COMMA
+from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Frame, t5_frame
+from clipcond.prompt.layout import EmbeddingToken
+from clipcond.prompt.plan import EncoderPlan
+from clipcond.prompt.t5 import T5Tokenizer
+from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
+
+SUPPORTED = (
+    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3 and Flux shapes: CLIP text encoders with CLIP's own "
+    "vocabulary, with T5 in the last two, and prompt_embeds in the call"
+)
+MOST_T5 = 512  # positions that the pipelines allow
+_CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_T5 = ("T5EncoderModel",)
+# what follows the names text_encoder and prompt, by encoder; a family's first encoder has no number
+_NUMBERS: Mapping[str, Mapping[str, str]] = {
+    "sd15": {"clip_l": ""},
+    "sd2": {"clip_h": ""},
+    "sdxl": {"clip_l": "", "clip_g": "_2"},
+    "refiner": {"clip_g": "_2"},
+    "sd3": {"clip_l": "", "clip_g": "_2", T5: "_3"},
+    "flux": {"clip_l": "", T5: "_2"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loaded:
+    """One text encoder of a pipeline.
+
+    number: `_2` for text_encoder_2, nothing for the first.   pads_apart: see `clipcond.prompt.families.Encoder`.
+    """
+
+    name: str
+    number: str
+    module: Any
+    tokenizer: Any
+    tower: Tower
+    pad_id: int
+    pads_apart: bool = False
+    t5: T5Tokenizer | None = None
+
+    @property
+    def comma(self) -> int:
+        """The id of `,` in the encoder's vocabulary."""
+        return COMMA if self.t5 is None else self.t5.rows(",")[-1][0]
+
+    def check(self, plan: EncoderPlan) -> None:
+        """Raise ModelError for a plan with a token that the tokenizer holds and the encoder has no row for."""
+        added, rows = self.added(), int(self.module.get_input_embeddings().num_embeddings)
+        for name in dict.fromkeys(t.piece for c in plan.chunks for t in c.tokens if isinstance(t, EmbeddingToken)):
+            if name in added and max(added[name]) >= rows:
+                raise ModelError(
+                    f"the prompt holds {name}, a textual-inversion token of the pipeline's tokenizer{self.number}, but its "
+                    f"text_encoder{self.number} has {rows} rows and none for it; load it with pipe.load_textual_inversion"
+                )
+
+    def frame(self, length: int) -> Frame:
+        """The frame of a row of so many places."""
+        return CLIP_FRAME if self.t5 is None else t5_frame(0, length - 1)
+
+    def added(self) -> dict[str, tuple[int, ...]]:
+        """The textual inversions that the tokenizer holds: their names and the ids of their vectors, in order.
+
+        diffusers names the vectors `name`, `name_1`, …; each of these names alone is its one vector, and all of them in a
+        row, as `maybe_convert_prompt` writes them, are the inversion once.
+        """
+        ids = {token: at for token, at in self.tokenizer.get_added_vocab().items() if at >= VOCABULARY}
+        found: dict[str, tuple[int, ...]] = {}
+        for token in ids:
+            names = [token]
+            while (following := f"{token}_{len(names)}") in ids:
+                names.append(following)
+            found[token] = tuple(ids[name] for name in names)
+            if len(names) > 1:
+                found[" ".join(names)] = found[token]
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loading:
+    """A pipeline as the Conditioner sees it. `family` is a name of `clipcond.prompt.families`."""
+
+    pipe: Any
+    family: str
+    shape: Shape
+    encoders: Mapping[str, Loaded]  # those that are there, in the order of the pipeline
+
+    @property
+    def name(self) -> str:
+        """The class of the pipeline, for messages."""
+        return type(self.pipe).__name__
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The names of the arguments of the pipeline's call."""
+        return frozenset(inspect.signature(type(self.pipe).__call__).parameters)
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What follows the word `prompt` in the name of the argument that each encoder reads; a refiner reads `prompt`."""
+        numbers = _NUMBERS[self.family] if len(self.encoders) > 1 or self.family == "sd3" else {}
+        return {name: numbers.get(name, "") for name in self.shape.encoders}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline computes, whatever is offloaded at the moment."""
+        device = getattr(self.pipe, "_execution_device", None)
+        return next(iter(self.encoders.values())).tower.device if device is None else torch.device(device)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype that the pipeline casts CLIP's states to: its first encoder's, in SDXL the second one's."""
+        if not self.shape.beside:
+            return None
+        which = "clip_g" if self.family == "sdxl" else self.shape.beside[0]
+        dtype: torch.dtype = self.encoders[which].module.dtype
+        return dtype
+
+    @property
+    def width(self) -> int | None:
+        """The width that SD3's CLIP states are filled up to, None elsewhere."""
+        return int(self.pipe.transformer.config.joint_attention_dim) if self.family == "sd3" else None
+
+    @property
+    def zeros(self) -> bool:
+        """Whether no negative prompt means zeros, and not the encoded empty one."""
+        return self.family == "sdxl" and bool(getattr(self.pipe.config, "force_zeros_for_empty_prompt", False))
+
+    def positions(self, asked: int | None) -> int:
+        """The places of a T5 row: what was asked, else what the pipeline's call has as its default.
+
+        Raises ConfigError outside of 1 to 512, and for a family without T5.
+        """
+        if T5 not in self.shape.encoders:
+            if asked is not None:
+                raise ConfigError(f"max_sequence_length is {asked}, but {self.name} has no T5; leave it out")
+            return 0
+        given = inspect.signature(type(self.pipe).__call__).parameters.get("max_sequence_length")
+        usual = FAMILIES[self.family][T5].limit + 1
+        asked = asked if asked is not None else given.default if given and isinstance(given.default, int) else usual
+        if not 1 <= asked <= MOST_T5:
+            raise ConfigError(f"max_sequence_length is {asked}, expected 1 to {MOST_T5}, as the pipelines have it")
+        return asked
+
+    def planned(self, positions: int) -> dict[str, Encoder]:
+        """The encoders as a plan is made for them."""
+        return {
+            name: replace(
+                FAMILIES[self.family][name],
+                limit=FAMILIES[self.family][name].limit if loaded.t5 is None else positions - 1,
+                pad_id=loaded.pad_id,
+                pads_apart=loaded.pads_apart,
+            )
+            for name, loaded in self.encoders.items()
+        }
+
+
+def load_towers(pipe: Any) -> Loading:
+    """Read a diffusers pipeline. Raises ModelError, naming its class and what it lacks, for one that is not supported."""
+    name = type(pipe).__name__
+    parts = getattr(pipe, "components", {})
+    shape_name = _shape(name, parts)
+    encoders = {}
+    for encoder, number in _NUMBERS[shape_name].items():
+        if shape_name == "sd3" and encoder == T5 and parts.get("text_encoder_3") is None:
+            continue
+        encoders[encoder] = _encoder(name, parts, encoder, number)
+    if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
+        shape_name, encoders = "sd2", {"clip_h": replace(encoders["clip_l"], name="clip_h")}
+    family = "sdxl" if shape_name == "refiner" else shape_name
+    loading = Loading(pipe=pipe, family=family, shape=SHAPES[shape_name], encoders=encoders)
+    wanted = {"prompt_embeds", "pooled_prompt_embeds"} if loading.shape.pooled else {"prompt_embeds"}
+    if lacking := sorted(wanted - loading.takes):
+        raise ModelError(f"{name} takes no {lacking[-1]}; {SUPPORTED}")
+    if not loading.shape.pooled and "pooled_prompt_embeds" in loading.takes:
+        raise ModelError(f"{name} takes pooled_prompt_embeds, but has one text encoder only; {SUPPORTED}")
+    return loading
+
+
+def _shape(name: str, parts: Mapping[str, Any]) -> str:
+    """The family by the parts of a pipeline."""
+    for other in ("prior", "text_encoder_4"):
+        if parts.get(other) is not None:
+            raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
+    if parts.get("unet") is not None:
+        if "text_encoder_2" not in parts:
+            return "sd15"
+        return "refiner" if parts.get("text_encoder") is None else "sdxl"
+    if parts.get("transformer") is not None:
+        return "sd3" if "text_encoder_3" in parts else "flux"
+    raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
+
+
+def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> Loaded:
+    """One encoder of a pipeline, checked."""
+    module, tokenizer = parts.get(f"text_encoder{number}"), parts.get(f"tokenizer{number}")
+    for part, found in (("tokenizer", tokenizer), ("text_encoder", module)):
+        if found is None:
+            raise ModelError(f"{name} has no {part}{number}; {SUPPORTED}")
+    kind = type(getattr(module, "_orig_mod", module)).__name__  # a compiled module wraps its own
+    if kind not in (_T5 if encoder == T5 else _CLIP):
+        raise ModelError(f"{name} has a text encoder of class {kind} as text_encoder{number}; {SUPPORTED}")
+    if encoder == T5:
+        return _t5(name, number, module, tokenizer)
+    if getattr(module.config, "use_attention_mask", False):  # type: ignore[union-attr]
+        raise ModelError(f"{name} has a text encoder that masks its padding (use_attention_mask); {SUPPORTED}")
+    tower = TextTower.from_transformers(module)  # type: ignore[arg-type]
+    _check_vocabulary(name, tokenizer, tower)
+    return Loaded(
+        name=encoder,
+        number=number,
+        module=module,
+        tokenizer=tokenizer,
+        tower=tower,
+        pad_id=tokenizer.pad_token_id,  # type: ignore[union-attr]
+        pads_apart=0 in tokenizer("a!").input_ids,  # type: ignore[misc]
+    )
+
+
+def _t5(name: str, number: str, module: Any, tokenizer: Any) -> Loaded:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"{name} has a slow tokenizer{number} of class {type(tokenizer).__name__}; load the fast one")
+    try:
+        read = T5Tokenizer.from_backend(backend)
+    except ConfigError as error:
+        raise ModelError(f"{name} has a tokenizer{number} that is not T5's: {error}") from error
+    tower = T5Tower.from_transformers(module)
+    return Loaded(
+        name=T5,
+        number=number,
+        module=module,
+        tokenizer=tokenizer,
+        tower=tower,
+        pad_id=tokenizer.pad_token_id,
+        t5=read,
+    )
+
+
+def _check_vocabulary(name: str, tokenizer: Any, tower: TextTower) -> None:
+    """Raise ModelError unless ids mean to this pipeline what they mean to clipcond."""
+    sample = list(tokenizer("a cat").input_ids)
+    if tokenizer.vocab_size != VOCABULARY or sample != [BOS, 320, 2368, EOS] or tower.vocabulary < VOCABULARY:
+        raise ModelError(
+            f"{name} has a tokenizer of {tokenizer.vocab_size} entries over an encoder of {tower.vocabulary}, "
+            f"expected CLIP's vocabulary of {VOCABULARY}; {SUPPORTED}"
+        )
+    if tower.context != CONTEXT:
+        raise ModelError(f"{name} has a text encoder of {tower.context} positions, expected {CONTEXT}; {SUPPORTED}")
