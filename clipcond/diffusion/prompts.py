@@ -41,8 +41,6 @@ def _spread(argument: str, given: Prompts, count: int) -> list[str]:
     """One text for each prompt."""
     texts = [given] * count if isinstance(given, str) else list(given)
     if len(texts) != count:
-        what = (
-            argument.replace("_prompt", " prompts").replace("prompt", "prompts") if argument[-1].isalpha() else argument
-        )
+        what = "negative prompts" if argument == "negative_prompt" else f"texts of {argument}"
         raise ConfigError(f"{len(texts)} {what} for {count} prompts; give one for all or one for each")
     return texts

@@ -173,20 +173,28 @@ class Embeddable(Other):
     def __call__(self, prompt_embeds: object, negative_prompt_embeds: object) -> None: ...  # type: ignore[override]
 
 
+class Pooling(Other):
+    def __call__(self, prompt_embeds: object, pooled_prompt_embeds: object) -> None: ...  # type: ignore[override]
+
+
 def test_other_pipelines_are_named(sd_pipe: Any, copy: Any) -> None:
     with pytest.raises(
-        ModelError, match=r"Other is of a family with text_encoder_2.*; supported are pipelines of the Stable"
+        ModelError, match=r"Other has no unet and no transformer; supported are pipelines of the Stable"
     ):
         Conditioner.from_pipeline(Other(text_encoder_2=1))
-    with pytest.raises(ModelError, match="Other is of a family with transformer"):
+    with pytest.raises(ModelError, match=r"Other is of a family with prior; supported"):
+        Conditioner.from_pipeline(Other(prior=1, unet=1))
+    with pytest.raises(ModelError, match="Other has no tokenizer; supported"):
         Conditioner.from_pipeline(Other(transformer=1))
-    with pytest.raises(ModelError, match="Linear has no tokenizer; supported"):
+    with pytest.raises(ModelError, match="Linear has no unet and no transformer; supported"):
         Conditioner.from_pipeline(torch.nn.Linear(2, 2))
     parts = {"tokenizer": sd_pipe.tokenizer, "unet": sd_pipe.unet}
     with pytest.raises(ModelError, match="Other takes no prompt_embeds"):
         Conditioner.from_pipeline(Other(**parts, text_encoder=sd_pipe.text_encoder))
     with pytest.raises(ModelError, match="a text encoder of class Linear"):
         Conditioner.from_pipeline(Embeddable(**parts, text_encoder=torch.nn.Linear(2, 2)))
+    with pytest.raises(ModelError, match="takes pooled_prompt_embeds, but has one text encoder only"):
+        Conditioner.from_pipeline(Pooling(**parts, text_encoder=sd_pipe.text_encoder))
     copy.text_encoder.config.use_attention_mask = True
     with pytest.raises(ModelError, match="masks its padding"):
         Conditioner.from_pipeline(copy)
@@ -213,14 +221,20 @@ def test_numbers_that_do_not_fit_are_named(sd_pipe: Any) -> None:
         condition(sd_pipe, SHORT, num_images_per_prompt=0)
     with pytest.raises(ConfigError, match="unknown dialect 'klingon'"):
         condition(sd_pipe, SHORT, dialect="klingon")
-
-
-@pytest.mark.parametrize("dialect", ["a1111", "comfy", "compel"])
-def test_a_dialect_with_weights_is_refused_and_not_read_without_them(sd_pipe, dialect: str) -> None:
+    with pytest.raises(ConfigError, match="unknown weighting 'a111'; did you mean 'a1111'"):
+        condition(sd_pipe, SHORT, weighting="a111")
+    with pytest.raises(ConfigError, match="unknown policy for pooled vectors 'frist'; did you mean 'first'"):
+        condition(sd_pipe, SHORT, pooled="frist")
+    with pytest.raises(ConfigError, match="lengths is 'long', expected one of lcm, mask, pad_empty"):
+        condition(sd_pipe, SHORT, lengths="long")
+    with pytest.raises(ConfigError, match=r"takes no prompt_attention_mask; use 'lcm' or 'pad_empty'"):
+        condition(sd_pipe, SHORT, lengths="mask")
     with pytest.raises(
-        ConfigError, match=f"does not apply weights yet, which dialect '{dialect}' has; use dialect='plain'"
+        ConfigError, match="prompt_2 is given, but StableDiffusionPipeline has no encoder that reads it"
     ):
-        condition(sd_pipe, "a (red:1.3) fox", dialect=dialect)
+        condition(sd_pipe, SHORT, prompt_2="x")
+    with pytest.raises(ConfigError, match="max_sequence_length is 128, but StableDiffusionPipeline has no T5"):
+        condition(sd_pipe, SHORT, max_sequence_length=128)
 
 
 def test_both_sides_have_one_shape(sd_pipe: Any) -> None:

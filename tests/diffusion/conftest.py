@@ -1,0 +1,243 @@
+"""Tiny pipelines of every family: random weights of seed 0, real encoder classes, CLIP's own vocabulary, a small T5.
+
+What a test changes it must put back; `fresh` gives a pipeline that it may keep.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipcond.encode.torchvision_repair import repair
+
+repair()
+
+T5_WORDS = [
+    "a",
+    "red",
+    "fox",
+    "in",
+    "the",
+    "snow",
+    "blue",
+    "bird",
+    "and",
+    "blurry",
+    "grey",
+    "photo",
+    "of",
+    "soft",
+    "light",
+]
+FAMILIES = ("sd15", "sd2", "sdxl", "refiner", "sd3", "sd3-no-t5", "flux")
+
+
+@pytest.fixture(scope="session")
+def clip_tokenizers(sd_folder: Path) -> tuple[Any, Any]:
+    """CLIP's tokenizer as OpenAI's towers have it, and as OpenCLIP's have it: padding with `!`."""
+    from transformers import CLIPTokenizer
+
+    folder = sd_folder / "tokenizer"
+    return CLIPTokenizer.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder, pad_token="!")
+
+
+@pytest.fixture(scope="session")
+def t5_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """transformers' T5 tokenizer of some words, letters and marks."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import T5TokenizerFast
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(f"▁{word}", -1.0) for word in T5_WORDS]
+    pieces += [
+        (letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,.:;!?()[]<>/+-_'\""
+    ]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder = tmp_path_factory.mktemp("t5")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+              "extra_ids": 0, "model_max_length": 512}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return T5TokenizerFast.from_pretrained(folder, extra_ids=0)
+
+
+def clip(width: int, *, projection: bool, act: str = "quick_gelu") -> Any:
+    """A CLIP text model of a width, with eos_token_id 2 as the published configs have it."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=width,
+        hidden_act=act,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=1,
+    )
+    return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
+
+
+def t5(width: int, vocabulary: int) -> Any:
+    """A T5 encoder of a width."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(vocab_size=vocabulary, d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+                 feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    )  # fmt: skip
+
+
+def unet(cross: int, **more: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=cross,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        **more,
+    )
+
+
+def vae(latents: int = 4) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=latents,
+        norm_num_groups=4,
+        shift_factor=0.0,
+    )
+
+
+def seeded(make: Callable[[], Any]) -> Any:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = make()
+    for part in made.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+            if hasattr(part, "get_input_embeddings") and part.get_input_embeddings() is not None:
+                with torch.no_grad():  # as initialised, short texts hardly differ
+                    part.get_input_embeddings().weight.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def build(family: str, clip_tokenizers: tuple[Any, Any], t5_tokenizer: Any) -> Any:
+    """A pipeline of a family around some tokenizers."""
+    import diffusers
+
+    first, second = clip_tokenizers
+    words = max(t5_tokenizer.get_vocab().values()) + 1
+    flow, steps = (
+        diffusers.FlowMatchEulerDiscreteScheduler,
+        lambda: diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+    )
+    if family in ("sd15", "sd2"):
+        return diffusers.StableDiffusionPipeline(
+            text_encoder=clip(32, projection=False, act="gelu" if family == "sd2" else "quick_gelu"),
+            tokenizer=second if family == "sd2" else first,
+            unet=unet(32),
+            vae=vae(),
+            scheduler=steps(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    if family in ("sdxl", "refiner"):
+        refiner = family == "refiner"
+        ids = 5 if refiner else 6
+        parts = {
+            "text_encoder": None if refiner else clip(24, projection=False),
+            "tokenizer": None if refiner else first,
+            "text_encoder_2": clip(40, projection=True, act="gelu"),
+            "tokenizer_2": second,
+            "unet": unet(
+                40 if refiner else 64,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=8 * ids + 40,
+            ),
+            "vae": vae(),
+            "scheduler": steps(),
+            "force_zeros_for_empty_prompt": not refiner,
+            "add_watermarker": False,
+        }
+        if refiner:
+            return diffusers.StableDiffusionXLImg2ImgPipeline(**parts, requires_aesthetics_score=True)
+        return diffusers.StableDiffusionXLPipeline(**parts)
+    if family.startswith("sd3"):
+        without = family == "sd3-no-t5"
+        return diffusers.StableDiffusion3Pipeline(
+            text_encoder=clip(24, projection=True),
+            tokenizer=first,
+            text_encoder_2=clip(40, projection=True, act="gelu"),
+            tokenizer_2=second,
+            text_encoder_3=None if without else t5(96, words),
+            tokenizer_3=None if without else t5_tokenizer,
+            transformer=diffusers.SD3Transformer2DModel(
+                sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+                joint_attention_dim=96, caption_projection_dim=16, pooled_projection_dim=64, out_channels=4,
+                pos_embed_max_size=16,
+            ),
+            vae=vae(),
+            scheduler=flow(),
+        )  # fmt: skip
+    return diffusers.FluxPipeline(
+        text_encoder=clip(24, projection=False),
+        tokenizer=first,
+        text_encoder_2=t5(96, words),
+        tokenizer_2=t5_tokenizer,
+        transformer=diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=96, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8),
+        ),
+        vae=vae(4),
+        scheduler=flow(),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def pipes(clip_tokenizers: tuple[Any, Any], t5_tokenizer: Any) -> Callable[[str], Any]:
+    """The pipeline of a family, shared: leave it as it is."""
+    made: dict[str, Any] = {}
+
+    def get(family: str) -> Any:
+        if family not in made:
+            made[family] = seeded(lambda: build(family, clip_tokenizers, t5_tokenizer))
+        return made[family]
+
+    return get
+
+
+@pytest.fixture
+def fresh(clip_tokenizers: tuple[Any, Any], t5_tokenizer: Any) -> Callable[[str], Any]:
+    """A pipeline of a family that a test may change, tokenizers included."""
+
+    def get(family: str) -> Any:
+        own = tuple(copy.deepcopy(tokenizer) for tokenizer in clip_tokenizers)
+        return seeded(lambda: build(family, own, copy.deepcopy(t5_tokenizer)))  # type: ignore[arg-type]
+
+    return get
