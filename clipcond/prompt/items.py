@@ -53,13 +53,18 @@ class Compose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """`<lora:name:0.8>`: taken out of the text."""
+    """`<lora:name:0.8>`: taken out of the text.
+
+    weight: of all that it changes; of the text encoder alone where `unet_weight` gives the denoiser one of its own, as
+    `<lora:name:0.8:0.5>` and `<lora:name:te=0.8:unet=0.5>` do.
+    """
 
     kind: str
     name: str
     weight: float
     start: int
     end: int
+    unet_weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

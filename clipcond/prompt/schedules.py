@@ -53,6 +53,11 @@ def resolve(prompt: str, steps: int, hires_steps: int | None = None) -> tuple[tu
     return tuple(result)
 
 
+def is_scheduled(prompt: str) -> bool:
+    """Whether a prompt changes over the steps: it holds a well-formed schedule."""
+    return bool(_places(prompt))
+
+
 def _places(prompt: str) -> list[Place]:
     """The schedules of a prompt, in order; a bracket never reaches across an AND."""
     tags = read_tags(prompt, Notes(), None) if "<" in prompt else {}

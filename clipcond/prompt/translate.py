@@ -221,9 +221,13 @@ class _Writer:
         tag = self._syntax.adapter(item)
         if tag is None:
             self._lose("adapter", f"the adapter {item.name!r} cannot be named there", item)
-        else:
-            self._part_from_last(grouped=True)
-            self._put(tag, "g")
+            return
+        self._part_from_last(grouped=True)
+        self._put(tag, "g")
+        if item.unet_weight is not None:
+            self._lose(
+                "adapter-weight", f"{item.name!r} has one weight there, not {item.unet_weight:g} in the U-Net", item
+            )
 
     def _blank(self) -> None:
         """A blank where there is none: in the place of a mark that has no equal. The blanks behind it are left out."""

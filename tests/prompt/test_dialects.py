@@ -581,3 +581,29 @@ def test_the_warnings_of_the_guide_are_given_by_a_dialect() -> None:
         known = said.replace("`", "").split()
         given = {found.code for dialect in DIALECTS for found in parse(example, dialect).warnings}
         assert given & set(known), (known, example)
+
+
+@pytest.mark.parametrize(
+    ("tag", "weights"),
+    [
+        ("<lora:x>", (1.0, None)),
+        ("<lora:x:0.8>", (0.8, None)),
+        ("<lora:x:0.8:0.5>", (0.8, 0.5)),
+        ("<lora:x:0.8:0.8:4>", (0.8, None)),
+        ("<lora:x:te=0.8:unet=0.5>", (0.8, 0.5)),
+        ("<lora:x:unet=.5>", (1.0, 0.5)),
+        ("<lora:x:te=-1>", (-1.0, None)),
+    ],
+)
+def test_the_weights_of_a_tag(tag: str, weights: tuple) -> None:
+    parsed = parse(tag, "a1111")
+    (item,) = parsed.items
+    assert isinstance(item, Adapter)
+    assert (item.weight, item.unet_weight) == weights
+    assert not parsed.warnings
+
+
+def test_a_second_weight_that_is_no_number_is_told() -> None:
+    parsed = parse("<lora:x:0.8:much>", "a1111")
+    assert [(item.weight, item.unet_weight) for item in parsed.items if isinstance(item, Adapter)] == [(1.0, None)]
+    assert [found.code for found in parsed.warnings] == ["bad-weight"]

@@ -103,6 +103,7 @@ def test_nothing_is_lost(prompt, source, target, text):
         ("a [cat:dog:5] b", "a1111", "comfy", "a cat b", [("lost-schedule", "[cat:dog:5]")]),
         ("[|(b:1.2)] c", "a1111", "compel", "(b)1.2 c", [("lost-schedule", "[|(b:1.2)]")]),
         ("a <lora:x:1> b", "a1111", "comfy", "a  b", [("lost-adapter", "<lora:x:1>")]),
+        ("<lora:x:1:0.5>b", "a1111", "compel", "withLora(x,1.0) b", [("lost-adapter-weight", "<lora:x:1:0.5>")]),
         ("<hypernet:x:1> b", "a1111", "compel", " b", [("lost-adapter", "<hypernet:x:1>")]),
         ("salt AND pepper", "plain", "a1111", "salt and pepper", [("changed-case", "AND")]),
         ("LINE BREAK", "comfy", "a1111", "LINE break", [("changed-case", "BREAK")]),
