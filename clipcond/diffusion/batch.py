@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,73 +10,16 @@ from torch import Tensor
 from clipcond.condition import parts as joining
 from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5, assemble, layer
-from clipcond.condition.lengths import Lengths, common_length, mask_to, pad_with, repeat_to
+from clipcond.condition.lengths import common_length, mask_to, pad_with, repeat_to
 from clipcond.condition.passes import EncoderPass, alike, weigh_together
 from clipcond.condition.pooled import pool
 from clipcond.condition.reading import Reading, empty_row, read
-from clipcond.condition.weighting import Method
+from clipcond.diffusion.requests import Encoded, Options, Read, Request
 from clipcond.diffusion.towers import Loading
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.rows import Row
 from clipcond.prompt.findings import Finding
-from clipcond.prompt.plan import Part, PromptPlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How prompts are encoded."""
-
-    method: Method
-    clip_skip: int
-    pooled: str
-    lengths: Lengths
-    positions: int  # of a T5 row at least, 0 for a family without T5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Request:
-    """One prompt, or one side of it. Encoders that read one text share the plan object.
-
-    plans: of the text that each encoder reads, by the encoder's name.   texts: the plan of each text that was given, by
-    the name of its argument: `prompt`, `negative_prompt_2`, …
-    """
-
-    plans: Mapping[str, PromptPlan]
-    texts: Mapping[str, PromptPlan]
-
-    def part(self, number: int) -> Request:
-        """One part of a prompt of several, as a prompt of its own; a text without parts goes into each."""
-        own = {id(plan): joining.only(plan, number) if plan.parts else plan for plan in self.plans.values()}
-        return Request(plans={name: own[id(plan)] for name, plan in self.plans.items()}, texts=self.texts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Encoded:
-    """One prompt's states before lengths are equal, weighted and joined."""
-
-    beside: tuple[Tensor, ...]  # (T, Dᵢ) of each encoder, T may differ
-    behind: Tensor | None  # (T', D)
-    pooled: Tensor | None  # (P)
-    near_zero: tuple[tuple[PromptPlan, tuple[int, int]], ...] = ()  # where a mean was not restored, and its span
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Read:
-    """What one encoder reads of one request."""
-
-    reading: Reading
-    parts: tuple[Part, ...]
-    plan: PromptPlan
-    pieces: list[Reading] = field(init=False)  # of each part
-
-    def __post_init__(self) -> None:
-        self.pieces = [self.reading.of_part(number) for number in range(len(self.parts))]
-
-    @property
-    def rows(self) -> int:
-        """The chunks that the joined parts have."""
-        counts = [len(piece.rows) for piece in self.pieces]
-        return sum(counts) if self.parts[0].how in ("concatenate", "noise") else max(counts)
+from clipcond.prompt.plan import PromptPlan
 
 
 class Batch:
@@ -100,7 +42,7 @@ class Batch:
         self._named: dict[str, dict[str, Sequence[int | str]]] = {
             name: {**_digests(inversions, name), **loaded.added()} for name, loaded in loading.encoders.items()
         }
-        known: dict[tuple[int, ...], dict[str, _Read]] = {}
+        known: dict[tuple[int, ...], dict[str, Read]] = {}
         self._reads = []
         for request in requests:
             key = tuple(id(request.plans[name]) for name in loading.encoders)
@@ -109,10 +51,10 @@ class Batch:
             self._reads.append(known[key])
         self._empties: dict[tuple[str, int], Row] = {}
 
-    def _read(self, name: str, plan: PromptPlan) -> _Read:
+    def _read(self, name: str, plan: PromptPlan) -> Read:
         self._loading.encoders[name].check(plan.encoders[name])
         reading = read(plan.encoders[name], inversions=self._named[name])
-        return _Read(reading=reading, parts=plan.parts or joining.WHOLE, plan=plan)
+        return Read(reading=reading, parts=plan.parts or joining.WHOLE, plan=plan)
 
     def encode(self) -> list[Encoded]:
         """Every different row once through its encoder, then the states of each request, in order."""
@@ -139,7 +81,7 @@ class Batch:
             self._passes[name].add_empty(row)
         return self._empties[name, length]
 
-    def _collect(self, reads: Mapping[str, _Read]) -> None:
+    def _collect(self, reads: Mapping[str, Read]) -> None:
         shape = self._loading.shape
         for name, each in reads.items():
             counts = [len(piece.rows) for piece in each.pieces]
@@ -164,7 +106,7 @@ class Batch:
 
     # states
 
-    def _encoded(self, reads: Mapping[str, _Read]) -> Encoded:
+    def _encoded(self, reads: Mapping[str, Read]) -> Encoded:
         shape, near_zero = self._loading.shape, []
         pieces: dict[str, list[Tensor]] = {}
         groups = [list(shape.beside)] if self._jointly(reads) else [[name] for name in shape.beside]
@@ -193,7 +135,7 @@ class Batch:
             near_zero=tuple(near_zero),
         )
 
-    def _jointly(self, reads: Mapping[str, _Read]) -> bool:
+    def _jointly(self, reads: Mapping[str, Read]) -> bool:
         """Whether the encoders that lie side by side are weighted as one: they must read the same weights."""
         each = [reads[name] for name in self._loading.shape.beside]
         return self._loading.shape.joint_mean and len({e.parts for e in each}) == 1 and alike([e.reading for e in each])
@@ -207,7 +149,7 @@ class Batch:
         row = self._empties.get((name, length))
         return None if row is None else self._passes[name].empty(row)
 
-    def _joined(self, name: str, read: _Read, pieces: Sequence[Tensor]) -> Tensor:
+    def _joined(self, name: str, read: Read, pieces: Sequence[Tensor]) -> Tensor:
         return joining.join(pieces, read.parts, self._empty_states(name, read.reading.weights.shape[1]))
 
     def _side_by_side(self, beside: Sequence[list[Tensor]]) -> list[list[Tensor]]:
@@ -231,7 +173,7 @@ class Batch:
             filled.append(states)
         return filled
 
-    def _behind(self, reads: Mapping[str, _Read], pieces: Mapping[str, list[Tensor]]) -> Tensor | None:
+    def _behind(self, reads: Mapping[str, Read], pieces: Mapping[str, list[Tensor]]) -> Tensor | None:
         if not self._loading.shape.behind:
             return None
         if T5 in pieces:
@@ -240,7 +182,7 @@ class Batch:
         zeros: Tensor = torch.zeros(self._options.positions, self._loading.width or 0, dtype=self._loading.dtype)
         return zeros
 
-    def _pooled(self, reads: Mapping[str, _Read]) -> Tensor | None:
+    def _pooled(self, reads: Mapping[str, Read]) -> Tensor | None:
         shape = self._loading.shape
         if not shape.pooled:
             return None
@@ -319,10 +261,10 @@ def _digests(inversions: Inversions, encoder: str) -> dict[str, tuple[str, ...]]
     return {name: each.digests[encoder] for name, each in inversions.items() if encoder in each.digests}
 
 
-def _same_counts(beside: Sequence[_Read]) -> bool:
+def _same_counts(beside: Sequence[Read]) -> bool:
     """Whether each part has as many chunks in every encoder."""
     return len({tuple(len(piece.rows) for piece in each.pieces) for each in beside}) <= 1
 
 
-def _length(read: _Read) -> int:
+def _length(read: Read) -> int:
     return read.rows * int(read.reading.weights.shape[1])
