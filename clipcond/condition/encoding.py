@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from clipcond.condition.cache import Cache, States
@@ -38,7 +39,7 @@ def encode(
         for row in wanted:
             states = cache.get(_key(prefix, row))
             if states is not None:
-                known[row] = states
+                known[row] = _on(states, tower.device)
     for alike in _by_length([row for row in wanted if row not in known]):
         out = tower.encode_rows(alike, vectors=vectors, clip_skip=clip_skip, final_norm=final_norm)
         for row, states in zip(alike, _each(out), strict=True):
@@ -55,6 +56,14 @@ def _prefix(tower: Tower, clip_skip: int, final_norm: bool) -> str:
 def _key(prefix: str, row: Row) -> str:
     """Everything that a row's states depend on, as a name for a file."""
     return hashlib.sha256(f"{prefix}\n{row.ids}\n{row.masked}\n{row.vectors}".encode()).hexdigest()
+
+
+def _on(states: States, device: torch.device) -> States:
+    """Those from a file are on the CPU, and those of a tower that has moved since are where it was."""
+    if states.hidden.device == device:
+        return states
+    moved = {name: tensor.to(device) for name, tensor in states.tensors.items()}
+    return States(hidden=moved["hidden"], pooled=moved.get("pooled"), projected=moved.get("projected"))
 
 
 def _by_length(rows: Sequence[Row]) -> list[list[Row]]:

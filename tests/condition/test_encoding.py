@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -94,3 +95,21 @@ def test_everything_that_states_depend_on_is_in_the_key() -> None:
     for tower, row, options in others:
         encode(tower, [row], cache=cache, **options)
         assert tower.asked == [[row]]
+
+
+def test_states_from_disk_are_as_they_were_encoded(tmp_path: Path) -> None:
+    first = encode(Counting(dtype=torch.bfloat16), [A, LONG], cache=Cache(folder=tmp_path))
+    tower = Counting(dtype=torch.bfloat16)
+    again = encode(tower, [A, LONG], cache=Cache(folder=tmp_path))
+    assert tower.asked == []
+    for row, states in first.items():
+        assert torch.equal(again[row].hidden, states.hidden)
+        assert again[row].hidden.dtype == torch.bfloat16
+
+
+def test_states_come_to_the_tower() -> None:
+    cache, tower = Cache(), Counting()
+    encode(tower, [A], cache=cache)
+    tower.device = torch.device("meta")
+    assert encode(tower, [A], cache=cache)[A].hidden.device.type == "meta"
+    assert tower.asked == [[A]]

@@ -125,10 +125,10 @@ def test_adapters_and_their_strengths_count(model: nn.Module) -> None:
     assert of() == seen[-2]
     wrapped.merge()
     seen.append(of())
+    wrapped.unmerge()
     peft.inject_adapter_in_model(config, model, adapter_name="two")
     seen.append(of())
-    wrapped.unmerge()
-    wrapped.set_adapter("two")
+    wrapped.set_adapter("one")
     seen.append(of())
     assert len(set(seen)) == len(seen)
 
