@@ -9,6 +9,7 @@ pipeline's own limit gives what its `encode_prompt` gives. How families differ: 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +21,18 @@ from clipcond.condition.families import T5, layer
 from clipcond.condition.lengths import LENGTHS, Lengths
 from clipcond.condition.pooled import check_policy
 from clipcond.condition.weighting import DEFAULTS, parse_method
-from clipcond.diffusion.batch import Batch, Encoded, Options, Request
+from clipcond.diffusion.batch import Batch
 from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
 from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
+from clipcond.diffusion.requests import Encoded, Options, Request
+from clipcond.diffusion.timeline import Timeline, needed, scheduled, split, spread
 from clipcond.diffusion.towers import Loading, load_towers
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
+from clipcond.prompt.schedules import is_scheduled
 
 
 class Conditioner:
@@ -81,6 +85,7 @@ class Conditioner:
         pooled: str = "first",
         lengths: str | None = None,
         num_images_per_prompt: int = 1,
+        steps: int | None = None,
         max_sequence_length: int | None = None,
     ) -> Conditioning:
         """Condition one prompt or a list of them.
@@ -95,11 +100,13 @@ class Conditioner:
         lengths: `lcm` repeats, exactly as far as cross-attention is concerned; `pad_empty` appends empty chunks, the
         default of SD3 and Flux; `mask` appends zeros and needs a pipeline that takes `prompt_attention_mask`.
         num_images_per_prompt: how often each prompt's rows are repeated.
+        steps: of the sampler, as many as the pipeline will run; needed where a text has a schedule (`[from:to:when]`,
+        `[a|b]` of dialect `a1111`). All its texts are encoded now; give the pipeline `callback_on_step_end=out.callback`.
         max_sequence_length: the places of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
         longer row, and what is shorter in the same list is filled up with the end of an empty prompt.
 
-        Raises ConfigError for settings that do not fit one another or the pipeline, and for a prompt of several parts
-        that only a denoiser can compose (A1111's AND).
+        Raises ConfigError for settings that do not fit one another or the pipeline, for a schedule without `steps`, and
+        for a prompt of several parts that only a denoiser can compose (A1111's AND).
         """
         if num_images_per_prompt < 1:
             raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}, expected 1 or more")
@@ -117,17 +124,71 @@ class Conditioner:
         negatives = negatives_of(negative_prompt, other_negatives, len(texts))
         absent = negative_prompt is None and not any(other_negatives.values())
         known: dict[str, PromptPlan] = {}
-        positive = [self.request(each, options, dialect, chunking, known) for each in texts]
-        negative = [self.request(each, options, dialect, chunking, known, "negative_prompt") for each in negatives]
+        changing = scheduled([*texts, *negatives]) if dialect == "a1111" else None
+        written = [
+            [self.request(each, options, dialect, chunking, known, argument) for each in side]
+            for side, argument in ((texts, "prompt"), (negatives, "negative_prompt"))
+        ]
         for planned in known.values():
             _refuse_noise(planned)
-        return self.condition(
+        times, (positive, negative) = None, written
+        if changing is not None:
+            times, texts, negatives = spread(texts, negatives, needed(steps, changing))
+            positive = [self.request(each, options, dialect, chunking, known) for each in texts]
+            negative = [self.request(each, options, dialect, chunking, known, "negative_prompt") for each in negatives]
+        out = self.condition(
             positive,
             [] if absent and self.family == "flux" else negative,
             options,
             zeros=absent and self.loading.zeros,
             dialect=dialect,
+            chunking=chunking,
             images=num_images_per_prompt,
+        )
+        return out if times is None else self._over_steps(out, times, *written)
+
+    def _over_steps(
+        self, out: Conditioning, times: Timeline, positive: Sequence[Request], negative: Sequence[Request]
+    ) -> Conditioning:
+        """The conditioning of all variants as that of the first, with the others in its callback.
+
+        positive, negative: the requests as they were written, whose plans and findings are kept: their spans are those
+        of the user's own string.
+        """
+        from clipcond.diffusion.scheduling import StepCallback
+
+        states = split(out.kwargs, len(times.variants))
+        first: dict[str, Any] = dict(split(out.tensors, len(times.variants))[0])
+        known = {(argument, number): each.texts for number, each in enumerate(positive) for argument in each.texts}
+        known |= {(argument, number): each.texts for number, each in enumerate(negative) for argument in each.texts}
+        findings = [
+            PlacedFinding(found.code, found.message, found.start, found.end, argument, number)
+            for (argument, number), texts in known.items()
+            for found in texts[argument].warnings
+        ]
+        told = {(each.code, each.argument, each.index) for each in findings}
+        for each in out.findings:  # of the encoding, about the text of some step: the whole prompt is its place
+            place = (each.code, each.argument, each.index % len(positive))
+            if place not in told and place[1:] in known:
+                told.add(place)
+                end = len(known[place[1:]][each.argument].prompt)
+                findings.append(PlacedFinding(each.code, each.message, 0, end, *place[1:]))
+        callback = StepCallback(self.loading.pipe, times, states)
+        if callback.keeps_pooled:
+            message = f"{self.loading.name} keeps the pooled vector of the first step; only the token states change"
+            findings += [
+                PlacedFinding("schedule-pooled", message, 0, len(planned.prompt), argument, number)
+                for (argument, number), texts in known.items()
+                if is_scheduled((planned := texts[argument]).prompt)
+            ]
+        return replace(
+            out,
+            **first,
+            plans=tuple(each.texts["prompt"] for each in positive),
+            negative_plans=tuple(each.texts["negative_prompt"] for each in negative),
+            other_plans=_others_of(positive) | _others_of(negative),
+            findings=tuple(findings),
+            callback=callback,
         )
 
     # what __call__ is made of: plans, requests, one pass, tensors
@@ -203,6 +264,7 @@ class Conditioner:
         options: Options,
         *,
         dialect: str,
+        chunking: str | None = None,
         zeros: bool = False,
         images: int = 1,
     ) -> Conditioning:
@@ -228,8 +290,11 @@ class Conditioner:
         if zeros:
             sides |= {f"negative_{name}": _blank(tensor) for name, tensor in sides.items()}
         device = self.loading.device
+        tensors: dict[str, Any] = {
+            name: tensor.to(device).repeat_interleave(images, dim=0) for name, tensor in sides.items()
+        }
         return Conditioning(
-            **{name: tensor.to(device).repeat_interleave(images, dim=0) for name, tensor in sides.items()},
+            **tensors,
             plans=tuple(each.texts["prompt"] for each in positive),
             negative_plans=tuple(each.texts["negative_prompt"] for each in negative),
             other_plans=_others_of(positive) | _others_of(negative),
@@ -238,6 +303,10 @@ class Conditioner:
             dialect=dialect,
             clip_skip=options.clip_skip,
             weighting=str(options.method),
+            chunking=chunking,
+            pooled=options.pooled,
+            lengths=options.lengths,
+            fingerprints={name: each.tower.fingerprint() for name, each in self.loading.encoders.items()},
             takes=self.loading.takes,
         )
 

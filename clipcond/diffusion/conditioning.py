@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from clipcond.encode.shapes import check_axes
 from clipcond.errors import DataError, OutputExists, ResourceMissing
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import PromptPlan, plan
+
+if TYPE_CHECKING:
+    from clipcond.diffusion.scheduling import StepCallback
 
 FORMAT = "clipcond.conditioning/1"
 
@@ -59,6 +63,7 @@ class Conditioning:
     clip_skip: int
     weighting: str = "none"
     takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
+    callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
 
     def __post_init__(self) -> None:
         sizes = check_axes("prompt_embeds", self.prompt_embeds, "B T D")
@@ -90,6 +95,11 @@ class Conditioning:
     def kwargs(self) -> dict[str, Tensor]:
         """What the pipeline's call takes in place of `prompt` and `negative_prompt`: no more than it has names for."""
         return {name: tensor for name, tensor in self.tensors.items() if self.takes is None or name in self.takes}
+
+    @property
+    def callback_on_step_end_tensor_inputs(self) -> list[str]:
+        """What the pipeline's argument of this name takes beside `callback`; older pipelines need it said."""
+        return ["latents"] if self.callback is None else self.callback.tensor_inputs
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a safetensors file: both tensors, and prompts, family, dialect and clip skip as metadata.

@@ -1,0 +1,114 @@
+"""Prompts that change over the steps: every text is encoded before the first step, a callback puts them in.
+
+A pipeline calls `callback_on_step_end` after every call of its denoiser and takes back the tensors that the callback
+returns. Under guidance its `prompt_embeds` are `cat([negative, positive])` by then, and its `negative_prompt_embeds` are
+not read again: so both sides are put together anew. Steps are those of the sampler, from 1; a second-order scheduler
+calls the denoiser twice a step, PNDM once more in its first.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.callbacks import PipelineCallback
+from torch import Tensor
+
+from clipcond.diffusion.timeline import Timeline, step_of_call
+from clipcond.errors import ConfigError
+
+# what a denoising loop reads, and the arguments of the call that it made it from: (of the negative side, of the positive)
+_READ: Mapping[str, tuple[str, str]] = {
+    "prompt_embeds": ("negative_prompt_embeds", "prompt_embeds"),
+    "add_text_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
+    "pooled_prompt_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
+}
+
+
+class StepCallback(PipelineCallback):  # type: ignore[misc]
+    """Puts in the embeddings of the next step; for `callback_on_step_end` of the pipeline it was made for.
+
+    Being one of diffusers' own callbacks, it tells the pipeline which tensors it wants, and goes into
+    `MultiPipelineCallbacks` beside others. It changes nothing of the pipeline and can be used again.
+    """
+
+    def __init__(self, pipe: Any, times: Timeline, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """pipe: the pipeline, to see which tensors its loop takes back.   states: of each variant, the tensors that the
+        call takes, (B, …) each. Raises ConfigError where the pipeline cannot change what the schedule changes.
+        """
+        super().__init__()
+        self.times, self.states = times, tuple(states)
+        self._names = _taken_back(pipe)
+        _check_reached(pipe, self._names, self.states)
+
+    @property
+    def keeps_pooled(self) -> bool:
+        """Whether the pipeline keeps the pooled vectors of the first step, though the schedule changes them."""
+        reached = {side for name in self._names for side in _READ[name]}
+        return any("pooled" in side and side not in reached for side in _changing(self.states))
+
+    @property
+    def tensor_inputs(self) -> list[str]:
+        """The tensors that the callback is to be given, for `callback_on_step_end_tensor_inputs`."""
+        return list(self._names)
+
+    def callback_fn(
+        self, pipeline: Any, step_index: int, timesteps: Any, callback_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The tensors of the denoiser's next call, in the dtype and on the device of those that it had."""
+        calls = getattr(pipeline, "num_timesteps", None)
+        if step_index == 0 and calls is not None:
+            self._check_steps(step_of_call(calls - 1, pipeline.scheduler))
+        if calls is not None and step_index + 1 >= calls:
+            return callback_kwargs
+        state = self.states[self.times.variant(step_of_call(step_index + 1, pipeline.scheduler))]
+        guided = bool(getattr(pipeline, "do_classifier_free_guidance", False))
+        new = {
+            name: _like(callback_kwargs[name], [state[side] for side in _READ[name][not guided :]])
+            for name in self._names
+            if name in callback_kwargs
+        }
+        return {**callback_kwargs, **new}
+
+    def _check_steps(self, steps: int) -> None:
+        if steps != self.times.steps:
+            raise ConfigError(
+                f"the schedule was made for {self.times.steps} steps, and the pipeline runs {steps}; "
+                f"say steps={steps} (img2img runs its strength's share of num_inference_steps)"
+            )
+
+
+def _taken_back(pipe: Any) -> tuple[str, ...]:
+    """The tensors that a pipeline's loop takes back from a callback and that hold text."""
+    if "callback_on_step_end" not in inspect.signature(type(pipe).__call__).parameters:
+        raise ConfigError(
+            f"{type(pipe).__name__} takes no callback_on_step_end, so that its prompt cannot change over the steps"
+        )
+    return tuple(each for each in getattr(pipe, "_callback_tensor_inputs", ()) if each in _READ)
+
+
+def _check_reached(pipe: Any, names: Sequence[str], states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise ConfigError where the schedule changes token states that the loop does not take back."""
+    joined = hasattr(type(pipe), "do_classifier_free_guidance")  # both sides in one tensor
+    reached = {side for each in names for side in _READ[each][not joined :]}
+    for side in _changing(states):
+        if side not in reached and "pooled" not in side:
+            raise ConfigError(
+                f"{type(pipe).__name__} does not take {side} back from a callback: its text cannot change over the steps"
+            )
+
+
+def _changing(states: Sequence[Mapping[str, Tensor]]) -> list[str]:
+    """The tensors that are not the same in all variants."""
+    first = states[0]
+    return [name for name in first if any(not torch.equal(each[name], first[name]) for each in states[1:])]
+
+
+def _like(current: Tensor, sides: Sequence[Tensor]) -> Tensor:
+    """The sides in one tensor, each row as often as the pipeline had repeated it."""
+    rows = torch.cat(list(sides)).to(current)
+    sides_rows = [len(side) for side in sides]
+    times = len(current) // sum(sides_rows)
+    return rows if times == 1 else rows.repeat_interleave(times, dim=0)
