@@ -48,8 +48,9 @@ def check_rows(rows: Sequence[Row], vectors: Mapping[str, Tensor], *, width: int
     for number, row in enumerate(rows):
         if len(row.ids) != length:
             raise ShapeError(f"rows: row {number} has {len(row.ids)} positions, expected {length} as in row 0")
-        if row.masked and not 0 < row.masked[0] <= row.masked[-1] < length:
-            raise ShapeError(f"rows: row {number} masks {row.masked}, expected positions 1 to {length - 1}")
+        first = int(context is not None)  # T5 has no BOS in front
+        if row.masked and not first <= row.masked[0] <= row.masked[-1] < length:
+            raise ShapeError(f"rows: row {number} masks {row.masked}, expected positions {first} to {length - 1}")
         if row.vectors and not 0 <= row.vectors[0][0] <= row.vectors[-1][0] < length:
             raise ShapeError(f"rows: row {number} has a vector outside its positions 0 to {length - 1}")
     _check_vectors(rows, vectors, width)
