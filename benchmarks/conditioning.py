@@ -308,16 +308,17 @@ def main() -> None:
     for weights, each in pipes.items():
         most, largest = difference(each, texts)
         print(f"{weights}: largest difference from compel's numbers {most:.1e}, the largest of which is {largest:.1f}")
-    speeds = {weights: speed(getattr(torch, weights)) for weights in pipes}
-    print(", ".join(f"{weights} products: {each / 1e9:.0f} GFLOP/s" for weights, each in speeds.items()))
     found = entries(pipes, texts)
+    speeds = dict.fromkeys(pipes, 0.0)
     with quiet_calls():
         for entry in found:  # also the turn that is not counted
             entry.flops = operations(entry)
         for repeat in range(repeats):
+            speeds = {weights: max(best, speed(getattr(torch, weights))) for weights, best in speeds.items()}
             for entry in found:
                 entry.seconds.append(once(entry))
             print(f"repeat {repeat + 1} of {repeats} is done, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    print("\n" + ", ".join(f"{weights} products: {each / 1e9:.0f} GFLOP/s" for weights, each in speeds.items()))
     report(found, speeds)
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from clipcond.encode.shapes import check_axes
-from clipcond.errors import DataError, OutputExists, ResourceMissing
 from clipcond.prompt.findings import Finding
-from clipcond.prompt.plan import PromptPlan, plan
+from clipcond.prompt.plan import PromptPlan
 
 if TYPE_CHECKING:
+    from clipcond.diffusion.conditioner import Conditioner
     from clipcond.diffusion.scheduling import StepCallback
-
-FORMAT = "clipcond.conditioning/1"
-
 
 TENSORS = (
     "prompt_embeds",
@@ -62,6 +58,10 @@ class Conditioning:
     dialect: str
     clip_skip: int
     weighting: str = "none"
+    chunking: str | None = None  # None: the dialect's own
+    pooled: str = "first"
+    lengths: str = "lcm"
+    fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the encoders, as they were
     takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
 
@@ -102,59 +102,31 @@ class Conditioning:
         return ["latents"] if self.callback is None else self.callback.tensor_inputs
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a safetensors file: both tensors, and prompts, family, dialect and clip skip as metadata.
+        """Write a safetensors file with all tensors, and as metadata the texts, their plans, the settings and the
+        fingerprints of the encoders: complete or not at all.
 
-        Raises OutputExists when the file is there already, unless `overwrite`.
+        Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not.
         """
-        from safetensors.torch import save
+        from clipcond.diffusion.saving import save
 
-        path = Path(path)
-        metadata = {
-            "format": FORMAT,
-            "prompt": json.dumps(self.prompts, ensure_ascii=False),
-            "negative_prompt": json.dumps(self.negative_prompts, ensure_ascii=False),
-            "family": self.family,
-            "dialect": self.dialect,
-            "clip_skip": str(self.clip_skip),
-        }
-        content = save({name: tensor.contiguous() for name, tensor in self.tensors.items()}, metadata=metadata)
-        try:
-            with path.open("wb" if overwrite else "xb") as file:
-                file.write(content)
-        except FileExistsError:
-            raise OutputExists(f"{path} exists already; choose another name or ask for overwriting") from None
+        save(self, path, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | Path) -> Conditioning:
-        """Read a file that `save` wrote, onto the CPU; the plans are made again from the prompts.
+    def load(
+        cls, path: str | Path, pipe: Any = None, *, conditioner: Conditioner | None = None, force: bool = False
+    ) -> Conditioning:
+        """Read a file that `save` wrote.
 
-        Raises ResourceMissing when there is no such file, DataError when it is not a conditioning.
+        pipe, conditioner: the pipeline that it is for, or its Conditioner: the tensors go where it computes, and a file
+        of another family or of other encoders is refused, unless `force`. Without, tensors are on the CPU and nothing
+        is compared.
+        Raises ResourceMissing when there is no such file, DataError when it holds no conditioning or is damaged,
+        ModelError when it was made by other encoders.
         """
-        from safetensors import SafetensorError, safe_open
+        from clipcond.diffusion.saving import load
 
-        path = Path(path)
-        if not path.is_file():
-            raise ResourceMissing(f"no conditioning at {path}: there is no such file")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise DataError(
-                f"{path} is not a safetensors file ({error}); expected what Conditioning.save wrote"
-            ) from error
-        if metadata.get("format") != FORMAT:
-            raise DataError(
-                f"{path} holds no conditioning; expected a file that Conditioning.save or clipcond encode wrote"
-            )
-        dialect, family = metadata["dialect"], metadata["family"]
-        sides = [json.loads(metadata[side]) for side in ("prompt", "negative_prompt")]
-        plans, negative_plans = (tuple(plan(p, dialect=dialect, family=family) for p in side) for side in sides)
-        return cls(
-            **{name: tensors[name] for name in TENSORS if name in tensors},
-            plans=plans,
-            negative_plans=negative_plans,
-            family=family,
-            dialect=dialect,
-            clip_skip=int(metadata["clip_skip"]),
-        )
+        if pipe is not None and conditioner is None:
+            from clipcond.diffusion.conditioner import Conditioner
+
+            conditioner = Conditioner.from_pipeline(pipe)
+        return load(path, conditioner=conditioner, force=force)

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clipcond.diffusion.conditioner import Conditioner
+from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.pipelines import advice
 from clipcond.errors import ConfigError, OutputExists
 from clipcond.prompt.infotext import format_infotext
@@ -32,9 +33,10 @@ class Picture:
 
 def generate(
     pipe: Any,
-    prompt: str,
+    prompt: str = "",
     *,
     negative_prompt: str = "",
+    conditioning: Conditioning | None = None,
     count: int = 8,
     steps: int | None = None,
     guidance_scale: float | None = None,
@@ -50,7 +52,8 @@ def generate(
     pipe: a text-to-image pipeline that the Conditioner supports.   steps, guidance_scale: what the pipeline's folder
     advises if not given (20 and 7.5 where it says nothing).   seed: picture i starts from noise of seed + i, drawn on
     the CPU, whatever the batch size and the device.   through: `conditioner` reads the whole prompt in `dialect`;
-    `stock` leaves it to the pipeline, which reads 75 tokens.   on_step: called after each step with the number of
+    `stock` leaves it to the pipeline, which reads 75 tokens.   conditioning: of one prompt, made or loaded before, in
+    place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
     pictures that it moved on.
     The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
     Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported.
@@ -70,6 +73,8 @@ def generate(
         raise ConfigError(f"seed is {seed}; the last of {count} would have one above {LARGEST_SEED}")
     if through not in ("conditioner", "stock"):
         raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
+    if conditioning is not None and len(conditioning.plans) != 1:
+        raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
     if through == "stock":
         asked: Mapping[str, Any] = {
             "prompt": prompt,
@@ -77,27 +82,40 @@ def generate(
             "clip_skip": clip_skip or None,
         }
     else:
-        asked = Conditioner.from_pipeline(pipe)(prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip).kwargs
+        conditioning = conditioning or Conditioner.from_pipeline(pipe)(
+            prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip, steps=steps
+        )
+        asked = conditioning.kwargs
     options = {"num_inference_steps": steps, "guidance_scale": scale}
     if advised.guidance_rescale:
         options["guidance_rescale"] = advised.guidance_rescale
-    return _batches(pipe, {**asked, **options}, count, seed, batch_size, on_step)
+    change = None if conditioning is None else conditioning.callback
+    return _batches(pipe, {**asked, **options}, count, seed, batch_size, change, on_step)
 
 
 def _batches(
-    pipe: Any, options: Mapping[str, Any], count: int, seed: int, batch_size: int, on_step: Callable[[int], None] | None
+    pipe: Any,
+    options: Mapping[str, Any],
+    count: int,
+    seed: int,
+    batch_size: int,
+    change: Any,
+    on_step: Callable[[int], None] | None,
 ) -> Iterator[Picture]:
+    """change: the callback of a conditioning that changes over the steps, or None."""
+    wanted = {} if change is None else {"callback_on_step_end_tensor_inputs": list(change.tensor_inputs)}
     for first in range(0, count, batch_size):
         size = min(batch_size, count - first)
         seeds = [seed + index for index in range(first, first + size)]
 
-        def after(_pipe: Any, _step: int, _time: Any, state: dict[str, Any], moved: int = size) -> dict[str, Any]:
+        def after(pipe: Any, step: int, time: Any, state: dict[str, Any], moved: int = size) -> dict[str, Any]:
             if on_step is not None:
                 on_step(moved)
-            return state
+            return state if change is None else change(pipe, step, time, state)
 
         images = pipe(
             **options,
+            **wanted,
             num_images_per_prompt=size,
             generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
             callback_on_step_end=after,
