@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clipcond.encode.packed import PackedStack, groups, layer_and_last, parts
+from clipcond.encode.packed import PackedStack, layer_and_last, parts
+from clipcond.encode.packed_attention import attention_of
 from clipcond.encode.packed_tree import Tree, tree
 from clipcond.encode.rows import Row, ids_of, placed, seen
 from clipcond.encode.text_backends import Backend
@@ -92,7 +93,8 @@ class RowPass:
         with stack.open() as device:
             x = stack.token_embedding(ids_of(rows)[row, position].to(device))
             x = stack.cast(self._put_vectors(x, part, rows)) + stack.positions(position.to(device))
-            kept, last = layer_and_last(stack, x, groups(part, seen(rows), device), self.skip)
+            attention = attention_of(part, seen(rows), x.device, x.dtype, x.shape[1] // stack.layers[0].heads)
+            kept, last = layer_and_last(stack, x, attention, self.skip)
             at_end = part.nodes[torch.arange(len(rows)), torch.tensor([self.ends[number] for number in numbers])]
             pooled = last[at_end.to(last.device)]
             wanted = last if kept is None else stack.norm(kept) if self.final_norm else kept

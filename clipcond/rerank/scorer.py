@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipcond.encode.devices import device_of
 from clipcond.encode.load import DualEncoder, load_dual
+from clipcond.encode.rows import Row
 from clipcond.errors import ShapeError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 
@@ -88,8 +89,8 @@ class Scorer:
     def _vectors(self, rows: list[list[int]]) -> NDArray[np.float64]:
         """N rows of up to 75 content ids, padded to the longest. Returns (N, P) float64 rows of unit length."""
         length = max(map(len, rows)) + 2
-        ids = torch.tensor([[BOS, *row, *[EOS] * (length - 1 - len(row))] for row in rows])
-        projected = self.dual.text.encode(ids).projected
+        padded = [Row((BOS, *row, *[EOS] * (length - 1 - len(row)))) for row in rows]
+        projected = self.dual.text.pool_rows(padded).projected
         if projected is None:
             raise ShapeError(f"the text encoder of {self.dual.name} has no projection; expected a dual encoder's")
         return torch.nn.functional.normalize(projected.float(), dim=-1).double().cpu().numpy()

@@ -120,6 +120,7 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
     Captions beyond 75 tokens are cut, as in training. Raises ModelError, DataError.
     """
     from clipcond.encode.load import load_dual
+    from clipcond.encode.rows import Row
     from clipcond.train.captions import id_rows
     from clipcond.train.data import open_image
 
@@ -130,7 +131,7 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
 
     def texts(said: list[str]) -> Tensor:
         ids, _ = id_rows(said, dual.normalisation)
-        projected = dual.text.encode(torch.from_numpy(ids).to(dual.text.device)).projected
+        projected = dual.text.pool_rows([Row(tuple(row)) for row in ids.tolist()]).projected
         assert projected is not None, "a dual encoder projects its texts"
         return torch.nn.functional.normalize(projected.float(), dim=-1).cpu()
 

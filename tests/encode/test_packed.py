@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from encoders import EOS, clip_model, close, open_clip_model, row_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipcond.encode import packed, text_rows
+from clipcond.encode import packed, packed_attention, text_rows
 from clipcond.encode.packed_layers import clip_stack, open_clip_stack
 from clipcond.encode.packed_tree import tree
 from clipcond.encode.rows import Row
@@ -277,6 +279,78 @@ def _random_tower() -> TextTower:
 
 def _pooled_only(states: TextStates) -> TextStates:
     return TextStates(hidden=states.hidden[:, :0], pooled=states.pooled, projected=states.projected)
+
+
+class _Bias:
+    """xformers' block-diagonal causal masks: block i lets its queries see its keys, aligned at the end or the start."""
+
+    def __init__(self, queries: list[int], keys: list[int], from_the_end: bool) -> None:
+        blocks = []
+        for many, of in zip(queries, keys, strict=True):
+            blocks.append(torch.ones(many, of, dtype=torch.bool).tril(of - many if from_the_end else 0))
+        self.mask = torch.block_diag(*(block.int() for block in blocks)).bool()
+
+
+def _stand_in(used: list[str]) -> Any:
+    """The part of `xformers.ops` that is used, on any device."""
+
+    class Causal(_Bias):
+        @classmethod
+        def from_seqlens(cls, queries: list[int], keys: list[int] | None = None, *, device: object = None) -> _Bias:
+            assert device == torch.device("cpu")
+            used.append("causal")
+            return cls(queries, keys or queries, from_the_end=False)
+
+    class FromBottomRight(_Bias):
+        @classmethod
+        def from_seqlens(cls, queries: list[int], keys: list[int] | None = None, *, device: object = None) -> _Bias:
+            assert device == torch.device("cpu")
+            used.append("from the end")
+            return cls(queries, keys or queries, from_the_end=True)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, attn_bias: _Bias, scale: float) -> torch.Tensor:
+        heads = (states.transpose(1, 2) for states in (q, k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=attn_bias.mask, scale=scale)
+        return out.transpose(1, 2)
+
+    biases = SimpleNamespace(BlockDiagonalCausalMask=Causal, BlockDiagonalCausalFromBottomRightMask=FromBottomRight)
+    return SimpleNamespace(memory_efficient_attention=attend, fmha=SimpleNamespace(attn_bias=biases))
+
+
+def test_blocks_without_padding_equal_the_padded_pass(tower: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row_of(9), row_of(75), row_of(9), row_of(0), row_of(12, seed=4), Row(row_of(9).ids, vectors=((4, "u"),))]
+    padded = [tower.encode_rows(some, vectors=VECTORS) for some in (rows, rows[:1])]
+    used: list[str] = []
+    monkeypatch.setattr(packed_attention, "block_library", lambda *_: _stand_in(used))
+    alike(tower.pool_rows(rows, vectors=VECTORS), _pooled_only(padded[0]))
+    alike(tower.encode_rows(rows, vectors=VECTORS), padded[0])
+    alike(tower.pool_rows(rows[:1], vectors=VECTORS), _pooled_only(padded[1]))
+    assert used == ["from the end", "from the end", "causal"]
+    compare(tower, [Row(row.ids, masked=(2,)) for row in rows])  # masks go the dense way
+    assert len(used) == 3
+
+
+def test_blocks_are_for_gpus() -> None:
+    assert packed_attention.block_library(torch.device("cpu"), torch.float32, 64) is None
+
+
+def test_a_broken_library_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_attention, "find_spec", lambda _: object())
+
+    def broken(_: str) -> None:
+        raise ImportError("built for another torch")
+
+    monkeypatch.setattr(packed_attention, "import_module", broken)
+    assert packed_attention.block_library(torch.device("cuda", 99), torch.float32, 8) is None
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or find_spec("xformers") is None, reason="there is no CUDA device with xformers"
+)
+def test_xformers_on_a_gpu_equals_the_padded_pass() -> None:
+    tower = TextTower.from_transformers(clip_model().cuda())
+    assert packed_attention.block_library(tower.device, torch.float32, 8) is not None
+    alike(tower.pool_rows(variants()[:1], vectors=VECTORS), _pooled_only(tower.encode_rows(variants()[:1])), 1e-4)
 
 
 @pytest.mark.parametrize("packing", [True, False])

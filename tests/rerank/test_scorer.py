@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clipcond.encode.rows import Row
 from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ModelError, ShapeError
 from clipcond.prompt.tokenizer import BOS, EOS
@@ -79,18 +80,18 @@ def test_an_empty_text_has_one_chunk(scorer: Scorer, pictures: list[Image.Image]
 
 def test_each_distinct_text_is_encoded_once(dual_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = Scorer.load(str(dual_folder), device="cpu")
-    encode, rows = scorer.dual.text.encode, []
+    pool, counted = scorer.dual.text.pool_rows, []
 
-    def counting(ids: torch.Tensor) -> object:
-        rows.append(len(ids))
-        return encode(ids)
+    def counting(rows: list[Row]) -> object:
+        counted.append(len(rows))
+        return pool(rows)
 
-    monkeypatch.setattr(scorer.dual.text, "encode", counting)
+    monkeypatch.setattr(scorer.dual.text, "pool_rows", counting)
     texts = scorer.texts(["a fox", "cat " * 80, "a fox", "a sea"], batch_size=3)
     assert [text.text[:5] for text in texts] == ["a fox", "cat c", "a fox", "a sea"]
-    assert rows == [3, 1]
+    assert counted == [3, 1]
     scorer.texts(["a sea", "a fox"])
-    assert rows == [3, 1]
+    assert counted == [3, 1]
 
 
 def test_batches_of_texts_do_not_change_them(dual_folder: Path) -> None:
