@@ -12,8 +12,6 @@ from torch import Tensor
 
 from clipcond.condition._variants import Term, Variant
 
-NEAR_ZERO = 1e-3  # a mean this far below the mean magnitude is what is left of a sum that cancels out
-
 
 def comfy(z: Tensor, w: Tensor, e: Tensor) -> Tensor:
     """e + w·(z − e); rows of weight 1 as they are."""
@@ -23,20 +21,22 @@ def comfy(z: Tensor, w: Tensor, e: Tensor) -> Tensor:
 def restore_mean(z: Tensor, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """z·w, scaled so that each chunk keeps the mean over its rows and width; and the chunks where that was not done.
 
-    It is not done where a mean is next to nothing, or the two differ in sign: the quotient would blow the states up,
-    make them vanish, or turn them around.
+    It is not done where a mean is within one standard error of zero, what is left of numbers that cancel out, or where
+    the two differ in sign: the quotient would blow the states up, make them vanish, or turn them around.
     """
     y = z * w
-    before, after = _mean(z), _mean(y)
-    sound = (before.abs() > NEAR_ZERO * _mean(z.abs())) & (after.abs() > NEAR_ZERO * _mean(y.abs()))
-    sound &= before.sign() == after.sign()
+    (before, sound), (after, sound_after) = _mean(z), _mean(y)
+    sound = sound & sound_after & (before.sign() == after.sign())
     touched = (w != 1).flatten(1).any(dim=1)
     factor = torch.where(sound & touched, before / after, torch.ones_like(before))
     return y * factor[:, None, None], tuple((touched & ~sound).nonzero().flatten().tolist())
 
 
-def _mean(states: Tensor) -> Tensor:
-    return states.flatten(1).mean(dim=1)
+def _mean(states: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (K,) of each chunk, and whether it is more than one standard error from zero."""
+    flat = states.flatten(1)
+    mean = flat.mean(dim=1)
+    return mean, mean.abs() > flat.std(dim=1, correction=0) / flat.shape[1] ** 0.5
 
 
 def compel(z: Tensor, w: Tensor, e: Tensor, terms: Sequence[Term], states: Mapping[Variant, Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ Behind a method, parted by `+`: `length_norm` spreads a weight over the tokens o
 `mean_norm` brings the mean over the content tokens of the prompt to 1, w + (1 − mean(w)). Both change the weights
 before the method sees them, in the order in which they are written, and content tokens only.
 
+`a1111` leaves z·w where a mean is within one standard error of zero or the two differ in sign, and says so (`near_zero`).
 A weight of 0 leaves e's row under `comfy`, zeros under `no_norm`. A negative weight is taken as it is (`compel`: its
 masked share is that of 0). Prompts give weights within ±10,000; one that is not finite is refused. Results that a half
 precision cannot hold become its largest number.

@@ -511,6 +511,16 @@ def test_a_mean_that_cannot_be_restored_is_told(states: list[float], weight: flo
     assert torch.equal(out.hidden[1:], (hidden * weights[..., None])[1:])
 
 
+@pytest.mark.parametrize(("errors", "restored"), [(0.5, False), (3.0, True)])
+def test_a_mean_within_its_standard_error_is_no_mean(errors: float, restored: bool) -> None:
+    values = torch.randn(1, 40, D, generator=torch.Generator().manual_seed(0))
+    values = (values - values.mean()) / values.std()
+    hidden = values + errors / (40 * D) ** 0.5
+    weights, segments = torch.ones(1, 40), torch.zeros(1, 40, dtype=torch.int64)
+    weights[0, 5] = 1.001
+    assert weigh(hidden, weights, segments, method=Method("a1111")).near_zero == (() if restored else (0,))
+
+
 @pytest.mark.parametrize("name", METHODS[1:])
 def test_huge_weights_stay_finite_in_half_precision(name: str) -> None:
     weights, segments = _laid([(1e4, 2), (-1e4, 2), (0.0, 1)])
