@@ -8,13 +8,12 @@ pipeline's own limit gives what its `encode_prompt` gives. How families differ: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5, layer
@@ -24,13 +23,13 @@ from clipcond.condition.weighting import DEFAULTS, parse_method
 from clipcond.diffusion.batch import Batch
 from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
 from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
-from clipcond.diffusion.requests import Encoded, Options, Request
+from clipcond.diffusion.requests import Options, Request
+from clipcond.diffusion.sides import findings_of, others_of, sides_of, unread
 from clipcond.diffusion.timeline import Timeline, needed, scheduled, split, spread
 from clipcond.diffusion.towers import Loading, load_towers
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
-from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
 from clipcond.prompt.schedules import is_scheduled
 
@@ -186,7 +185,7 @@ class Conditioner:
             **first,
             plans=tuple(each.texts["prompt"] for each in positive),
             negative_plans=tuple(each.texts["negative_prompt"] for each in negative),
-            other_plans=_others_of(positive) | _others_of(negative),
+            other_plans=others_of(positive) | others_of(negative),
             findings=tuple(findings),
             callback=callback,
         )
@@ -273,32 +272,24 @@ class Conditioner:
         negative: one for each of the positive, or none for a pipeline that may do without.   zeros: zeros in the place of
         what the negative requests say.   images: how often each prompt's rows are repeated.
         """
-        count = len(positive)
-        encoding = [*positive, *([] if zeros else negative)]
-        batch = Batch(self.loading, encoding, options, inversions=self.inversions, cache=self.cache)
+        loading = self.loading
+        read = negative if "negative_prompt_embeds" in loading.takes else []
+        encoding = [*positive, *([] if zeros else read)]
+        batch = Batch(loading, encoding, options, inversions=self.inversions, cache=self.cache)
         encoded = batch.encode()
-        if self.loading.shape.equal_sides:
-            states, mask = batch.stack(encoded)
-            sides = _named(states[:count], None if mask is None else mask[:count], encoded[:count], "")
-            if not zeros:
-                rest = None if mask is None else mask[count:]
-                sides |= _named(states[count:], rest, encoded[count:], "negative_")
-        else:
-            sides = _named(*batch.stack(encoded[:count]), encoded[:count], "")
-            if len(encoded) > count:
-                sides |= _named(*batch.stack(encoded[count:]), encoded[count:], "negative_")
-        if zeros:
-            sides |= {f"negative_{name}": _blank(tensor) for name, tensor in sides.items()}
-        device = self.loading.device
+        sides = sides_of(batch, encoded, len(positive), together=loading.shape.equal_sides, zeros=zeros and bool(read))
         tensors: dict[str, Any] = {
-            name: tensor.to(device).repeat_interleave(images, dim=0) for name, tensor in sides.items()
+            name: tensor.to(loading.device).repeat_interleave(images, dim=0) for name, tensor in sides.items()
         }
+        findings = [*findings_of(batch, encoding, encoded, len(positive))]
+        if negative and not read:
+            findings += unread(negative, f"the call of {loading.name} takes no negative prompt")
         return Conditioning(
             **tensors,
             plans=tuple(each.texts["prompt"] for each in positive),
             negative_plans=tuple(each.texts["negative_prompt"] for each in negative),
-            other_plans=_others_of(positive) | _others_of(negative),
-            findings=tuple(self._findings(batch, encoding, encoded, count)),
+            other_plans=others_of(positive) | others_of(negative),
+            findings=tuple(findings),
             family=self.family,
             dialect=dialect,
             clip_skip=options.clip_skip,
@@ -326,19 +317,14 @@ class Conditioner:
         for name, encoder in self.loading.encoders.items():
             for token, ids in encoder.added().items():
                 found.setdefault(token, {})[name] = len(ids)
-        own = {name: EmbeddingFile(name=name, vectors=vectors, path=Path()) for name, vectors in found.items()}
-        return self.inversions.files | own
-
-    def _findings(
-        self, batch: Batch, requests: Sequence[Request], encoded: Sequence[Encoded], count: int
-    ) -> Iterator[PlacedFinding]:
-        """What is odd about each text, in the order of the prompts, positive side first."""
-        for number, (request, made) in enumerate(zip(requests, encoded, strict=True)):
-            told = [*batch.unused_weights(number), *((plan, _near_zero(*span)) for plan, span in made.near_zero)]
-            for argument, planned in request.texts.items():
-                own = [finding for plan, finding in told if plan is planned]
-                for found in dict.fromkeys([*planned.warnings, *own]):
-                    yield PlacedFinding(found.code, found.message, found.start, found.end, argument, number % count)
+        files = self.inversions.files
+        own = {
+            name: EmbeddingFile(
+                name=name, vectors={**(files[name].vectors if name in files else {}), **vectors}, path=Path()
+            )
+            for name, vectors in found.items()
+        }
+        return files | own
 
 
 def condition(pipe: Any, prompt: Prompts, negative_prompt: Prompts | None = None, **options: Any) -> Conditioning:
@@ -352,28 +338,3 @@ def _refuse_noise(planned: PromptPlan) -> None:
             "the prompt has AND in it, whose parts only the denoiser can compose; "
             'use conditioner.compose(...), or write "and"'
         )
-
-
-def _named(states: Tensor, mask: Tensor | None, encoded: Sequence[Encoded], side: str) -> dict[str, Tensor]:
-    """The tensors of one side by the names of their arguments."""
-    named = {f"{side}prompt_embeds": states}
-    pooled = [each.pooled for each in encoded if each.pooled is not None]
-    if pooled:
-        named[f"{side}pooled_prompt_embeds"] = torch.stack(pooled)
-    return named if mask is None else named | {f"{side}prompt_attention_mask": mask}
-
-
-def _blank(tensor: Tensor) -> Tensor:
-    """Zeros for states and pooled vectors; a mask stays."""
-    return tensor if tensor.dtype == torch.bool else torch.zeros_like(tensor)
-
-
-def _others_of(requests: Sequence[Request]) -> dict[str, tuple[PromptPlan, ...]]:
-    """The plans of further texts by the name of their argument."""
-    names = [name for name in requests[0].texts if name[-1].isdigit()] if requests else []
-    return {name: tuple(each.texts[name] for each in requests) for name in names}
-
-
-def _near_zero(start: int, end: int) -> Finding:
-    message = "the mean of the weighted states is near zero; it is not restored, and the states stay as they are"
-    return Finding("mean-near-zero", message, start, end)

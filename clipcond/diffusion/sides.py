@@ -1,0 +1,80 @@
+"""The two sides of a conditioning from the states of its requests: tensors by the names of arguments, plans, findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from clipcond.diffusion.batch import Batch
+from clipcond.diffusion.conditioning import PlacedFinding
+from clipcond.diffusion.requests import Encoded, Request
+from clipcond.prompt.findings import Finding
+from clipcond.prompt.plan import PromptPlan
+
+
+def sides_of(
+    batch: Batch, encoded: Sequence[Encoded], count: int, *, together: bool, zeros: bool = False
+) -> dict[str, Tensor]:
+    """The tensors of both sides by the names of arguments.
+
+    encoded: `count` prompts, then their negative prompts, if there are any.   together: whether both sides get one
+    length.   zeros: a negative side of zeros.
+    """
+    first, second = encoded[:count], encoded[count:]
+    if together:
+        states, mask = batch.stack(encoded)
+        sides = _named(states[:count], None if mask is None else mask[:count], first, "")
+        if second:
+            sides |= _named(states[count:], None if mask is None else mask[count:], second, "negative_")
+    else:
+        sides = _named(*batch.stack(first), first, "")
+        if second:
+            sides |= _named(*batch.stack(second), second, "negative_")
+    return sides | ({f"negative_{name}": _blank(tensor) for name, tensor in sides.items()} if zeros else {})
+
+
+def others_of(requests: Sequence[Request]) -> dict[str, tuple[PromptPlan, ...]]:
+    """The plans of further texts by the name of their argument."""
+    names = [name for name in requests[0].texts if name[-1].isdigit()] if requests else []
+    return {name: tuple(each.texts[name] for each in requests) for name in names}
+
+
+def findings_of(
+    batch: Batch, requests: Sequence[Request], encoded: Sequence[Encoded], count: int
+) -> Iterator[PlacedFinding]:
+    """What is odd about each text, in the order of the `count` prompts, positive side first."""
+    for number, (request, made) in enumerate(zip(requests, encoded, strict=True)):
+        told = [*batch.unused_weights(number), *((plan, _near_zero(*span)) for plan, span in made.near_zero)]
+        for argument, planned in request.texts.items():
+            own = [finding for plan, finding in told if plan is planned]
+            for found in dict.fromkeys([*planned.warnings, *own]):
+                yield PlacedFinding(found.code, found.message, found.start, found.end, argument, number % count)
+
+
+def unread(negative: Sequence[Request], reason: str) -> Iterator[PlacedFinding]:
+    """A finding for each negative text that nothing reads."""
+    for number, request in enumerate(negative):
+        for argument, planned in request.texts.items():
+            if planned.prompt:
+                yield PlacedFinding("negative-unused", reason, 0, len(planned.prompt), argument, number)
+
+
+def _named(states: Tensor, mask: Tensor | None, encoded: Sequence[Encoded], side: str) -> dict[str, Tensor]:
+    """The tensors of one side by the names of their arguments."""
+    named = {f"{side}prompt_embeds": states}
+    pooled = [each.pooled for each in encoded if each.pooled is not None]
+    if pooled:
+        named[f"{side}pooled_prompt_embeds"] = torch.stack(pooled)
+    return named if mask is None else named | {f"{side}prompt_attention_mask": mask}
+
+
+def _blank(tensor: Tensor) -> Tensor:
+    """Zeros for states and pooled vectors; a mask stays."""
+    return tensor if tensor.dtype == torch.bool else torch.zeros_like(tensor)
+
+
+def _near_zero(start: int, end: int) -> Finding:
+    message = "the mean of the weighted states is near zero; it is not restored, and the states stay as they are"
+    return Finding("mean-near-zero", message, start, end)
