@@ -16,7 +16,7 @@ import torch
 from diffusers.callbacks import PipelineCallback
 from torch import Tensor
 
-from clipcond.diffusion.timeline import Timeline, step_of_call
+from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.errors import ConfigError
 
 # what a denoising loop reads, and the arguments of the call that it made it from: (of the negative side, of the positive)
@@ -59,8 +59,8 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """The tensors of the denoiser's next call, in the dtype and on the device of those that it had."""
         calls = getattr(pipeline, "num_timesteps", None)
-        if step_index == 0 and calls is not None:
-            self._check_steps(step_of_call(calls - 1, pipeline.scheduler))
+        if step_index == 0:
+            check_steps(self.times, pipeline)
         if calls is not None and step_index + 1 >= calls:
             return callback_kwargs
         state = self.states[self.times.variant(step_of_call(step_index + 1, pipeline.scheduler))]
@@ -71,13 +71,6 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
             if name in callback_kwargs
         }
         return {**callback_kwargs, **new}
-
-    def _check_steps(self, steps: int) -> None:
-        if steps != self.times.steps:
-            raise ConfigError(
-                f"the schedule was made for {self.times.steps} steps, and the pipeline runs {steps}; "
-                f"say steps={steps} (img2img runs its strength's share of num_inference_steps)"
-            )
 
 
 def _taken_back(pipe: Any) -> tuple[str, ...]:

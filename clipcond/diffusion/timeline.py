@@ -96,6 +96,17 @@ def step_of_call(call: int, scheduler: Any) -> int:
     return max(call - extra, 0) + 1
 
 
+def check_steps(times: Timeline, pipe: Any) -> None:
+    """Raise ConfigError where the running pipeline takes another number of steps than the timeline was made for."""
+    calls = getattr(pipe, "num_timesteps", None)
+    steps = times.steps if calls is None else step_of_call(calls - 1, pipe.scheduler)
+    if steps != times.steps:
+        raise ConfigError(
+            f"the schedule was made for {times.steps} steps, and the pipeline runs {steps}; "
+            f"say steps={steps} (img2img runs its strength's share of num_inference_steps)"
+        )
+
+
 def _at(runs: Sequence[tuple[int, str]], step: int) -> str:
     return runs[bisect_left([last for last, _ in runs], step)][1]
 

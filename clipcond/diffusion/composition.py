@@ -1,0 +1,232 @@
+"""A1111's AND: several prompts for one picture, put together in what the denoiser says.
+
+    parts = conditioner.compose("a red circle AND a blue square :0.8", "blurry")
+    with composed(pipe, parts):
+        pictures = pipe(**parts.kwargs, num_inference_steps=20).images
+
+With u for the negative prompt and cᵢ for the parts, a step goes by `u + Σ wᵢ · scale · (cᵢ − u)`. The pipeline itself does
+the outer half, `u + scale · (c − u)`; while `composed` is open, its denoiser is given all parts as further rows of its
+batch and answers with `c = u + Σ wᵢ (cᵢ − u)`. So everything else a pipeline can do stays as it is, and nothing of the
+pipeline is changed for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipcond.diffusion.conditioning import PlacedFinding
+from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
+from clipcond.encode.shapes import check_axes
+from clipcond.errors import ConfigError
+from clipcond.prompt.plan import PromptPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Composed:
+    """The parts of B prompts, up to M each, and their negative sides. Raises ShapeError where shapes do not fit."""
+
+    parts: Tensor  # (B, M, T, D)
+    weights: Tensor  # (B, M) float32 on the CPU; 0 where a prompt has fewer parts
+    negative: Tensor  # (B, T, D)
+    pooled: Tensor | None = None  # (B, M, P)
+    negative_pooled: Tensor | None = None  # (B, P)
+
+    def __post_init__(self) -> None:
+        size = check_axes("parts", self.parts, "B M T D")
+        check_axes("weights", self.weights, "B M", B=size["B"], M=size["M"])
+        check_axes("negative", self.negative, "B T D", B=size["B"], T=size["T"], D=size["D"])
+        if self.pooled is not None:
+            check_axes("pooled", self.pooled, "B M P", B=size["B"], M=size["M"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Composition:
+    """Prompts of several parts, ready for `composed` and a stock pipeline.
+
+    variants: one, or where a prompt changes over the steps all that `times` names, of one shape.
+    """
+
+    variants: tuple[Composed, ...]
+    times: Timeline | None = None
+    plans: tuple[PromptPlan, ...]  # of each prompt
+    negative_plans: tuple[PromptPlan, ...]
+    findings: tuple[PlacedFinding, ...] = ()
+    family: str
+    dialect: str
+
+    @property
+    def parts(self) -> Tensor:
+        """(B, M, T, D), of the first step."""
+        return self.variants[0].parts
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, M) float32, of the first step."""
+        return self.variants[0].weights
+
+    @property
+    def kwargs(self) -> dict[str, Tensor]:
+        """What the pipeline's call takes while `composed` is open: the first part of each prompt."""
+        first = self.variants[0]
+        named = {"prompt_embeds": first.parts[:, 0], "negative_prompt_embeds": first.negative}
+        if first.pooled is not None and first.negative_pooled is not None:
+            named |= {
+                "pooled_prompt_embeds": first.pooled[:, 0],
+                "negative_pooled_prompt_embeds": first.negative_pooled,
+            }
+        return named
+
+
+def combine(unconditional: Tensor, parts: Tensor, weights: Tensor, owners: Tensor) -> Tensor:
+    """u + Σ wᵢ (cᵢ − u) for each of B pictures.
+
+    unconditional: (B, …), what the denoiser says to the negative prompts.   parts: (R, …), what it says to the parts.
+    weights: (R) of each part.   owners: (R) int64, the picture of each part.   All on one device.
+    Returns (B, …) in the dtype of the parts. A single part of weight 1 comes back as it is.
+    """
+    shape = (-1, *[1] * (parts.ndim - 1))
+    w = weights.to(parts)
+    totals = torch.zeros(len(unconditional), dtype=parts.dtype, device=parts.device).index_add(0, owners, w)
+    return ((1 - totals).view(shape) * unconditional).index_add(0, owners, parts * w.view(shape))
+
+
+@contextmanager
+def composed(pipe: Any, composition: Composition) -> Iterator[None]:
+    """While open, one call of the pipeline with `composition.kwargs` draws all parts together.
+
+    pipe: of Stable Diffusion 1, 2 or XL, in any of its uses, or 3. What else reads the text (a ControlNet, an IP-adapter's
+    pictures do not) is given the first part. A batch of the denoiser is M + 1 rows a picture, parts of weight 0 left out.
+    Raises ConfigError for a pipeline whose denoiser reads the two sides of guidance one after the other.
+    """
+    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    if not isinstance(denoiser, nn.Module) or not hasattr(type(pipe), "do_classifier_free_guidance"):
+        raise ConfigError(
+            f"{type(pipe).__name__} has no denoiser that reads prompt and negative prompt in one batch, "
+            "which the composition of AND needs; use a pipeline of Stable Diffusion 1, 2, XL or 3"
+        )
+    running = _Running(pipe, composition)
+    handles = [
+        denoiser.register_forward_pre_hook(running.before, with_kwargs=True),
+        denoiser.register_forward_hook(running.after, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """The denoiser's input with all parts, and its output put together again, call by call."""
+
+    pipe: Any
+    composition: Composition
+    call: int = 0
+    batch: _Rows | None = field(default=None)
+
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        states = kwargs.get("encoder_hidden_states")
+        if not isinstance(states, Tensor) or kwargs.get("skip_layers") is not None:  # SD3's further call, without text
+            self.batch = None
+            return args, kwargs
+        variant = self._variant()
+        rows = self.batch = _Rows.of(variant, len(states), guided=bool(self.pipe.do_classifier_free_guidance))
+        named = {
+            name: each if name in _TEXT else rows.expand(each) for name, each in kwargs.items() if name not in _ALIKE
+        }
+        named |= {name: kwargs[name] for name in _ALIKE if name in kwargs}
+        named["encoder_hidden_states"] = rows.text(variant.negative, variant.parts, states)
+        if (added := kwargs.get("added_cond_kwargs")) is not None and variant.pooled is not None:
+            text = rows.text(given(variant.negative_pooled), variant.pooled, added["text_embeds"])
+            named["added_cond_kwargs"] = {**rows.expand(added), "text_embeds": text}
+        if (pooled := kwargs.get("pooled_projections")) is not None:
+            named["pooled_projections"] = rows.text(given(variant.negative_pooled), given(variant.pooled), pooled)
+        self.call += 1
+        return tuple(rows.expand(each) for each in args), named
+
+    def after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if self.batch is None:
+            return None
+        if isinstance(output, tuple):
+            return (self.batch.joined(output[0]), *output[1:])
+        return replace(output, sample=self.batch.joined(output.sample))
+
+    def _variant(self) -> Composed:
+        times = self.composition.times
+        if times is None:
+            return self.composition.variants[0]
+        if self.call == 0:
+            check_steps(times, self.pipe)
+        return self.composition.variants[times.variant(step_of_call(self.call, self.pipe.scheduler))]
+
+
+_TEXT = ("encoder_hidden_states", "pooled_projections")
+_ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict")  # the same for all rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """How a batch of the denoiser is laid out: the pictures' negative sides, then all parts that weigh anything.
+
+    given: rows that the pipeline gave.   pictures: of them, one side.   owners: (R) the picture of each part.
+    chosen: (R) its place among all B·M parts.
+    """
+
+    given: int
+    pictures: int
+    guided: bool
+    owners: Tensor
+    chosen: Tensor
+    weights: Tensor
+    repeats: int
+
+    @classmethod
+    def of(cls, variant: Composed, given: int, *, guided: bool) -> _Rows:
+        prompts, parts = variant.weights.shape
+        pictures = given // 2 if guided else given
+        if pictures % prompts or given != pictures * (1 + guided):
+            raise ConfigError(
+                f"the denoiser is given {given} rows, for {prompts} composed prompts; expected a multiple"
+            )
+        repeats = pictures // prompts
+        weights = variant.weights.repeat_interleave(repeats, dim=0)  # (pictures, M)
+        owners, part = weights.nonzero(as_tuple=True)
+        return cls(given, pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
+
+    def expand(self, value: Any) -> Any:
+        """What has a row for each that the pipeline gave, with rows for what the denoiser is to be given."""
+        if isinstance(value, Tensor):
+            if value.ndim == 0 or len(value) != self.given:
+                return value
+            first = torch.arange(self.pictures)
+            index = torch.cat([first, self.owners + self.pictures * self.guided])
+            return value[index.to(value.device)]
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.expand(each) for each in value)
+        return {name: self.expand(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+    def text(self, negative: Tensor, parts: Tensor, like: Tensor) -> Tensor:
+        """The rows of texts: of the negative sides, then of the parts."""
+        chosen = parts.flatten(0, 1)[self.chosen.to(parts.device)]
+        return torch.cat([negative.repeat_interleave(self.repeats, dim=0), chosen]).to(like)
+
+    def joined(self, said: Tensor) -> Tensor:
+        """What the pipeline is answered, with as many rows as it gave."""
+        unconditional, parts = said[: self.pictures], said[self.pictures :]
+        mixed = combine(unconditional, parts, self.weights.to(said.device), self.owners.to(said.device))
+        return torch.cat([unconditional, mixed]) if self.guided else mixed
+
+
+def given(tensor: Tensor | None) -> Tensor:
+    """A tensor that is there whenever the other side's is."""
+    assert tensor is not None
+    return tensor
