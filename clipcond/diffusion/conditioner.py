@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -32,6 +32,9 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
 from clipcond.prompt.schedules import is_scheduled
+
+if TYPE_CHECKING:
+    from clipcond.diffusion.composition import Composition
 
 
 class Conditioner:
@@ -188,6 +191,36 @@ class Conditioner:
             other_plans=others_of(positive) | others_of(negative),
             findings=tuple(findings),
             callback=callback,
+        )
+
+    def compose(
+        self,
+        prompt: Prompts,
+        negative_prompt: Prompts | None = None,
+        *,
+        dialect: str = "a1111",
+        num_images_per_prompt: int = 1,
+        steps: int | None = None,
+        **settings: Any,
+    ) -> Composition:
+        """Condition prompts whose parts the denoiser composes: `a red circle AND a blue square :0.8` in dialect `a1111`.
+
+        Each part is encoded as a prompt of its own, all in the one pass; draw with
+        `with composed(pipe, parts): pipe(**parts.kwargs, …)` of `clipcond.diffusion.composition`. A prompt without AND is
+        one part.
+        settings: `weighting`, `chunking`, `clip_skip`, `pooled`, `lengths`, `max_sequence_length`, and the rest as for a
+        call. Raises ConfigError for what a call refuses, for AND in a negative prompt, and for Flux.
+        """
+        from clipcond.diffusion.composing import compose
+
+        return compose(
+            self,
+            prompt,
+            negative_prompt,
+            dialect=dialect,
+            num_images_per_prompt=num_images_per_prompt,
+            steps=steps,
+            **settings,
         )
 
     # what __call__ is made of: plans, requests, one pass, tensors
