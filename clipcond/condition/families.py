@@ -49,8 +49,7 @@ class Shape:
     encoders: all of them, in the order of the pipeline.   beside: CLIP encoders whose states lie side by side.
     behind: whether T5's states follow on the token axis.   skip, final_norm: the CLIP layer of clip_skip 0.
     pooled: the CLIP encoders of the pooled vector, and which of their vectors.   joint_mean: whether a weighting that
-    restores a mean takes it over all encoders that lie side by side.   equal_sides: whether prompt and negative prompt
-    must have one length.
+    restores a mean takes it over all encoders that lie side by side.   lengths: how they are made equal by default.
     """
 
     encoders: tuple[str, ...]
@@ -61,7 +60,6 @@ class Shape:
     pooled: tuple[str, ...] = ()
     pooled_from: PooledFrom = "projected"
     joint_mean: bool = False
-    equal_sides: bool = True
     lengths: Lengths = "lcm"
 
 
@@ -88,7 +86,6 @@ SHAPES: Mapping[str, Shape] = {
         behind=True,
         pooled=("clip_l",),
         pooled_from="pooled",
-        equal_sides=False,
         lengths="pad_empty",
     ),
 }

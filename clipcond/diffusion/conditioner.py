@@ -310,7 +310,7 @@ class Conditioner:
         encoding = [*positive, *([] if zeros else read)]
         batch = Batch(loading, encoding, options, inversions=self.inversions, cache=self.cache)
         encoded = batch.encode()
-        sides = sides_of(batch, encoded, len(positive), together=loading.shape.equal_sides, zeros=zeros and bool(read))
+        sides = sides_of(batch, encoded, len(positive), zeros=zeros and bool(read))
         tensors: dict[str, Any] = {
             name: tensor.to(loading.device).repeat_interleave(images, dim=0) for name, tensor in sides.items()
         }

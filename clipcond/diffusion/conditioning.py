@@ -40,7 +40,7 @@ class Conditioning:
     """What a pipeline takes in place of prompts and negative prompts: token states, and in most families pooled vectors.
 
     With `num_images_per_prompt` n, B is n times the number of prompts, and each prompt's rows follow one another.
-    Both sides have one shape; Flux, which reads them one after the other, may have a longer one, or no negative side.
+    Both sides have one shape; Flux may do without a negative one.
     Raises ShapeError when shapes do not fit.
     """
 
@@ -67,8 +67,6 @@ class Conditioning:
 
     def __post_init__(self) -> None:
         sizes = check_axes("prompt_embeds", self.prompt_embeds, "B T D")
-        if self.family == "flux":
-            sizes = {"B": sizes["B"], "D": sizes["D"]}
         if self.negative_prompt_embeds is not None:
             check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **sizes)
         for name in TENSORS[2:4]:

@@ -14,24 +14,15 @@ from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import PromptPlan
 
 
-def sides_of(
-    batch: Batch, encoded: Sequence[Encoded], count: int, *, together: bool, zeros: bool = False
-) -> dict[str, Tensor]:
-    """The tensors of both sides by the names of arguments.
+def sides_of(batch: Batch, encoded: Sequence[Encoded], count: int, *, zeros: bool = False) -> dict[str, Tensor]:
+    """The tensors of both sides, of one length, by the names of arguments.
 
-    encoded: `count` prompts, then their negative prompts, if there are any.   together: whether both sides get one
-    length.   zeros: a negative side of zeros.
+    encoded: `count` prompts, then their negative prompts, if there are any.   zeros: a negative side of zeros.
     """
-    first, second = encoded[:count], encoded[count:]
-    if together:
-        states, mask = batch.stack(encoded)
-        sides = _named(states[:count], None if mask is None else mask[:count], first, "")
-        if second:
-            sides |= _named(states[count:], None if mask is None else mask[count:], second, "negative_")
-    else:
-        sides = _named(*batch.stack(first), first, "")
-        if second:
-            sides |= _named(*batch.stack(second), second, "negative_")
+    states, mask = batch.stack(encoded)
+    sides = _named(states[:count], None if mask is None else mask[:count], encoded[:count], "")
+    if len(encoded) > count:
+        sides |= _named(states[count:], None if mask is None else mask[count:], encoded[count:], "negative_")
     return sides | ({f"negative_{name}": _blank(tensor) for name, tensor in sides.items()} if zeros else {})
 
 

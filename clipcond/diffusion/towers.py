@@ -121,7 +121,9 @@ class Loading:
     def device(self) -> torch.device:
         """Where the pipeline computes, whatever is offloaded at the moment."""
         device = getattr(self.pipe, "_execution_device", None)
-        return next(iter(self.encoders.values())).tower.device if device is None else torch.device(device)
+        if device is None or torch.device(device).type == "meta":  # only some parts are offloaded
+            return next(iter(self.encoders.values())).tower.device
+        return torch.device(device)
 
     @property
     def dtype(self) -> torch.dtype | None:
