@@ -82,6 +82,23 @@ def test_so_are_those_of_random_prompts(seed: int, encoder: Any) -> None:
     _compare(prompt, rng.choice(list(MODES)), encoder)
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("(hello!, world)0.5", "(hello! , world)0.5"),
+        ("(a,, b)1.2", "(a , , b)1.2"),
+        ("(wait...)0.7", "(wait . . .)0.7"),
+    ],
+)
+def test_in_brackets_compel_parts_runs_of_punctuation_at_commas_and_full_stops(
+    typed: str, read: str, encoder: Any
+) -> None:
+    theirs, ids = _compel(typed, "WORDS", *encoder)
+    ours, _ = _ours(read, "word", encoder[0])
+    torch.testing.assert_close(ours.flatten(0, 1), theirs, rtol=0, atol=1e-4)
+    assert ids != list(_ours(typed, "word", encoder[0])[1][0].ids)  # clipcond reads what was typed
+
+
 def _piece(rng: random.Random, depth: int = 0) -> str:
     """Words, a word with marks, or a group of such in brackets with a weight."""
     kind = rng.random()
