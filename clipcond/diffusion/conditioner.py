@@ -285,7 +285,11 @@ class Conditioner:
             if text not in known:
                 known[text] = self.plan(text, options, dialect, chunking)
         return Request(
-            plans={name: known[texts.get(number, texts[""])] for name, number in self.loading.arguments.items()},
+            plans={
+                name: known[texts.get(number, texts[""])]
+                for name, number in self.loading.arguments.items()
+                if name in self.loading.encoders
+            },
             texts={argument + number: known[text] for number, text in texts.items()},
         )
 

@@ -38,8 +38,12 @@ def findings_of(
     """What is odd about each text, in the order of the `count` prompts, positive side first."""
     for number, (request, made) in enumerate(zip(requests, encoded, strict=True)):
         told = [*batch.unused_weights(number), *((plan, _near_zero(*span)) for plan, span in made.near_zero)]
+        read = {id(plan) for plan in request.plans.values()}
         for argument, planned in request.texts.items():
             own = [finding for plan, finding in told if plan is planned]
+            if id(planned) not in read and planned.prompt:
+                message = f"the pipeline has no encoder that reads {argument}"
+                own.append(Finding("text-unused", message, 0, len(planned.prompt)))
             for found in dict.fromkeys([*planned.warnings, *own]):
                 yield PlacedFinding(found.code, found.message, found.start, found.end, argument, number % count)
 
