@@ -241,3 +241,58 @@ def fresh(clip_tokenizers: tuple[Any, Any], t5_tokenizer: Any) -> Callable[[str]
         return seeded(lambda: build(family, own, copy.deepcopy(t5_tokenizer)))  # type: ignore[arg-type]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def build_pipeline() -> Callable[[str, tuple[Any, Any], Any], Any]:
+    """`build` with its random weights, for tests with tokenizers of their own."""
+    return lambda family, clip_tokenizers, t5_tokenizer: seeded(lambda: build(family, clip_tokenizers, t5_tokenizer))
+
+
+NAMES = {
+    "sd": ("prompt_embeds", "negative_prompt_embeds"),
+    "four": (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def stock() -> Callable[..., dict[str, Any]]:
+    """What a pipeline itself makes of prompts: (pipe, prompt, negative, count, prompt_2=…) → tensors by argument."""
+    return _stock
+
+
+def _stock(pipe: Any, prompt: Any, negative: Any = None, count: int = 1, **more: Any) -> dict[str, Any]:
+    """What the pipeline itself makes of prompts, by the names of arguments, without gradients."""
+    import torch
+
+    with torch.no_grad():
+        return _encoded(pipe, prompt, negative, count, **more)
+
+
+def _encoded(pipe: Any, prompt: Any, negative: Any, count: int, **more: Any) -> dict[str, Any]:
+    given = {f"prompt{n}": more.pop(f"prompt{n}", None) for n in ("_2", "_3")}
+    minus = {f"negative_prompt{n}": more.pop(f"negative_prompt{n}", None) for n in ("_2", "_3")}
+    name = type(pipe).__name__
+    if name.startswith("Flux"):
+        out = pipe.encode_prompt(prompt, given["prompt_2"], num_images_per_prompt=count, **more)
+        found = {"prompt_embeds": out[0], "pooled_prompt_embeds": out[1]}
+        if negative is not None:
+            negative = [negative] * len(prompt) if isinstance(prompt, list) and isinstance(negative, str) else negative
+            out = pipe.encode_prompt(negative, minus["negative_prompt_2"], num_images_per_prompt=count, **more)
+            found |= {"negative_prompt_embeds": out[0], "negative_pooled_prompt_embeds": out[1]}
+        return found
+    if name.startswith("StableDiffusion3"):
+        out = pipe.encode_prompt(
+            prompt, **given, num_images_per_prompt=count, negative_prompt=negative, **minus, **more
+        )
+    elif name.startswith("StableDiffusionXL"):
+        second = {"prompt_2": given["prompt_2"], "negative_prompt_2": minus["negative_prompt_2"]}
+        out = pipe.encode_prompt(prompt, num_images_per_prompt=count, negative_prompt=negative, **second, **more)
+    else:
+        out = pipe.encode_prompt(prompt, "cpu", count, True, negative, **more)
+    return dict(zip(NAMES["sd" if len(out) == 2 else "four"], out, strict=True))

@@ -11,48 +11,14 @@ import torch
 from clipcond.diffusion.conditioner import Conditioner
 
 Pipes = Callable[[str], Any]
+Stock = Callable[..., dict[str, torch.Tensor]]
 SHORT = "a red fox in the snow, soft light"
 LONG = "a red fox, " * 40  # 160 content tokens: three chunks
 ALL = ("sd15", "sd2", "sdxl", "refiner", "sd3", "sd3-no-t5", "flux")
-NAMES = {
-    "sd": ("prompt_embeds", "negative_prompt_embeds"),
-    "four": (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    ),
-}
 
 
 def close(a: torch.Tensor, b: torch.Tensor, atol: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=atol)
-
-
-@torch.no_grad()
-def stock(pipe: Any, prompt: Any, negative: Any = None, count: int = 1, **more: Any) -> dict[str, torch.Tensor]:
-    """What the pipeline itself makes of prompts, by the names of arguments."""
-    given = {f"prompt{n}": more.pop(f"prompt{n}", None) for n in ("_2", "_3")}
-    minus = {f"negative_prompt{n}": more.pop(f"negative_prompt{n}", None) for n in ("_2", "_3")}
-    name = type(pipe).__name__
-    if name.startswith("Flux"):
-        out = pipe.encode_prompt(prompt, given["prompt_2"], num_images_per_prompt=count, **more)
-        found = {"prompt_embeds": out[0], "pooled_prompt_embeds": out[1]}
-        if negative is not None:
-            negative = [negative] * len(prompt) if isinstance(prompt, list) and isinstance(negative, str) else negative
-            out = pipe.encode_prompt(negative, minus["negative_prompt_2"], num_images_per_prompt=count, **more)
-            found |= {"negative_prompt_embeds": out[0], "negative_pooled_prompt_embeds": out[1]}
-        return found
-    if name.startswith("StableDiffusion3"):
-        out = pipe.encode_prompt(
-            prompt, **given, num_images_per_prompt=count, negative_prompt=negative, **minus, **more
-        )
-    elif name.startswith("StableDiffusionXL"):
-        second = {"prompt_2": given["prompt_2"], "negative_prompt_2": minus["negative_prompt_2"]}
-        out = pipe.encode_prompt(prompt, num_images_per_prompt=count, negative_prompt=negative, **second, **more)
-    else:
-        out = pipe.encode_prompt(prompt, "cpu", count, True, negative, **more)
-    return dict(zip(NAMES["sd" if len(out) == 2 else "four"], out, strict=True))
 
 
 def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: float = 1e-5) -> None:
@@ -65,13 +31,15 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: f
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("negative", [None, "", "blurry, grey"])
 @pytest.mark.parametrize("prompt", ["", SHORT, "a photo of a red fox! wow!!! 9 <x>", "fox " * 75])
-def test_short_prompts_equal_the_pipelines_own(pipes: Pipes, family: str, prompt: str, negative: str | None) -> None:
+def test_short_prompts_equal_the_pipelines_own(
+    pipes: Pipes, stock: Stock, family: str, prompt: str, negative: str | None
+) -> None:
     pipe = pipes(family)
     same(Conditioner.from_pipeline(pipe)(prompt, negative).kwargs, stock(pipe, prompt, negative))
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_lists_and_several_pictures_equal_the_pipelines_own(pipes: Pipes, family: str) -> None:
+def test_lists_and_several_pictures_equal_the_pipelines_own(pipes: Pipes, stock: Stock, family: str) -> None:
     pipe, prompts, negatives = pipes(family), [SHORT, "", "a bird"], ["blurry", "", "grey"]
     out = Conditioner.from_pipeline(pipe)(prompts, negatives, num_images_per_prompt=2)
     same(out.kwargs, stock(pipe, prompts, negatives, 2))
@@ -79,7 +47,7 @@ def test_lists_and_several_pictures_equal_the_pipelines_own(pipes: Pipes, family
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_prompts_for_each_encoder_equal_the_pipelines_own(pipes: Pipes, family: str) -> None:
+def test_prompts_for_each_encoder_equal_the_pipelines_own(pipes: Pipes, stock: Stock, family: str) -> None:
     pipe = pipes(family)
     texts = {"prompt_2": "a blue bird", "negative_prompt_2": "the snow"}
     if family == "sd3":
@@ -90,7 +58,7 @@ def test_prompts_for_each_encoder_equal_the_pipelines_own(pipes: Pipes, family: 
 
 
 @pytest.mark.parametrize("family", ["sd3", "sd3-no-t5", "flux"])
-def test_another_length_of_t5_equals_the_pipelines_own(pipes: Pipes, family: str) -> None:
+def test_another_length_of_t5_equals_the_pipelines_own(pipes: Pipes, stock: Stock, family: str) -> None:
     pipe = pipes(family)
     out = Conditioner.from_pipeline(pipe)(SHORT, "blurry", max_sequence_length=64)
     same(out.kwargs, stock(pipe, SHORT, "blurry", max_sequence_length=64))
@@ -98,7 +66,7 @@ def test_another_length_of_t5_equals_the_pipelines_own(pipes: Pipes, family: str
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ALL)
-def test_half_precision_equals_the_pipelines_own(fresh: Pipes, family: str, dtype: torch.dtype) -> None:
+def test_half_precision_equals_the_pipelines_own(fresh: Pipes, stock: Stock, family: str, dtype: torch.dtype) -> None:
     pipe = fresh(family).to(dtype)
     same(Conditioner.from_pipeline(pipe)(SHORT, "blurry").kwargs, stock(pipe, SHORT, "blurry"), 2e-2)
 
