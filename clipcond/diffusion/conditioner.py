@@ -25,10 +25,12 @@ from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
 from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
 from clipcond.diffusion.requests import Options, Request
 from clipcond.diffusion.sides import findings_of, others_of, sides_of, unread
+from clipcond.diffusion.swapping import Edit, edits_of, with_edits
 from clipcond.diffusion.timeline import Timeline, needed, scheduled, split, spread
 from clipcond.diffusion.towers import Loading, load_towers
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
+from clipcond.prompt.dialects import parse
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
 from clipcond.prompt.schedules import is_scheduled
@@ -138,6 +140,11 @@ class Conditioner:
             times, texts, negatives = spread(texts, negatives, needed(steps, changing))
             positive = [self.request(each, options, dialect, chunking, known) for each in texts]
             negative = [self.request(each, options, dialect, chunking, known, "negative_prompt") for each in negatives]
+        edits = self._edits(texts) if dialect == "compel" else []
+        if any(edits):
+            new: dict[str, PromptPlan] = {}
+            positive = [*positive, *(self.request(t, options, dialect, chunking, new, edited=True) for t in texts)]
+            negative = [*negative, *negative]
         out = self.condition(
             positive,
             [] if absent and self.family == "flux" else negative,
@@ -147,6 +154,8 @@ class Conditioner:
             chunking=chunking,
             images=num_images_per_prompt,
         )
+        if any(edits):
+            return with_edits(out, edits)
         return out if times is None else self._over_steps(out, times, *written)
 
     def _over_steps(
@@ -257,8 +266,13 @@ class Conditioner:
             positions=self.loading.positions(max_sequence_length),
         )
 
-    def plan(self, text: str, options: Options, dialect: str, chunking: str | None = None) -> PromptPlan:
-        """A text planned for the encoders of the pipeline, with every textual inversion that it knows."""
+    def plan(
+        self, text: str, options: Options, dialect: str, chunking: str | None = None, *, edited: bool = False
+    ) -> PromptPlan:
+        """A text planned for the encoders of the pipeline, with every textual inversion that it knows.
+
+        edited: what compel's `.swap()` puts in.
+        """
         encoders = self.loading.encoders
         t5 = encoders[T5].t5 if T5 in encoders else None
         return plan(
@@ -269,6 +283,7 @@ class Conditioner:
             embeddings=self._embeddings(),
             t5_tokenizer=t5,
             encoders=self.loading.planned(options.positions),
+            edited=edited,
         )
 
     def request(
@@ -279,11 +294,13 @@ class Conditioner:
         chunking: str | None,
         known: dict[str, PromptPlan],
         argument: str = "prompt",
+        *,
+        edited: bool = False,
     ) -> Request:
         """The plans of one prompt. known: plans by text, looked up and filled, so that equal texts share theirs."""
         for text in texts.values():
             if text not in known:
-                known[text] = self.plan(text, options, dialect, chunking)
+                known[text] = self.plan(text, options, dialect, chunking, edited=edited)
         return Request(
             plans={
                 name: known[texts.get(number, texts[""])]
@@ -347,6 +364,14 @@ class Conditioner:
                     f"{argument}{number} is given, but {self.loading.name} has no encoder that reads it; leave it out"
                 )
         return {number: given for number, given in (("_2", second), ("_3", third)) if given}
+
+    def _edits(self, texts: Sequence[Texts]) -> list[tuple[Edit, ...]]:
+        """The swaps of each prompt; their spans count the tokens of CLIP."""
+        widest = {name: max(each.vectors.values(), default=0) for name, each in self._embeddings().items()}
+        return [
+            edits_of(parse(each[""], "compel", embeddings=widest).items) if ".swap(" in each[""] else ()
+            for each in texts
+        ]
 
     def _embeddings(self) -> dict[str, EmbeddingFile]:
         """How many vectors each textual inversion has for each encoder; the pipeline's own go first."""

@@ -16,6 +16,7 @@ from clipcond.prompt.plan import PromptPlan
 if TYPE_CHECKING:
     from clipcond.diffusion.conditioner import Conditioner
     from clipcond.diffusion.scheduling import StepCallback
+    from clipcond.diffusion.swapping import Edited
 
 TENSORS = (
     "prompt_embeds",
@@ -64,6 +65,7 @@ class Conditioning:
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the encoders, as they were
     takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
+    edited: Edited | None = None  # of compel's `.swap()`: the states that the swaps lead to, and where
 
     def __post_init__(self) -> None:
         sizes = check_axes("prompt_embeds", self.prompt_embeds, "B T D")

@@ -6,7 +6,7 @@ Offsets are half-open, in characters of the user's own string. Items come in the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clipcond.prompt.findings import Finding
@@ -129,3 +129,8 @@ class Parsed:
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
+
+
+def swapped(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The items with the edited words of every swap in the place of the original ones."""
+    return tuple(replace(item, original=item.edited) if isinstance(item, Swap) else item for item in items)

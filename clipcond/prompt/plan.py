@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -12,7 +12,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding, findings
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap, swapped
 from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, apart_rows, ends_word, flat, sections
 from clipcond.prompt.tokenizer import CONTENT, Row, token_rows
 
@@ -151,6 +151,7 @@ def plan(
     embeddings: Embeddings | None = None,
     t5_tokenizer: T5Tokenizer | str | Path | None = None,
     encoders: Mapping[str, Encoder] | None = None,
+    edited: bool = False,
 ) -> PromptPlan:
     """Split a prompt into chunks for each encoder of a family.
 
@@ -160,6 +161,7 @@ def plan(
     t5_tokenizer: a loaded one, a tokenizer.json, its folder or a hub name in the local cache; without one, and none in
     the cache under the usual names, what T5 gets is marked unknown.
     encoders: those of a pipeline where they are not the family's own: fewer, other pad ids, another length of T5.
+    edited: plan what compel's `.swap()` puts in, and not the original.
 
     A prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a dialect, a
     family or a chunking that does not exist, ResourceMissing for a T5 tokenizer that was named and is not there.
@@ -175,6 +177,7 @@ def plan(
         from clipcond.prompt.dialects import parse
 
         parsed = parse(prompt, dialect, embeddings=_widest(embeddings or {}))
+        parsed = replace(parsed, items=swapped(parsed.items)) if edited else parsed
     planned: dict[str, EncoderPlan] = {}
     found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
     told = len(found)

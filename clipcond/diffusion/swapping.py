@@ -1,0 +1,128 @@
+"""compel's `.swap()`: what cross-attention control needs besides the states of the original.
+
+The picture is to be drawn with the attention maps of the original prompt and the states of the edited one; that loop is the
+caller's. Spans and options are those of compel's `cross_attention_control.Arguments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Literal
+
+from torch import Tensor
+
+from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.timeline import split
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
+from clipcond.prompt.tokenizer import token_rows
+
+Span = tuple[Literal["equal", "replace"], int, int, int, int]
+_DEFAULTS = {"s_start": 0.0, "s_end": 0.0, "t_start": 0.2, "t_end": 1.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """The swaps of one part of a prompt.
+
+    spans: (`equal` or `replace`, start, end in the original, start, end in the edited prompt), in tokens: 0 is BOS, the last
+    span the EOS, and chunks are not counted.   options: of each `replace`, in order: the shares of the steps, `s_start` to
+    `s_end` for self-attention and `t_start` to `t_end` for cross-attention, in which the original's maps are used.
+    """
+
+    part: int
+    spans: tuple[Span, ...]
+    options: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Edited:
+    """The edited side of prompts with `.swap()`, of one shape with the original's tensors."""
+
+    prompt_embeds: Tensor  # (B, T, D)
+    pooled_prompt_embeds: Tensor | None = None  # (B, P)
+    edits: tuple[tuple[Edit, ...], ...]  # of each of the prompts; none where nothing is swapped
+
+
+def edits_of(items: Sequence[Item], rows: Callable[[str], Sequence[object]] = token_rows) -> tuple[Edit, ...]:
+    """The swaps in the items of a parsed prompt, by part. rows: tokenises a text."""
+    numbers = iter(_numbered(items))
+    parts = groupby(numbers, key=lambda pair: pair[0])
+    found = [(number, [item for _, item in members]) for number, members in parts]
+    return tuple(
+        Edit(
+            part=number,
+            spans=tuple(_spans(own, rows)),
+            options=tuple(_options(item) for item in own if isinstance(item, Swap)),
+        )
+        for number, own in found
+        if any(isinstance(item, Swap) for item in own)
+    )
+
+
+def with_edits(out: Conditioning, edits: Sequence[tuple[Edit, ...]]) -> Conditioning:
+    """A conditioning of B prompts with the edited side, from one of them and then their edited forms, 2·B in all."""
+    first, second = (dict(each) for each in split(out.tensors, 2))
+    count = len(edits)
+    original: dict[str, Any] = dict(first)
+    return replace(
+        out,
+        **original,
+        plans=out.plans[:count],
+        negative_plans=out.negative_plans[:count],
+        other_plans={name: plans[:count] for name, plans in out.other_plans.items()},
+        findings=tuple(found for found in out.findings if found.index < count),
+        edited=Edited(
+            prompt_embeds=second["prompt_embeds"],
+            pooled_prompt_embeds=second.get("pooled_prompt_embeds"),
+            edits=tuple(edits),
+        ),
+    )
+
+
+def _numbered(items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
+    """Each item with the number of the part that it stands in."""
+    part, first = 0, True
+    for item in items:
+        if isinstance(item, Compose):
+            part, first = part + (not first), False
+        else:
+            yield part, item
+
+
+def _spans(items: Sequence[Item], rows: Callable[[str], Sequence[object]]) -> Iterator[Span]:
+    yield "equal", 0, 1, 0, 1
+    at = there = 1
+    for item in items:
+        swapped = isinstance(item, Swap)
+        here = _count(item.original if isinstance(item, Swap) else [item], rows)
+        new = _count(item.edited, rows) if isinstance(item, Swap) else here
+        if here or new:
+            yield "replace" if swapped else "equal", at, at + here, there, there + new
+        at, there = at + here, there + new
+    yield "equal", at, at + 1, there, there + 1
+
+
+def _count(items: Sequence[Item], rows: Callable[[str], Sequence[object]]) -> int:
+    """The tokens of items."""
+    total = 0
+    for item in items:
+        match item:
+            case Words():
+                total += len(rows(item.text))
+            case Embedding():
+                total += item.vectors
+            case Schedule() | Swap():
+                total += _count(item.items, rows)
+            case Break() | Compose() | Adapter():
+                pass
+    return total
+
+
+def _options(swap: Swap) -> dict[str, float]:
+    """The options of a swap with compel's defaults; `shape_freedom` f is an `s_end` of 1 - ∛f."""
+    given = dict(swap.options)
+    freedom = given.pop("shape_freedom", None)
+    free = {} if freedom is None else {"s_end": 1.0 - abs(freedom) ** (1 / 3)}
+    return {**_DEFAULTS, **free, **given}
