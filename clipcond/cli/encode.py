@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from clipcond.cli import conditioning_options as shared
 from clipcond.cli.app import app
-from clipcond.prompt.plan import Dialect
 
 
 @app.command()
@@ -18,14 +18,40 @@ def encode(
     model: Annotated[
         str, typer.Option("--model", "--pipeline", "-m", help="mini, a diffusers pipeline folder, or a hub id.")
     ] = "mini",
-    negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to steer away from.")] = "",
-    dialect: Annotated[Dialect, typer.Option(help="The syntax of both prompts.")] = "plain",
-    clip_skip: Annotated[int, typer.Option(min=0, help="0: the text encoder's last layer, 1: the one before.")] = 0,
+    negative_prompt: shared.NegativePrompt = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the sampler; for a prompt that changes over them.", show_default=False),
+    ] = None,
+    dialect: shared.Dialect = "plain",
+    weighting: shared.Weighting = None,
+    chunking: shared.Chunking = None,
+    clip_skip: shared.ClipSkip = 0,
+    pooled: shared.Pooled = "first",
+    lengths: shared.Lengths = None,
+    prompt_2: shared.Prompt2 = None,
+    prompt_3: shared.Prompt3 = None,
+    embeddings: shared.Embeddings = None,
+    lora_dir: shared.LoraDir = None,
 ) -> None:
     """Write what a pipeline takes for PROMPT, both sides, and print a JSON line about it.
 
-    `Conditioning.load` reads the file, and `pipe(**conditioning.kwargs)` uses it. Nothing is ever overwritten.
+    `Conditioning.load` and `clipcond generate --conditioning` read the file. Nothing is ever overwritten.
     """
+    asked = shared.Asked(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        prompt_2=prompt_2,
+        prompt_3=prompt_3,
+        dialect=dialect,
+        weighting=weighting,
+        chunking=chunking,
+        clip_skip=clip_skip,
+        pooled=pooled,
+        lengths=lengths,
+        embeddings=embeddings,
+        lora_dir=lora_dir,
+    ).checked()
     from clipcond.cli.render import print_json
     from clipcond.errors import OutputExists, ResourceMissing
 
@@ -33,28 +59,32 @@ def encode(
         raise OutputExists(f"{out} exists already; choose another name with --out")
     if not out.parent.is_dir():
         raise ResourceMissing(f"there is no folder {out.parent}; make it, or choose another name with --out")
-    from clipcond.diffusion.conditioner import Conditioner
+    from clipcond.cli.conditioning_job import conditioner_for, note
     from clipcond.diffusion.pipelines import load_pipeline, quiet_calls
 
     pipe = load_pipeline(model, device="cpu")
     with quiet_calls():
-        conditioning = Conditioner.from_pipeline(pipe)(prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip)
+        conditioning = conditioner_for(pipe, asked)(prompt, **asked.arguments, steps=steps)
     conditioning.save(out)
-    for name, plans in (("prompt", conditioning.plans), ("negative prompt", conditioning.negative_plans)):
-        for found in plans[0].warnings:
-            typer.echo(f"note: {name}: {found.message}", err=True)
-    (encoder,) = conditioning.plans[0].encoders.values()
+    note(conditioning)
+    encoders = conditioning.plans[0].encoders
     print_json(
         {
             "path": str(out),
             "prompt": prompt,
-            "negative_prompt": negative_prompt,
+            "negative_prompt": negative_prompt or "",
             "family": conditioning.family,
-            "dialect": dialect,
+            "dialect": conditioning.dialect,
+            "weighting": conditioning.weighting,
+            "chunking": conditioning.chunking,
             "clip_skip": clip_skip,
-            "content_tokens": encoder.content_tokens,
-            "chunks": len(encoder.chunks),
-            "shape": list(conditioning.prompt_embeds.shape),
+            "pooled": pooled,
+            "lengths": conditioning.lengths,
+            "encoders": {
+                name: {"content_tokens": each.content_tokens, "chunks": len(each.chunks)}
+                for name, each in encoders.items()
+            },
+            "tensors": {name: list(tensor.shape) for name, tensor in conditioning.kwargs.items()},
             "dtype": str(conditioning.prompt_embeds.dtype).removeprefix("torch."),
         }
     )

@@ -6,25 +6,42 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clipcond.cli import conditioning_options as shared
 from clipcond.cli.app import app
-from clipcond.prompt.plan import Dialect
+from clipcond.errors import ResourceMissing
+
+if TYPE_CHECKING:
+    from clipcond.diffusion.composition import Composition
+    from clipcond.diffusion.conditioning import Conditioning
 
 REJECTED = "rejected"  # the folder, beside the pictures that are kept, for those that are not
 
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The prompt, of any length; put `--` before a leading dash.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures; made if it is not there.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The prompt, of any length; put `--` before a leading dash.", show_default=False),
+    ] = None,
     pipeline: Annotated[
         str, typer.Option("--pipeline", "-p", help="mini, a diffusers pipeline folder, or a hub id.")
     ] = "mini",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many pictures.")] = 8,
-    negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to steer away from.")] = "",
+    negative_prompt: shared.NegativePrompt = None,
+    conditioning: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `clipcond encode` wrote, in place of PROMPT and its options.", show_default=False
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take a --conditioning that other encoders made.", show_default=False)
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps; what the pipeline advises, else 20.", show_default=False)
     ] = None,
@@ -33,8 +50,6 @@ def generate(
         typer.Option(min=0, help="Guidance scale; what the pipeline advises, else 7.5.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture; each next one adds 1.")] = 0,
-    dialect: Annotated[Dialect, typer.Option(help="The syntax of both prompts.")] = "plain",
-    clip_skip: Annotated[int, typer.Option(min=0, help="0: the text encoder's last layer, 1: the one before.")] = 0,
     stock: Annotated[
         bool, typer.Option("--stock", help="Leave the prompt to the pipeline, which reads 75 tokens of it.")
     ] = False,
@@ -52,35 +67,76 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, …; CUDA where there is one.", show_default=False)
     ] = None,
+    dialect: shared.Dialect = "plain",
+    weighting: shared.Weighting = None,
+    chunking: shared.Chunking = None,
+    clip_skip: shared.ClipSkip = 0,
+    pooled: shared.Pooled = "first",
+    lengths: shared.Lengths = None,
+    prompt_2: shared.Prompt2 = None,
+    prompt_3: shared.Prompt3 = None,
+    embeddings: shared.Embeddings = None,
+    lora_dir: shared.LoraDir = None,
 ) -> None:
     """Make pictures of PROMPT, all of it, and print a JSON line for each.
 
     The PNGs carry their prompt and settings. The same seed gives the same bytes; nothing is ever overwritten.
     """
+    asked = shared.Asked(
+        prompt=prompt or "",
+        negative_prompt=negative_prompt,
+        prompt_2=prompt_2,
+        prompt_3=prompt_3,
+        dialect=dialect,
+        weighting=weighting,
+        chunking=chunking,
+        clip_skip=clip_skip,
+        pooled=pooled,
+        lengths=lengths,
+        embeddings=embeddings,
+        lora_dir=lora_dir,
+    )
+    if problem := _contradiction(asked, prompt, conditioning, stock=stock, force=force):
+        raise typer.BadParameter(problem)
     if keep is not None and keep > count:
         raise typer.BadParameter(f"--keep {keep} of --count {count} pictures")
-    if keep is not None and not prompt.strip():
+    if keep is not None and conditioning is None and not asked.prompt.strip():
         raise typer.BadParameter("--keep needs a PROMPT to score the pictures by")
+    asked = asked.checked()
     from clipcond.cli.render import print_json
     from clipcond.diffusion.generate import destinations, settings_of, write_picture
     from clipcond.diffusion.generate import generate as pictures_of
-    from clipcond.diffusion.pipelines import advice, load_pipeline, quiet_calls
 
     files = destinations(out, count, seed)
     if keep is not None:
         destinations(out / REJECTED, count, seed)
-    _note(prompt, negative_prompt, dialect, stock)
-    choose = None if keep is None else _chooser(prompt, rerank_model, keep, device)
+    if conditioning is not None and not conditioning.is_file():
+        raise ResourceMissing(f"no conditioning at {conditioning}: there is no such file")
+    if stock:
+        _note_dropped(asked)
 
     import torch
 
+    from clipcond.cli.conditioning_job import conditioned
+    from clipcond.cli.conditioning_job import settings as settings_of_prompt
+    from clipcond.diffusion.pipelines import advice, load_pipeline, quiet_calls
+
+    # both models before any work: a name that is not there costs no pictures
+    scorer = None if keep is None else _scorer(rerank_model, device)
     pipe = load_pipeline(pipeline, dtype=getattr(torch, dtype), device=device)
     pipe.set_progress_bar_config(disable=True)
     advised = advice(pipe)
     used = advised.steps if steps is None else steps, advised.guidance_scale if guidance is None else guidance
-    shared = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
+    made_of: Conditioning | Composition | None = None
+    with quiet_calls():
+        if conditioning is not None:
+            made_of, asked = _loaded(pipe, conditioning, force=force)
+        elif not stock:
+            made_of = conditioned(pipe, asked, used[0])
+    text, negative = asked.prompt, asked.negative_prompt or ""
+    shared_fields = {
+        "prompt": text,
+        "negative_prompt": negative,
         "steps": used[0],
         "guidance_scale": used[1],
         "pipeline": pipeline,
@@ -90,13 +146,13 @@ def generate(
     with quiet_calls(), _progress(count * used[0]) as on_step:
         made = pictures_of(
             pipe,
-            prompt,
-            negative_prompt=negative_prompt,
+            text,
+            negative_prompt=negative,
+            conditioning=made_of,
             count=count,
             steps=used[0],
             guidance_scale=used[1],
             seed=seed,
-            dialect=dialect,
             clip_skip=clip_skip,
             through="stock" if stock else "conditioner",
             batch_size=batch_size,
@@ -104,29 +160,59 @@ def generate(
         )
         for picture, file in zip(made, files, strict=True):
             settings = settings_of(pipe, picture, steps=used[0], guidance_scale=used[1], model=pipeline)
-            if clip_skip:
-                settings["Clip skip"] = clip_skip + 1  # readers of the format count from 1
-            write_picture(picture, file, prompt=prompt, negative_prompt=negative_prompt, settings=settings)
-            lines.append({"path": str(file), "seed": picture.seed, **shared})
-            if choose is None:
+            settings |= settings_of_prompt(asked)
+            write_picture(picture, file, prompt=text, negative_prompt=negative, settings=settings)
+            lines.append({"path": str(file), "seed": picture.seed, **shared_fields})
+            if scorer is None:
                 print_json(lines[-1])
                 sys.stdout.flush()
-    if choose is not None:
-        for line in _sorted_out(lines, choose(files), out / REJECTED):
+    if scorer is not None and keep is not None:
+        rows = _ranked(files, text, asked.dialect, scorer, keep)
+        for line in _sorted_out(lines, rows, out / REJECTED):
             print_json(line)
 
 
-def _note(prompt: str, negative_prompt: str, dialect: str, stock: bool) -> None:
+def _contradiction(
+    asked: shared.Asked, prompt: str | None, conditioning: Path | None, *, stock: bool, force: bool
+) -> str | None:
+    """What is wrong with the options together, in words for the one who gave them; None when all is well."""
+    if conditioning is not None:
+        if stock:
+            return "--stock has no use for a --conditioning; leave one of them out"
+        given = "PROMPT" if prompt is not None else asked.given()
+        return given and f"--conditioning FILE says what {given} would; leave one of them out"
+    if prompt is None:
+        return "give a PROMPT, or --conditioning FILE"
+    if force:
+        return "--force is about a --conditioning FILE; leave it out"
+    if stock and (given := asked.given(beside=("negative_prompt", "clip_skip"))):
+        return f"--stock leaves the prompt to the pipeline; leave out {given}"
+    return None
+
+
+def _loaded(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, shared.Asked]:
+    """The conditioning of a file, and what it was asked for."""
+    from clipcond.cli.conditioning_job import asked_of
+    from clipcond.diffusion.conditioning import Conditioning
+    from clipcond.errors import DataError
+
+    conditioning = Conditioning.load(file, pipe, force=force)
+    if len(conditioning.plans) != 1:
+        raise DataError(f"{file} is of {len(conditioning.plans)} prompts; give one of one prompt")
+    return conditioning, asked_of(conditioning)
+
+
+def _note_dropped(asked: shared.Asked) -> None:
     """Say on stderr what is odd about the prompts, and what a stock pipeline is about to lose."""
     from clipcond.cli.render import visible
     from clipcond.prompt.plan import plan
 
-    for name, text in (("prompt", prompt), ("negative prompt", negative_prompt)):
-        planned = plan(text, dialect=dialect)
+    for name, text in (("prompt", asked.prompt), ("negative prompt", asked.negative_prompt or "")):
+        planned = plan(text)
         for found in planned.warnings:
             typer.echo(f"note: {name}: {visible(found.message)}", err=True)
         (encoder,) = planned.encoders.values()
-        if stock and encoder.dropped is not None:
+        if encoder.dropped is not None:
             typer.echo(
                 f"note: {name}: the stock pipeline reads {encoder.limit} of {encoder.content_tokens} tokens and drops "
                 f"“{visible(encoder.dropped.text)}”",
@@ -134,17 +220,19 @@ def _note(prompt: str, negative_prompt: str, dialect: str, stock: bool) -> None:
             )
 
 
-def _chooser(prompt: str, model: str, keep: int, device: str | None) -> Callable[[list[Path]], dict[str, Any]]:
-    """A function from files to their rows in the ranking, by path; the model is loaded before any picture is made."""
-    from clipcond.rerank.ranking import rerank
+def _scorer(model: str, device: str | None) -> Any:
     from clipcond.rerank.scorer import Scorer
 
-    scorer = Scorer.load(model, device=device)
+    return Scorer.load(model, device=device)
 
-    def choose(files: list[Path]) -> dict[str, Any]:
-        return {str(row.path): row for row in rerank(files, prompt, scorer=scorer, top=keep).rows}
 
-    return choose
+def _ranked(files: list[Path], prompt: str, dialect: str, scorer: Any, keep: int) -> dict[str, Any]:
+    """The rows of the ranking by path; pictures are scored by the words of the prompt, without the marks of its syntax."""
+    from clipcond.prompt.translate import translate
+    from clipcond.rerank.ranking import rerank
+
+    words = translate(prompt, dialect, "plain").text.strip()
+    return {str(row.path): row for row in rerank(files, words, scorer=scorer, top=keep).rows}
 
 
 def _sorted_out(lines: list[dict[str, Any]], rows: dict[str, Any], rejected: Path) -> Iterator[dict[str, Any]]:

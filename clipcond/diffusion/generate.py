@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from clipcond.diffusion.composition import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.pipelines import advice
@@ -36,7 +38,7 @@ def generate(
     prompt: str = "",
     *,
     negative_prompt: str = "",
-    conditioning: Conditioning | None = None,
+    conditioning: Conditioning | Composition | None = None,
     count: int = 8,
     steps: int | None = None,
     guidance_scale: float | None = None,
@@ -89,21 +91,20 @@ def generate(
     options = {"num_inference_steps": steps, "guidance_scale": scale}
     if advised.guidance_rescale:
         options["guidance_rescale"] = advised.guidance_rescale
-    change = None if conditioning is None else conditioning.callback
-    return _batches(pipe, {**asked, **options}, count, seed, batch_size, change, on_step)
+    return _batches(pipe, conditioning, {**asked, **options}, count, seed, batch_size, on_step)
 
 
 def _batches(
     pipe: Any,
+    conditioning: Conditioning | Composition | None,
     options: Mapping[str, Any],
     count: int,
     seed: int,
     batch_size: int,
-    change: Any,
     on_step: Callable[[int], None] | None,
 ) -> Iterator[Picture]:
-    """change: the callback of a conditioning that changes over the steps, or None."""
-    wanted = {} if change is None else {"callback_on_step_end_tensor_inputs": list(change.tensor_inputs)}
+    change = conditioning.callback if isinstance(conditioning, Conditioning) else None
+    wanted = {} if change is None else {"callback_on_step_end_tensor_inputs": change.tensor_inputs}
     for first in range(0, count, batch_size):
         size = min(batch_size, count - first)
         seeds = [seed + index for index in range(first, first + size)]
@@ -113,13 +114,14 @@ def _batches(
                 on_step(moved)
             return state if change is None else change(pipe, step, time, state)
 
-        images = pipe(
-            **options,
-            **wanted,
-            num_images_per_prompt=size,
-            generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
-            callback_on_step_end=after,
-        ).images
+        with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
+            images = pipe(
+                **options,
+                **wanted,
+                num_images_per_prompt=size,
+                generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
+                callback_on_step_end=after,
+            ).images
         for index, (image, each) in enumerate(zip(images, seeds, strict=True), start=first):
             yield Picture(image, each, index)
 

@@ -39,7 +39,10 @@ class Request:
     def part(self, number: int) -> Request:
         """One part of a prompt of several, as a prompt of its own; a text without parts goes into each."""
         own = {id(plan): joining.only(plan, number) if plan.parts else plan for plan in self.plans.values()}
-        return Request(plans={name: own[id(plan)] for name, plan in self.plans.items()}, texts=self.texts)
+        return Request(
+            plans={name: own[id(plan)] for name, plan in self.plans.items()},
+            texts={name: own.get(id(plan), plan) for name, plan in self.texts.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""`clipcond generate` and `clipcond encode`, end to end on tiny random models."""
+"""`clipcond generate`, end to end on tiny random models."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from clipcond.cli import main
-from clipcond.diffusion.conditioning import Conditioning
-from clipcond.prompt.infotext import parse_infotext
+from clipcond.prompt.infotext import Infotext, parse_infotext
+from clipcond.rerank.metadata import words
 
 LONG = "a red circle in the top left, " * 20
 Capture = pytest.CaptureFixture[str]
@@ -151,29 +153,200 @@ def test_wrong_usage_exits_with_2(capsys: Capture, tmp_path: Path, arguments: li
     assert text in err
 
 
-def test_encode_writes_a_conditioning(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
-    file = tmp_path / "fox.safetensors"
-    given = ["encode", LONG, "--model", sd_folder, "-o", file, "--negative-prompt", "grey", "--clip-skip", 1]
-    (line,), err = run(capsys, *given)
-    assert err == ""
-    assert line == {
-        "path": str(file),
-        "prompt": LONG,
-        "negative_prompt": "grey",
-        "family": "sd15",
-        "dialect": "plain",
-        "clip_skip": 1,
-        "content_tokens": 160,
-        "chunks": 3,
-        "shape": [1, 231, 32],
-        "dtype": "float32",
+RANDOM = "the mean of the weighted states is near zero"  # of an encoder of random weights it is
+
+
+def infotext(file: str | Path) -> Infotext:
+    with Image.open(file) as image:
+        return parse_infotext(image.info["parameters"])
+
+
+def few(capsys: Capture, folder: Path, prompt: str, out: Path, *more: object) -> list[dict[str, Any]]:
+    """Two pictures of a prompt, without a word on stderr."""
+    lines, err = run(capsys, "generate", prompt, "-p", folder, "-o", out, "-n", 2, "--steps", 4, *more)
+    assert not [line for line in err.splitlines() if RANDOM not in line]
+    return lines
+
+
+def contents(lines: list[dict[str, Any]]) -> list[bytes]:
+    """The pixels of the pictures."""
+    found = []
+    for line in lines:
+        with Image.open(line["path"]) as image:
+            found.append(image.tobytes())
+    return found
+
+
+def test_a_picture_says_how_its_prompt_was_read(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    prompt = "a (red:1.3) fox"
+    usual = few(capsys, sd_folder, prompt, tmp_path / "a", "--dialect", "a1111")
+    settings = infotext(usual[0]["path"]).settings
+    assert not [name for name in settings if name.startswith(("Prompt", "Clip"))]
+    given = ["--dialect", "compel", "--weighting", "comfy+length_norm", "--chunking", "phrase", "--clip-skip", 1]
+    other = few(
+        capsys, sd_folder, "a (red)1.3 fox", tmp_path / "b", *given, "--pooled", "mean", "--lengths", "pad_empty"
+    )
+    found = infotext(other[0]["path"])
+    assert found.prompt == "a (red)1.3 fox"
+    assert words(found) == "a red fox"
+    assert {name: value for name, value in found.settings.items() if name.startswith(("Prompt", "Clip"))} == {
+        "Clip skip": "2",
+        "Prompt dialect": "compel",
+        "Prompt weighting": "comfy+length_norm",
+        "Prompt chunking": "phrase",
+        "Prompt pooled": "mean",
+        "Prompt lengths": "pad_empty",
     }
-    back = Conditioning.load(file)
-    assert (back.prompts, back.negative_prompts, back.clip_skip) == ((LONG,), ("grey",), 1)
+    stock, _ = make(capsys, sd_folder, tmp_path / "c", "--stock")
+    assert infotext(stock[0]["path"]).settings["Prompt dialect"] == "plain"
+
+
+def test_weights_reach_the_picture(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    weighted = few(capsys, sd_folder, "a (red:1.9) fox", tmp_path / "a", "--dialect", "a1111")
+    none = few(capsys, sd_folder, "a red fox", tmp_path / "b", "--dialect", "a1111")
+    comfy = few(capsys, sd_folder, "a (red:1.9) fox", tmp_path / "c", "--dialect", "a1111", "--weighting", "comfy")
+    assert len({contents(lines)[0] for lines in (weighted, none, comfy)}) == 3
+
+
+def test_auto_says_which_dialect_it_is(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    given = ["generate", "a (red:1.3) fox", "-p", sd_folder, "-o", tmp_path, "-n", 1, "--steps", 1, "--dialect", "auto"]
+    (line,), err = run(capsys, *given)
+    assert err.splitlines()[0] == "note: dialect a1111: (red:1.3) is A1111 syntax"
+    assert "Prompt dialect" not in infotext(line["path"]).settings
+
+
+def test_a_saved_conditioning_makes_the_same_files(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    prompt, how = "a (red:1.3) fox [by day:by night:0.5]", ["--dialect", "a1111", "--negative-prompt", "grey"]
+    file = tmp_path / "fox.safetensors"
+    run(capsys, "encode", prompt, "-m", sd_folder, "-o", file, "--steps", 4, "--clip-skip", 1, *how)
+    direct = few(capsys, sd_folder, prompt, tmp_path / "a", "--clip-skip", 1, *how)
+    given = ["generate", "--conditioning", file, "-p", sd_folder, "-o", tmp_path / "b", "-n", 2, "--steps", 4]
+    loaded, _ = run(capsys, *given)
+    assert [{**line, "path": ""} for line in loaded] == [{**line, "path": ""} for line in direct]
+    assert [Path(line["path"]).read_bytes() for line in loaded] == [Path(line["path"]).read_bytes() for line in direct]
+
+
+def test_a_conditioning_of_other_encoders_is_refused_unless_forced(
+    capsys: Capture, sd_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "fox.safetensors"
+    run(capsys, "encode", "a red fox", "-m", sd_folder, "-o", file)
+    given = ["generate", "--conditioning", file, "-p", sd_folder, "-n", 1, "--steps", 1, "--dtype", "bfloat16"]
+    code, err = failure(capsys, *given, "-o", tmp_path / "a")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "fox.safetensors was made by another clip_l than StableDiffusionPipeline has" in err
+    assert not (tmp_path / "a").exists()
+    lines, _ = run(capsys, *given, "-o", tmp_path / "a", "--force")
+    assert len(lines) == 1
+    code, err = failure(capsys, "generate", "--conditioning", tmp_path / "none", "-p", sd_folder, "-o", tmp_path / "b")
+    assert (code, err) == (3, f"error: no conditioning at {tmp_path / 'none'}: there is no such file\n")
+
+
+def test_a_schedule_changes_the_prompt_on_the_way(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    pictures = {
+        prompt: contents(few(capsys, sd_folder, prompt, tmp_path / str(number), "--dialect", "a1111"))
+        for number, prompt in enumerate(["a [red:blue:2] fox", "a red fox", "a blue fox", "a [red:blue:4] fox"])
+    }
+    assert pictures["a [red:blue:4] fox"] == pictures["a red fox"]  # of four steps
+    assert len({found[0] for found in pictures.values()}) == 3
+
+
+def test_and_composes(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    both = few(capsys, sd_folder, "a red fox AND a blue bird :0.8", tmp_path / "a", "--dialect", "a1111")
+    one = few(capsys, sd_folder, "a red fox", tmp_path / "b", "--dialect", "a1111")
+    alone = few(capsys, sd_folder, "a red fox AND a blue bird :0", tmp_path / "c", "--dialect", "a1111")
+    assert contents(both) != contents(one)
+    assert infotext(both[0]["path"]).prompt == "a red fox AND a blue bird :0.8"
+    for theirs, ours in zip(contents(one), contents(alone), strict=True):
+        assert max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) <= 1
+    given = ["generate", "a AND b", "-p", sd_folder, "-o", tmp_path / "d", "--dialect", "a1111", "--prompt-2", "c"]
     code, err = failure(capsys, *given)
+    assert (code, err) == (3, "error: the parts of AND are read by all encoders; leave out --prompt-2 and --prompt-3\n")
+
+
+def test_embeddings_are_read_by_their_names(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    given = ["generate", "a furry fox", "-p", sd_folder, "-n", 2, "--steps", 4, "--embeddings", folder]
+    before, err = run(capsys, *given, "-o", tmp_path / "a")
+    assert err == f"note: {folder}: no embeddings there\n"
+    save_file({"emb_params": torch.ones(2, 32)}, folder / "furry.safetensors")
+    after, err = run(capsys, *given, "-o", tmp_path / "b")
+    assert err == ""
+    assert contents(before) != contents(after)
+    code, err = failure(capsys, *given[:-1], tmp_path / "nowhere", "-o", tmp_path / "c")
     assert code == 3
-    assert "fox.safetensors exists already; choose another name with --out" in err
-    code, err = failure(capsys, "encode", "x", "-o", tmp_path / "nowhere" / "fox.safetensors")
-    assert code == 3
-    assert "there is no folder" in err
-    assert "nowhere; make it, or choose another name with --out" in err
+    assert "nowhere" in err
+
+
+def test_a_lora_needs_its_folder(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    given = ["generate", "a fox <lora:fur:0.8>", "-p", sd_folder, "-n", 1, "--steps", 1, "--dialect", "a1111"]
+    (line,), err = run(capsys, *given, "-o", tmp_path / "a")
+    assert err == "note: the prompt asks for fur, which is left out; --lora-dir DIR names the folder\n"
+    assert infotext(line["path"]).prompt == "a fox <lora:fur:0.8>"
+    (tmp_path / "loras").mkdir()
+    code, err = failure(capsys, *given, "-o", tmp_path / "b", "--lora-dir", tmp_path / "loras")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "no adapter 'fur'" in err
+
+
+def test_the_ranking_reads_words_without_marks(
+    capsys: Capture, sd_folder: Path, dual_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipcond.rerank import ranking
+
+    asked: list[str] = []
+
+    def noted(paths: list[Path], prompt: str, **options: Any) -> Any:
+        asked.append(prompt)
+        return original(paths, prompt, **options)
+
+    original = ranking.rerank
+    monkeypatch.setattr(ranking, "rerank", noted)
+    how = ["--dialect", "a1111", "--keep", 1, "--rerank-model", dual_folder]
+    few(capsys, sd_folder, "a (red:1.3) fox", tmp_path / "a", *how)
+    assert asked == ["a red fox"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "give a PROMPT, or --conditioning FILE"),
+        (["x", "--conditioning", "f"], "--conditioning FILE says what PROMPT would; leave one of them out"),
+        (["--conditioning", "f", "--clip-skip", "1"], "--conditioning FILE says what --clip-skip would"),
+        (["--conditioning", "f", "--negative-prompt", "x"], "--conditioning FILE says what --negative-prompt would"),
+        (["--conditioning", "f", "--stock"], "--stock has no use for a --conditioning"),
+        (["x", "--force"], "--force is about a --conditioning FILE; leave it out"),
+        (["x", "--stock", "--dialect", "a1111"], "--stock leaves the prompt to the pipeline; leave out --dialect"),
+        (["x", "--stock", "--lora-dir", "d"], "--stock leaves the prompt to the pipeline; leave out --lora-dir"),
+        (["x", "--weighting", "comfi"], "--weighting: unknown weighting 'comfi'"),
+        (["x", "--chunking", "soft"], "--chunking soft does not exist; there are hard"),
+        (["x", "--dialect", "b1111"], "--dialect"),
+        (["x", "--pooled", "best"], "--pooled"),
+        (["x", "--lengths", "short"], "--lengths"),
+        (["x", "--clip-skip", "-1"], "--clip-skip"),
+    ],
+)
+def test_wrong_conditioning_options_exit_with_2(
+    capsys: Capture, tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    code, err = failure(capsys, "generate", *arguments, "--out", tmp_path / "a")
+    assert code == 2
+    assert text in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["x", "--clip-skip", "9"], "clip_skip is 9, expected"),
+        (["x", "--prompt-2", "y"], "prompt_2 is given, but StableDiffusionPipeline has no encoder that reads it"),
+        (["x", "--lengths", "mask"], "takes no prompt_attention_mask"),
+    ],
+)
+def test_what_the_pipeline_cannot_is_one_line(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    code, err = failure(capsys, "generate", *arguments, "-p", sd_folder, "--out", tmp_path / "a")
+    assert (code, err.count("\n")) == (3, 1)
+    assert text in err
+    assert not (tmp_path / "a").exists()

@@ -222,7 +222,7 @@ def test_the_arithmetic_alone() -> None:
 
 def test_findings_and_plans_are_those_of_the_text(pipes: Callable[[str], Any]) -> None:
     prompt = "a (fox:1.2.3) AND b"
-    parts = compose(Conditioner.from_pipeline(pipes("sd15")), ["c", prompt], "")
+    parts = compose(Conditioner.from_pipeline(pipes("sd15")), ["c", prompt], "", weighting="comfy")
     assert isinstance(parts, Composition)
     assert [(found.code, found.index) for found in parts.findings] == [("bad-weight", 1)]
     assert [len(planned.parts) for planned in parts.plans] == [0, 2]

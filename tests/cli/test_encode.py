@@ -1,0 +1,114 @@
+"""`clipcond encode`, end to end on a tiny random pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from clipcond.cli import conditioning_options, main
+from clipcond.condition.lengths import LENGTHS
+from clipcond.condition.pooled import Policy
+from clipcond.condition.weighting import METHODS, MODIFIERS
+from clipcond.diffusion.conditioning import Conditioning
+from clipcond.prompt.plan import DIALECTS
+
+LONG = "a red circle in the top left, " * 20
+Capture = pytest.CaptureFixture[str]
+
+
+def run(capsys: Capture, *arguments: object) -> tuple[dict[str, Any], str]:
+    """The JSON line of a command that must succeed, and what it said on stderr."""
+    code = main(["encode", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def failure(capsys: Capture, *arguments: object) -> tuple[int, str]:
+    code = main(["encode", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert out == ""
+    return code, err
+
+
+def test_writes_a_conditioning(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    given = [LONG, "--model", sd_folder, "-o", file, "--negative-prompt", "grey", "--clip-skip", 1]
+    line, err = run(capsys, *given)
+    assert err == ""
+    assert line == {
+        "path": str(file),
+        "prompt": LONG,
+        "negative_prompt": "grey",
+        "family": "sd15",
+        "dialect": "plain",
+        "weighting": "none",
+        "chunking": None,
+        "clip_skip": 1,
+        "pooled": "first",
+        "lengths": "lcm",
+        "encoders": {"clip_l": {"content_tokens": 160, "chunks": 3}},
+        "tensors": {"prompt_embeds": [1, 231, 32], "negative_prompt_embeds": [1, 231, 32]},
+        "dtype": "float32",
+    }
+    back = Conditioning.load(file)
+    assert (back.prompts, back.negative_prompts, back.clip_skip) == ((LONG,), ("grey",), 1)
+    code, err = failure(capsys, *given)
+    assert code == 3
+    assert "fox.safetensors exists already; choose another name with --out" in err
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_loaded(capsys: Capture, tmp_path: Path) -> None:
+    code, err = failure(capsys, "x", "-o", tmp_path / "nowhere" / "fox.safetensors")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "there is no folder" in err
+    assert "nowhere; make it, or choose another name with --out" in err
+
+
+def test_what_is_odd_is_said_with_the_text_that_it_is_about(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    how = ["--dialect", "a1111", "--weighting", "none", "--chunking", "word", "--lengths", "pad_empty"]
+    given = ["a (red:1.3) fox", "-m", sd_folder, "-o", tmp_path / "x.safetensors", "--negative-prompt", "grey)"]
+    line, err = run(capsys, *given, *how)
+    assert (line["weighting"], line["chunking"], line["lengths"]) == ("none", "word", "pad_empty")
+    assert [each.partition(": ")[2].partition(": ")[0] for each in err.splitlines()] == ["prompt", "negative prompt"]
+    assert "these weights change nothing: the weighting is none" in err
+
+
+def test_a_prompt_that_changes_needs_the_steps(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    given = ["a [red:blue:0.5] fox", "-m", sd_folder, "-o", file, "--dialect", "a1111"]
+    code, err = failure(capsys, *given)
+    assert (code, err.count("\n"), file.exists()) == (3, 1, False)
+    assert "changes over the steps; say steps=" in err
+    line, _ = run(capsys, *given, "--steps", 10)
+    assert line["tensors"]["prompt_embeds"] == [1, 77, 32]
+
+
+def test_the_options_name_what_the_library_knows(capsys: Capture) -> None:
+    assert main(["encode", "--help"]) == 0
+    words = set(capsys.readouterr().out.replace(",", " ").replace(";", " ").replace("│", " ").split())
+    assert {*METHODS, *(f"+{each}" for each in MODIFIERS)} <= words
+    alternatives = {
+        name: get_args(get_args(getattr(conditioning_options, name))[0]) for name in ("Pooled", "Lengths", "Dialect")
+    }
+    assert alternatives["Pooled"] == get_args(Policy)
+    assert get_args(alternatives["Lengths"][0]) == LENGTHS
+    assert alternatives["Dialect"] == (*DIALECTS, "auto")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "Missing argument"),
+        (["x", "--weighting", "compel+"], "--weighting: unknown modifier of a weighting ''"),
+        (["x", "--chunking", "soft"], "--chunking soft does not exist"),
+        (["x", "--steps", "0"], "--steps"),
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys: Capture, tmp_path: Path, arguments: list[str], text: str) -> None:
+    code, err = failure(capsys, *arguments, "--out", tmp_path / "a")
+    assert code == 2
+    assert text in " ".join(err.replace("│", " ").split())
