@@ -27,6 +27,7 @@ class EncoderPass:
         """comma: the id of `,` in the encoder's vocabulary.   vectors: (D,) each, by the digests that rows name."""
         self._tower, self._method, self._comma, self._vectors = tower, method, comma, vectors
         self._rows: dict[Row, None] = {}
+        self._needs: dict[int, tuple[Reading, Needs]] = {}  # by identity: readings hold tensors
         self._states: Mapping[Row, States] = {}
 
     def add(self, reading: Reading, *, weighted: bool = True) -> Needs:
@@ -37,9 +38,17 @@ class EncoderPass:
         self._rows.update(dict.fromkeys(reading.rows))
         if not weighted:
             return Needs()
-        wanted = needs(reading.weights, reading.segments, self._method)
+        wanted = self.needs(reading)
         self._rows.update(dict.fromkeys(self._variants(reading, wanted).values()))
         return wanted
+
+    def needs(self, reading: Reading) -> Needs:
+        """What the weights of a reading need besides its own rows."""
+        if not any(reading.weighted):
+            return Needs()
+        if id(reading) not in self._needs:
+            self._needs[id(reading)] = reading, needs(reading.weights, reading.segments, self._method)
+        return self._needs[id(reading)][1]
 
     def add_empty(self, row: Row) -> None:
         """The row of an empty prompt."""
@@ -61,8 +70,8 @@ class EncoderPass:
 
     def variants(self, reading: Reading) -> dict[Variant, Tensor]:
         """(L, D) of each variant that the weights of a reading need."""
-        wanted = needs(reading.weights, reading.segments, self._method)
-        return {key: self._states[row].hidden for key, row in self._variants(reading, wanted).items()}
+        rows = self._variants(reading, self.needs(reading))
+        return {key: self._states[row].hidden for key, row in rows.items()}
 
     def pooled(self, reading: Reading, which: PooledFrom) -> Tensor:
         """(K, P) of its chunks, never weighted. Raises ModelError where the encoder has no such vector."""
@@ -84,7 +93,9 @@ def weigh_together(
     Returns the states (K, L, D) of each, and the chunks whose mean could not be restored.
     """
     hidden = [each.hidden(reading) for each, reading in zip(passes, readings, strict=True)]
-    wanted = needs(readings[0].weights, readings[0].segments, method)
+    if not any(readings[0].weighted):
+        return hidden, ()
+    wanted = passes[0].needs(readings[0])
     variants = [each.variants(reading) for each, reading in zip(passes, readings, strict=True)]
     weighed: Weighed = weigh(
         hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1),

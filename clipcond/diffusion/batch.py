@@ -35,6 +35,7 @@ class Batch:
         cache: Cache | None,
     ) -> None:
         self._loading, self._options, self._cache = loading, options, cache
+        self.device = loading.device  # asked once: offload hooks are looked for in every module
         self._passes = {
             name: EncoderPass(loaded.tower, method=options.method, comma=loaded.comma, vectors=inversions.vectors(name))
             for name, loaded in loading.encoders.items()
@@ -201,7 +202,7 @@ class Batch:
 
     def stack(self, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor | None]:
         """States (B, T, D) of requests, of one length T as `lengths` says, and for `mask` the (B, T) bool mask."""
-        device, option = self._loading.device, self._options.lengths
+        device, option = self.device, self._options.lengths
         if option == "pad_empty":
             encoded = self._padded(encoded)
         rows = [

@@ -333,7 +333,7 @@ class Conditioner:
         encoded = batch.encode()
         sides = sides_of(batch, encoded, len(positive), zeros=zeros and bool(read))
         tensors: dict[str, Any] = {
-            name: tensor.to(loading.device).repeat_interleave(images, dim=0) for name, tensor in sides.items()
+            name: tensor.to(batch.device).repeat_interleave(images, dim=0) for name, tensor in sides.items()
         }
         findings = [*findings_of(batch, encoding, encoded, len(positive))]
         if negative and not read:
