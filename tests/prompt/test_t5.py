@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt import t5
+from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.plan import plan
 from clipcond.prompt.tokenizer import token_ids
 
@@ -197,3 +198,36 @@ def test_clip_is_planned_as_ever(tmp_path: Path) -> None:
     assert list(planned.encoders) == ["clip_l", "clip_g", "t5"]
     assert [token.id for token in planned.encoders["clip_g"].chunks[0].tokens] == token_ids("a fox")
     assert planned.encoders["clip_g"].pad_id == 0
+
+
+def test_a_loaded_tokenizer_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    path = write_tokenizer(tmp_path)
+    backend = Tokenizer.from_file(str(path))
+    before = backend.to_str()
+    loaded = t5.T5Tokenizer.from_backend(backend)
+    assert loaded.rows("a</s> fox") == t5.load(path).rows("a</s> fox")
+    assert backend.to_str() == before
+    planned = plan("a fox", family="flux", t5_tokenizer=loaded).encoders["t5"]
+    assert planned.ids() == plan("a fox", family="flux", t5_tokenizer=path).encoders["t5"].ids()
+
+
+def test_a_loaded_tokenizer_of_another_model_is_refused() -> None:
+    from tokenizers import Tokenizer, models
+
+    with pytest.raises(ConfigError, match=r"^the pipeline's tokenizer is not the tokenizer\.json of T5"):
+        t5.T5Tokenizer.from_backend(Tokenizer(models.BPE()))
+
+
+def test_a_pipeline_may_give_t5_another_length(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    path, usual = write_tokenizer(tmp_path), FAMILIES["flux"]
+    encoders = {**usual, "t5": replace(usual["t5"], limit=3)}
+    encoder = plan("fox a fox a fox", family="flux", t5_tokenizer=path, encoders=encoders).encoders["t5"]
+    assert encoder.ids() == [[5, 4, 5, 4, 5, 1]]
+    assert encoder.dropped is not None
+    assert (encoder.limit, encoder.dropped.text) == (3, "a fox")
+    (short,) = plan("fox", family="flux", t5_tokenizer=path, encoders=encoders).encoders["t5"].ids()
+    assert short == [5, 1, 0, 0]
