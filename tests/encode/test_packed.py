@@ -176,23 +176,24 @@ class _Hooked:
 
 def test_leaves_to_the_model_what_a_packed_pass_would_walk_around() -> None:
     model = clip_model(projection=False)
-    layer = model.encoder.layers[1]
-    assert clip_stack(model, model) is not None
+    stack = getattr(model, "text_model", model)
+    layer = stack.encoder.layers[1]
+    assert clip_stack(model, stack) is not None
     model(torch.tensor([row_of(3).ids]), output_hidden_states=True)  # transformers leaves hooks of its own
-    assert clip_stack(model, model) is not None
+    assert clip_stack(model, stack) is not None
     handle = layer.register_forward_hook(lambda *_: None)
-    assert clip_stack(model, model) is None
+    assert clip_stack(model, stack) is None
     handle.remove()
     layer._hf_hook = _Hooked()
-    assert clip_stack(model, model) is None
+    assert clip_stack(model, stack) is None
     del layer._hf_hook
     layer.mlp._diffusers_hook = _Hooked()
-    assert clip_stack(model, model) is None
+    assert clip_stack(model, stack) is None
     del layer.mlp._diffusers_hook
     layer.self_attn.dropout = 0.5
-    assert clip_stack(model, model) is not None
+    assert clip_stack(model, stack) is not None
     model.train()
-    assert clip_stack(model, model) is None
+    assert clip_stack(model, stack) is None
 
 
 def test_other_layers_go_the_model_s_own_way() -> None:
@@ -200,11 +201,12 @@ def test_other_layers_go_the_model_s_own_way() -> None:
 
     class OtherLayer(CLIPEncoderLayer):  # type: ignore[misc]
         def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            return super().forward(hidden_states, *args, **kwargs) * 2
+            return super().forward(hidden_states * 2, *args, **kwargs)
 
     model = clip_model(projection=False)
-    model.encoder.layers[0].__class__ = OtherLayer
-    assert clip_stack(model, model) is None
+    stack = getattr(model, "text_model", model)
+    stack.encoder.layers[0].__class__ = OtherLayer
+    assert clip_stack(model, stack) is None
     rows = [row_of(60), Row(row_of(60).ids, masked=(50,))]
     with torch.no_grad():
         theirs = model(torch.tensor([rows[0].ids]))[0]
