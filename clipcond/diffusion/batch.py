@@ -15,7 +15,7 @@ from clipcond.condition.passes import EncoderPass, alike, weigh_together
 from clipcond.condition.pooled import pool
 from clipcond.condition.reading import Reading, empty_row, read
 from clipcond.diffusion.requests import Encoded, Options, Read, Request
-from clipcond.diffusion.towers import Loading
+from clipcond.diffusion.towers import Loading, bare
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.rows import Row
 from clipcond.prompt.findings import Finding
@@ -41,7 +41,7 @@ class Batch:
             for name, loaded in loading.encoders.items()
         }
         self._named: dict[str, dict[str, Sequence[int | str]]] = {
-            name: {**_digests(inversions, name), **loaded.added()} for name, loaded in loading.encoders.items()
+            name: _named(inversions, name, loaded.added()) for name, loaded in loading.encoders.items()
         }
         known: dict[tuple[int, ...], dict[str, Read]] = {}
         self._reads = []
@@ -258,8 +258,13 @@ class Batch:
         return list(told.values())
 
 
-def _digests(inversions: Inversions, encoder: str) -> dict[str, tuple[str, ...]]:
-    return {name: each.digests[encoder] for name, each in inversions.items() if encoder in each.digests}
+def _named(
+    inversions: Inversions, encoder: str, added: Mapping[str, tuple[int, ...]]
+) -> dict[str, Sequence[int | str]]:
+    """What stands for the vectors of each textual inversion: ids of the pipeline's own, digests of the others."""
+    named: dict[str, Sequence[int | str]] = {bare(token): ids for token, ids in added.items()}
+    named |= {name: each.digests[encoder] for name, each in inversions.items() if encoder in each.digests}
+    return {**named, **added}
 
 
 def _same_counts(beside: Sequence[Read]) -> bool:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clipcond.condition.cache import Cache
-from clipcond.condition.families import T5, layer
-from clipcond.condition.lengths import LENGTHS, Lengths
-from clipcond.condition.pooled import check_policy
-from clipcond.condition.weighting import DEFAULTS, parse_method
+from clipcond.condition.families import T5
 from clipcond.diffusion.batch import Batch
 from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
+from clipcond.diffusion.planner import Planner
 from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
 from clipcond.diffusion.requests import Options, Request
 from clipcond.diffusion.sides import findings_of, others_of, sides_of, unread
@@ -31,20 +28,19 @@ from clipcond.diffusion.towers import Loading, load_towers
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.dialects import parse
-from clipcond.prompt.embeddings import EmbeddingFile
-from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
+from clipcond.prompt.plan import PromptPlan
 from clipcond.prompt.schedules import is_scheduled
 
 if TYPE_CHECKING:
     from clipcond.diffusion.composition import Composition
 
 
-class Conditioner:
+class Conditioner(Planner):
     """Conditions one pipeline; the pipeline is used and never changed."""
 
     def __init__(self, loading: Loading, *, cache: Cache | None = None, inversions: Inversions | None = None) -> None:
-        self.loading, self.cache = loading, cache
-        self.inversions = Inversions() if inversions is None else inversions
+        super().__init__(loading, inversions)
+        self.cache = cache
 
     @classmethod
     def from_pipeline(
@@ -61,11 +57,6 @@ class Conditioner:
         loading = load_towers(pipe)
         widths = {name: each.tower.width for name, each in loading.encoders.items() if name != T5}
         return cls(loading, cache=cache, inversions=gather(embeddings, widths))
-
-    @property
-    def family(self) -> str:
-        """The family of the pipeline, by its name in `clipcond.prompt.families`."""
-        return self.loading.family
 
     @property
     def pad_id(self) -> int:
@@ -122,8 +113,8 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
-        others = self._others("prompt", prompt_2, prompt_3)
-        other_negatives = self._others("negative_prompt", negative_prompt_2, negative_prompt_3)
+        others = self.others("prompt", prompt_2, prompt_3)
+        other_negatives = self.others("negative_prompt", negative_prompt_2, negative_prompt_3)
         texts = prompts_of(prompt, others)
         negatives = negatives_of(negative_prompt, other_negatives, len(texts))
         absent = negative_prompt is None and not any(other_negatives.values())
@@ -232,84 +223,6 @@ class Conditioner:
             **settings,
         )
 
-    # what __call__ is made of: plans, requests, one pass, tensors
-
-    def options(
-        self,
-        *,
-        dialect: str,
-        weighting: str | None = None,
-        clip_skip: int = 0,
-        pooled: str = "first",
-        lengths: str | None = None,
-        max_sequence_length: int | None = None,
-    ) -> Options:
-        """Settings by their names, checked. Raises ConfigError."""
-        if dialect not in DIALECTS:
-            raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
-        check_policy(pooled)
-        lengths = lengths or self.loading.shape.lengths
-        if lengths not in LENGTHS:
-            raise ConfigError(f"lengths is {lengths!r}, expected one of {', '.join(LENGTHS)}")
-        if lengths == "mask" and "prompt_attention_mask" not in self.loading.takes:
-            raise ConfigError(
-                f"lengths is 'mask', but the call of {self.loading.name} takes no prompt_attention_mask; "
-                "use 'lcm' or 'pad_empty'"
-            )
-        for name in self.loading.encoders:
-            layer(self.loading.shape, name, clip_skip)  # refuses what the family has not
-        return Options(
-            method=parse_method(weighting or DEFAULTS[dialect]),
-            clip_skip=clip_skip,
-            pooled=pooled,
-            lengths=cast("Lengths", lengths),
-            positions=self.loading.positions(max_sequence_length),
-        )
-
-    def plan(
-        self, text: str, options: Options, dialect: str, chunking: str | None = None, *, edited: bool = False
-    ) -> PromptPlan:
-        """A text planned for the encoders of the pipeline, with every textual inversion that it knows.
-
-        edited: what compel's `.swap()` puts in.
-        """
-        encoders = self.loading.encoders
-        t5 = encoders[T5].t5 if T5 in encoders else None
-        return plan(
-            text,
-            dialect=dialect,
-            family=self.family,
-            chunking=chunking,
-            embeddings=self._embeddings(),
-            t5_tokenizer=t5,
-            encoders=self.loading.planned(options.positions),
-            edited=edited,
-        )
-
-    def request(
-        self,
-        texts: Texts,
-        options: Options,
-        dialect: str,
-        chunking: str | None,
-        known: dict[str, PromptPlan],
-        argument: str = "prompt",
-        *,
-        edited: bool = False,
-    ) -> Request:
-        """The plans of one prompt. known: plans by text, looked up and filled, so that equal texts share theirs."""
-        for text in texts.values():
-            if text not in known:
-                known[text] = self.plan(text, options, dialect, chunking, edited=edited)
-        return Request(
-            plans={
-                name: known[texts.get(number, texts[""])]
-                for name, number in self.loading.arguments.items()
-                if name in self.loading.encoders
-            },
-            texts={argument + number: known[text] for number, text in texts.items()},
-        )
-
     def condition(
         self,
         positive: Sequence[Request],
@@ -355,38 +268,13 @@ class Conditioner:
             takes=self.loading.takes,
         )
 
-    def _others(self, argument: str, second: Prompts | None, third: Prompts | None) -> dict[str, Prompts | None]:
-        """The prompts of further encoders, those that the pipeline has. Raises ConfigError for others."""
-        read = set(self.loading.arguments.values())
-        for number, given in (("_2", second), ("_3", third)):
-            if given and number not in read:
-                raise ConfigError(
-                    f"{argument}{number} is given, but {self.loading.name} has no encoder that reads it; leave it out"
-                )
-        return {number: given for number, given in (("_2", second), ("_3", third)) if given}
-
     def _edits(self, texts: Sequence[Texts]) -> list[tuple[Edit, ...]]:
         """The swaps of each prompt; their spans count the tokens of CLIP."""
-        widest = {name: max(each.vectors.values(), default=0) for name, each in self._embeddings().items()}
+        widest = {name: max(each.vectors.values(), default=0) for name, each in self.embeddings().items()}
         return [
             edits_of(parse(each[""], "compel", embeddings=widest).items) if ".swap(" in each[""] else ()
             for each in texts
         ]
-
-    def _embeddings(self) -> dict[str, EmbeddingFile]:
-        """How many vectors each textual inversion has for each encoder; the pipeline's own go first."""
-        found: dict[str, dict[str, int]] = {}
-        for name, encoder in self.loading.encoders.items():
-            for token, ids in encoder.added().items():
-                found.setdefault(token, {})[name] = len(ids)
-        files = self.inversions.files
-        own = {
-            name: EmbeddingFile(
-                name=name, vectors={**(files[name].vectors if name in files else {}), **vectors}, path=Path()
-            )
-            for name, vectors in found.items()
-        }
-        return files | own
 
 
 def condition(pipe: Any, prompt: Prompts, negative_prompt: Prompts | None = None, **options: Any) -> Conditioning:

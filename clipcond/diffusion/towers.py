@@ -173,6 +173,11 @@ class Loading:
         }
 
 
+def bare(token: str) -> str:
+    """The name of a textual inversion without the brackets that diffusers' names usually have."""
+    return token[1:-1] if len(token) > 2 and token[0] == "<" and token[-1] == ">" else token
+
+
 def load_towers(pipe: Any) -> Loading:
     """Read a diffusers pipeline. Raises ModelError, naming its class and what it lacks, for one that is not supported."""
     name = type(pipe).__name__

@@ -141,3 +141,14 @@ def test_a_token_without_a_row_is_named(fresh: Pipes) -> None:
         ModelError, match=r"<Cat-Toy>, a textual-inversion token of the pipeline's tokenizer_2, but its "
     ):
         conditioner("a photo of a <cat-toy>")
+
+
+def test_comfys_dialect_names_them_its_own_way(toys: Any) -> None:
+    conditioner = Conditioner.from_pipeline(toys)
+    out = conditioner("a (embedding:toy:0.5) fox, embedding:sks", dialect="comfy", weighting="none")
+    close(out.prompt_embeds, own(toys, "a <toy> fox, sks"))
+    assert [each.code for each in out.findings] == ["weights-unused"]
+    out = conditioner("a <toy> fox", dialect="comfy")
+    (found,) = out.findings
+    assert (found.code, found.start, found.end) == ("embedding-as-text", 2, 7)
+    assert found.message.endswith("which this dialect writes embedding:toy")
