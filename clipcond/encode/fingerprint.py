@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -83,12 +83,22 @@ class Fingerprint:
 
 
 def running_device(model: nn.Module, weight: Tensor) -> torch.device:
-    """Where a forward of `model` runs: as its offload hooks say, or else where one of its weights is."""
+    """Where a forward of `model` runs: as accelerate's or diffusers' offload hooks say, or else where a weight is."""
     for module in model.modules():
-        execution = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-        if execution is not None:
-            return torch.device(execution)
+        attached = module.__dict__.get("_hf_hook")
+        groups = [getattr(hook, "group", None) for hook in _group_hooks(module)]
+        for source in (attached, *getattr(attached, "hooks", ()), *groups):
+            for name in ("execution_device", "onload_device"):
+                if getattr(source, name, None) is not None:
+                    return torch.device(getattr(source, name))
     return torch.device("cpu") if weight.device.type == "meta" else weight.device
+
+
+def _group_hooks(module: nn.Module) -> Iterable[object]:
+    """The hooks of diffusers on a module; those of group offloading have a group."""
+    registry = module.__dict__.get("_diffusers_hook")
+    hooks: Mapping[str, object] = getattr(registry, "hooks", {})
+    return hooks.values()
 
 
 def _walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from clipcond.encode.packed import PackedStack
 from clipcond.encode.packed_layers import clip_stack, open_clip_stack
@@ -63,10 +65,10 @@ class TransformersText:
         return clip_stack(self.model, self._stack)
 
     def norm(self, states: Tensor) -> Tensor:
-        return self._stack.final_layer_norm(states)  # type: ignore[no-any-return]
+        return _call_beside(self._stack.final_layer_norm, states)
 
     def project(self, pooled: Tensor) -> Tensor | None:
-        return None if self._projection is None else self._projection(pooled)
+        return None if self._projection is None else _call_beside(self._projection, pooled)
 
     def parameter(self) -> Tensor:
         return self._stack.final_layer_norm.weight  # type: ignore[no-any-return]
@@ -129,3 +131,13 @@ class OpenClipText:
 
     def parameter(self) -> Tensor:
         return self._tower.positional_embedding  # type: ignore[no-any-return]
+
+
+def _call_beside(module: nn.Module, x: Tensor) -> Tensor:
+    """Call a module where its input is. A forward that offloads block by block has taken its weights away again."""
+    weights = dict(module.named_parameters())
+    elsewhere = any(weight.device not in (x.device, torch.device("meta")) for weight in weights.values())
+    if not elsewhere:
+        return module(x)  # type: ignore[no-any-return]
+    moved = {name: weight.to(x.device) for name, weight in weights.items()}
+    return functional_call(module, moved, (x,))  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipcond.encode import packed, packed_attention, text_rows
+from clipcond.encode.fingerprint import running_device
 from clipcond.encode.packed_layers import clip_stack, open_clip_stack
 from clipcond.encode.packed_tree import tree
 from clipcond.encode.rows import Row
@@ -168,6 +169,43 @@ def test_calls_the_hook_of_an_offloaded_model_as_a_forward_does() -> None:
     rows = variants()[:-1]
     TextTower.from_transformers(model).encode_rows(rows, vectors=VECTORS)
     assert calls == ["to the device", "done"]
+
+
+def test_norm_and_projection_follow_the_states_when_a_forward_has_taken_their_weights_away() -> None:
+    backend = TextTower.from_transformers(clip_model())._backend
+    away = torch.zeros(2, WIDTH, device="meta")  # stands for a GPU
+    projected = backend.project(away)
+    assert projected is not None
+    assert backend.norm(away).device.type == projected.device.type == "meta"
+    assert backend.parameter().device.type == "cpu"
+
+
+def test_group_offloading_goes_the_model_s_own_way() -> None:
+    hooks = pytest.importorskip("diffusers.hooks")
+    model = clip_model()
+    expected = TextTower.from_transformers(model).encode_rows(variants(), vectors=VECTORS)
+    cpu = torch.device("cpu")
+    hooks.apply_group_offloading(model, onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    tower = TextTower.from_transformers(model)
+    assert tower.device == cpu
+    assert tower._backend.packing() is None
+    alike(tower.encode_rows(variants(), vectors=VECTORS), expected)
+
+
+def test_the_device_is_the_one_that_offload_hooks_bring_the_weights_to() -> None:
+    hooks = pytest.importorskip("accelerate.hooks")
+    model, weight = torch.nn.Linear(2, 2), torch.zeros(1)
+    assert running_device(model, weight) == torch.device("cpu")
+    model._diffusers_hook = SimpleNamespace(
+        hooks={"group": SimpleNamespace(group=SimpleNamespace(onload_device="meta"))}
+    )
+    assert running_device(model, weight) == torch.device("meta")
+    del model._diffusers_hook
+    aligning = hooks.AlignDevicesHook(execution_device="meta")
+    model._hf_hook = hooks.SequentialHook(hooks.ModelHook(), aligning)
+    assert running_device(model, weight) == torch.device("meta")
+    model._hf_hook = aligning
+    assert running_device(model, weight) == torch.device("meta")
 
 
 class _Hooked:
