@@ -1,6 +1,6 @@
 """What chunk borders and unequal lengths do to pictures, judged object by object from pixels on the embedded model.
 
-    python benchmarks/chunking_effect.py                         # about 8 minutes on two cores
+    python benchmarks/chunking_effect.py            # 22 minutes on one thread of a busy machine
     python benchmarks/chunking_effect.py --only borders --scenes 32
 
 `borders`: captions of four to nine objects with a phrase across token 75 or 150, under each chunking policy; every phrase

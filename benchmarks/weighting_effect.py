@@ -1,6 +1,6 @@
 """What a weight does to a picture: how often a phrase's object appears as the weight of its phrase goes from 0 to 1.5.
 
-    python benchmarks/weighting_effect.py                                   # about 8 minutes on two cores
+    python benchmarks/weighting_effect.py           # 21 minutes on one thread of a busy machine
     python benchmarks/weighting_effect.py --scenes 32 --weighting comfy --weighting compel
 
 Captions of four objects for the embedded model, one phrase in brackets of a weight, the same scenes and the same noise
@@ -248,7 +248,7 @@ def draw(results: dict[str, list[Verdicts]], seen: int, file: Path) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--scenes", type=int, default=96)
+    options.add_argument("--scenes", type=int, default=80)
     options.add_argument("--steps", type=int, default=10)
     options.add_argument("--seed", default="weighting effect", help="names the held-out set")
     options.add_argument("--weighting", action="append", help=f"once or more; default {', '.join(WEIGHTINGS)}")
