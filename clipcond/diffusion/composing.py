@@ -71,6 +71,13 @@ def compose(
     )
 
 
+def composition_of(pipe: Any, prompt: Prompts, negative_prompt: Prompts | None = None, **options: Any) -> Composition:
+    """`Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **options)` as one function, for pipeline files."""
+    from clipcond.diffusion.conditioner import Conditioner
+
+    return Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **options)
+
+
 def split_parts(out: Conditioning, weights: Tensor, images: int) -> tuple[Composed, ...]:
     """The parts of each variant, from a conditioning of them all as prompts of their own.
 

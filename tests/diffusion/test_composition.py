@@ -220,6 +220,36 @@ def test_the_arithmetic_alone() -> None:
     assert combine(u.half(), c.half(), weights, owners).dtype == torch.float16
 
 
+def test_the_embedded_model_draws_both_objects() -> None:
+    """It has learned scenes that hold what their captions say and nothing else: so the empty scene is taken off once."""
+    from clipcond.diffusion.pipelines import load_pipeline
+    from clipcond.mini.world import Object, Scene, check
+
+    pipe = load_pipeline("mini", device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    asked = [
+        ("brown", ("yellow", "star", "center"), ("green", "cross", "top right")),
+        ("teal", ("white", "ring", "bottom left"), ("red", "triangle", "top center")),
+        ("gray", ("orange", "circle", "middle left"), ("purple", "square", "middle right")),
+    ]
+    captions = [[f"{c} {s} in the {p}, {ground} background" for c, s, p in things] for ground, *things in asked]
+    prompts = [f"{one} AND {other} AND {asked[at][0]} background :-1" for at, (one, other) in enumerate(captions)]
+    parts = compose(Conditioner.from_pipeline(pipe), prompts, "")
+
+    def right(**arguments: Any) -> list[list[bool]]:
+        images = pipe(**arguments, num_inference_steps=12, generator=torch.Generator().manual_seed(0)).images
+        scenes = [
+            Scene(ground, tuple(Object(colour=c, shape=s, cell=p) for c, s, p in things)) for ground, *things in asked
+        ]
+        return [check(image, scene) for image, scene in zip(images, scenes, strict=True)]
+
+    with composed(pipe, parts):
+        both = right(**parts.kwargs, guidance_scale=1.3)
+    assert both.count([True, True]) >= 2
+    alone = right(prompt=[one for one, _ in captions], guidance_scale=2.0)
+    assert alone == [[True, False]] * 3
+
+
 def test_findings_and_plans_are_those_of_the_text(pipes: Callable[[str], Any]) -> None:
     prompt = "a (fox:1.2.3) AND b"
     parts = compose(Conditioner.from_pipeline(pipes("sd15")), ["c", prompt], "", weighting="comfy")
