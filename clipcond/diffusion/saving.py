@@ -1,9 +1,9 @@
 """A conditioning as a file: safetensors, with everything that explains the tensors as metadata.
 
-Format 2: tensors by the names of the pipeline's arguments, and for a prompt that changes over the steps those of its
-further variants as `1/prompt_embeds` and so on; metadata `format`, and `conditioning`, a JSON object with the plans of all
-texts, the findings, the settings, the schedule and the fingerprints of the encoders. Format 1, of version 0.1, held two
-tensors and the prompts, and is still read.
+Format 2: tensors by the names of the pipeline's arguments; for a prompt that changes over the steps those of its further
+variants as `1/prompt_embeds` and so on, for one with `.swap()` the edited side as `edited/prompt_embeds`. Metadata:
+`format`, and `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits
+and the fingerprints of the encoders. Format 1, of version 0.1, held two tensors and the prompts, and is still read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clipcond.diffusion.conditioning import TENSORS, Conditioning, PlacedFinding
 from clipcond.diffusion.plan_documents import from_document, to_document
+from clipcond.diffusion.swapping import Edit, Edited
 from clipcond.diffusion.timeline import Timeline
 from clipcond.errors import ClipCondError, ConfigError, DataError, ModelError, OutputExists, ResourceMissing
 from clipcond.prompt.plan import plan
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from clipcond.diffusion.conditioner import Conditioner
 
 FORMAT, FIRST_FORMAT = "clipcond.conditioning/2", "clipcond.conditioning/1"
+_EDITED = ("prompt_embeds", "pooled_prompt_embeds")
 _SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
 
 
@@ -82,12 +84,14 @@ class _Found:
 
 def _tensors(conditioning: Conditioning) -> dict[str, Tensor]:
     """All tensors by the names that they have in the file."""
-    if conditioning.callback is None:
-        return conditioning.tensors
-    further = enumerate(conditioning.callback.states[1:], start=1)
-    return conditioning.tensors | {
-        f"{number}/{name}": tensor for number, own in further for name, tensor in own.items()
-    }
+    found = conditioning.tensors
+    states = () if conditioning.callback is None else conditioning.callback.states
+    for number, own in enumerate(states[1:], start=1):
+        found |= {f"{number}/{name}": tensor for name, tensor in own.items()}
+    if conditioning.edited is not None:
+        named = {name: getattr(conditioning.edited, name) for name in _EDITED}
+        found |= {f"edited/{name}": tensor for name, tensor in named.items() if tensor is not None}
+    return found
 
 
 def _document(conditioning: Conditioning) -> dict[str, Any]:
@@ -99,6 +103,9 @@ def _document(conditioning: Conditioning) -> dict[str, Any]:
         "findings": [asdict(found) for found in conditioning.findings],
         "arguments": sorted(conditioning.kwargs),
         "fingerprints": dict(conditioning.fingerprints),
+        "edits": None
+        if conditioning.edited is None
+        else [[asdict(each) for each in own] for own in conditioning.edited.edits],
         "schedule": None if conditioning.callback is None else asdict(conditioning.callback.times),
     }
 
@@ -165,18 +172,36 @@ def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> _Foun
         findings=tuple(PlacedFinding(**found) for found in document["findings"]),
         takes=frozenset(document["arguments"]),
         fingerprints=dict(document["fingerprints"]),
+        edited=_edited(document["edits"], tensors),
     )
     if document["schedule"] is None:
         return _Found(conditioning)
     times = _timeline(document["schedule"])
-    states = [own, *({} for _ in times.variants[1:])]
+    states: list[dict[str, Tensor]] = [own, *({} for _ in times.variants[1:])]
     for key, tensor in tensors.items():
         number, slash, name = key.partition("/")
-        if slash:
+        if slash and number != "edited":
             states[int(number)][name] = tensor
     if any(not state or any(each.shape != own[name].shape for name, each in state.items()) for state in states):
         raise ValueError("the tensors of its schedule do not fit one another")
     return _Found(conditioning, times, tuple(states))
+
+
+def _edited(documents: list[list[dict[str, Any]]] | None, tensors: Mapping[str, Tensor]) -> Edited | None:
+    if documents is None:
+        return None
+    edits = tuple(
+        tuple(
+            Edit(part=each["part"], spans=tuple(map(tuple, each["spans"])), options=tuple(each["options"]))
+            for each in own
+        )
+        for own in documents
+    )
+    return Edited(
+        prompt_embeds=tensors["edited/prompt_embeds"],
+        pooled_prompt_embeds=tensors.get("edited/pooled_prompt_embeds"),
+        edits=edits,
+    )
 
 
 def _timeline(document: Mapping[str, Any]) -> Timeline:
@@ -225,6 +250,10 @@ def _for(found: _Found, path: Path, conditioner: Conditioner, force: bool) -> Co
         }
 
     own = replace(found.conditioning, **moved(found.conditioning.tensors), takes=loading.takes)
+    if own.edited is not None:
+        named = {name: getattr(own.edited, name) for name in _EDITED}
+        there = {name: tensor for name, tensor in named.items() if tensor is not None}
+        own = replace(own, edited=replace(own.edited, **moved(there)))
     if found.times is None:
         return own
     from clipcond.diffusion.scheduling import StepCallback  # imports diffusers
