@@ -88,12 +88,13 @@ def combine(unconditional: Tensor, parts: Tensor, weights: Tensor, owners: Tenso
 
     unconditional: (B, …), what the denoiser says to the negative prompts.   parts: (R, …), what it says to the parts.
     weights: (R) of each part.   owners: (R) int64, the picture of each part.   All on one device.
-    Returns (B, …) in the dtype of the parts. A single part of weight 1 comes back as it is.
+    Returns (B, …) in the dtype of the parts, computed in float32 or wider. A single part of weight 1 comes back as it is.
     """
-    shape = (-1, *[1] * (parts.ndim - 1))
-    w = weights.to(parts)
-    totals = torch.zeros(len(unconditional), dtype=parts.dtype, device=parts.device).index_add(0, owners, w)
-    return ((1 - totals).view(shape) * unconditional).index_add(0, owners, parts * w.view(shape))
+    wide = torch.promote_types(parts.dtype, torch.float32)
+    shape, w = (-1, *[1] * (parts.ndim - 1)), weights.to(parts.device, wide)
+    totals = torch.zeros(len(unconditional), dtype=wide, device=parts.device).index_add(0, owners, w)
+    rest = (1 - totals).view(shape) * unconditional.to(wide)
+    return rest.index_add(0, owners, parts.to(wide) * w.view(shape)).to(parts.dtype)
 
 
 @contextmanager
