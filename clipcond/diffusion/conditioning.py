@@ -30,7 +30,12 @@ TENSORS = (
 
 @dataclass(frozen=True, slots=True)
 class PlacedFinding(Finding):
-    """A finding about one text of a call: that of `argument` for the prompt of number `index`."""
+    """A finding about one text of a call: that of `argument` for the prompt of number `index`.
+
+    Besides those of the plans (`clipcond.prompt.findings`): `mean-near-zero`, a mean that `a1111` did not restore;
+    `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
+    encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text.
+    """
 
     argument: str = "prompt"
     index: int = 0

@@ -305,7 +305,7 @@ def _unfit(
     items: Sequence[Item], embeddings: Embeddings, vectors: Mapping[str, int], encoder: Encoder
 ) -> Iterator[Finding]:
     for item in flat(items):
-        if isinstance(item, Embedding) and not vectors.get(item.name):
+        if isinstance(item, Embedding) and item.name in embeddings and not vectors.get(item.name):
             message = f"{item.name} has no vectors for {encoder.name}{_held(embeddings[item.name], encoder.name)}"
             message += ", which reads the name as text"
             yield Finding("embedding-unfit", message, item.start, item.end)

@@ -68,3 +68,8 @@ def test_each_mark_is_one_row_at_its_place(text: str) -> None:
     assert [start for number, _, start, _ in rows if number == 0] == [at for at, mark in enumerate(text) if mark == "!"]
     assert all(end == start + 1 for number, _, start, end in rows if number == 0)
     assert rows == sorted(rows, key=lambda row: row[2])
+
+
+def test_an_embedding_that_nothing_knows_is_said_once() -> None:
+    planned = plan("a embedding:nosuch fox", dialect="comfy", embeddings={"other": 1})
+    assert [found.code for found in planned.warnings] == ["unknown-embedding"]
