@@ -147,6 +147,28 @@ def test_image_to_image_and_rescaled_guidance(pipes: Callable[[str], Any]) -> No
     assert np.allclose(together(pipe, "a fox AND a bird :0", guidance_rescale=0.7), stock, atol=2e-4)
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_a_controlnet_s_residuals_reach_every_part(family: str, pipes: Callable[[str], Any]) -> None:
+    parts = pipes(family).components
+    kind = (
+        diffusers.StableDiffusionXLControlNetPipeline
+        if family == "sdxl"
+        else diffusers.StableDiffusionControlNetPipeline
+    )
+    options = {"add_watermarker": False} if family == "sdxl" else {"requires_safety_checker": False}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = diffusers.ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(8, 8))
+        for block in [*net.controlnet_down_blocks, net.controlnet_mid_block]:
+            torch.nn.init.normal_(block.weight, std=0.1)
+    pipe = kind(**parts, controlnet=net, **options)
+    pipe.set_progress_bar_config(disable=True)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    stock = draw(pipe, Conditioner.from_pipeline(pipe)("a fox", "grey").kwargs, image=image)
+    assert np.allclose(together(pipe, "a fox AND a bird :0", image=image), stock, atol=2e-4)
+    assert not np.allclose(together(pipe, "a fox AND a bird", image=image), stock, atol=1e-3)
+
+
 @pytest.mark.filterwarnings("ignore:__array.* implementation doesn't|__array_wrap__:DeprecationWarning")
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "HeunDiscreteScheduler"])
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
