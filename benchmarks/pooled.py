@@ -37,7 +37,7 @@ from clipcond.mini.world import caption, sample
 from clipcond.prompt.tokenizer import BOS, EOS, batch_ids
 
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-BATCH = 64
+BATCH = 16
 Way = Callable[[TextTower, Sequence[Row]], Tensor]
 
 
