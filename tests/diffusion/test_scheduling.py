@@ -324,3 +324,20 @@ def test_equal_texts_are_one_variant() -> None:
     times = timeline(["[a|b]", "c"], 5)
     assert times.variants == (("a", "c"), ("b", "c"))
     assert [times.variant(step) for step in range(1, 8)] == [0, 1, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_beside_a_controlnet(family: str, pipes: Callable[[str], Any]) -> None:
+    parts = pipes(family).components
+    net = diffusers.ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(8, 8))
+    if family == "sdxl":
+        pipe = diffusers.StableDiffusionXLControlNetPipeline(**parts, controlnet=net, add_watermarker=False)
+    else:
+        pipe = diffusers.StableDiffusionControlNetPipeline(**parts, controlnet=net, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    make = Conditioner.from_pipeline(pipe)
+    out = make(SWITCH, "[soft:grey:1] light", dialect="a1111", steps=STEPS)
+    texts = [(FIRST, "soft light"), (FIRST, "grey light"), (SECOND, "grey light"), (SECOND, "grey light")]
+    known = {f"{text} / {other}": make(text, other) for text, other in texts}
+    seen, _ = calls_of(pipe, out, image=torch.zeros(1, 3, 16, 16))
+    assert texts_of(seen, known, True) == [f"{text} / {other}" for text, other in texts]
