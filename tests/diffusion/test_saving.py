@@ -136,7 +136,7 @@ def test_other_encoders_and_families_are_refused_unless_forced(
     with torch.no_grad():
         next(iter(other.text_encoder.parameters()))[0] += 1
     with pytest.raises(
-        ModelError, match="was made by another clip_l than StableDiffusionPipeline has .*encode the prompt"
+        ModelError, match=r"was made by another clip_l than StableDiffusionPipeline has .*encode the prompt"
     ):
         Conditioning.load(file, other)
     with pytest.raises(ModelError, match="was made by another clip_l"):
@@ -181,7 +181,7 @@ def test_is_complete_or_not_there(made: Conditioning, tmp_path: Path, monkeypatc
     ):
         made.save(file)
     assert [file.read_bytes(), *tmp_path.iterdir()] == [before, file]
-    with pytest.raises(ResourceMissing, match="there is no folder .*nowhere; make it, or choose another name"):
+    with pytest.raises(ResourceMissing, match=r"there is no folder .*nowhere; make it, or choose another name"):
         made.save(tmp_path / "nowhere" / "fox.safetensors")
 
 
