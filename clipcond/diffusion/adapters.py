@@ -167,6 +167,8 @@ def _load(pipe: Any, name: str, paths: Sequence[Path]) -> None:
         with quiet_calls():  # it says at length which parts of the pipeline a file has nothing for
             pipe.load_lora_weights(weights, adapter_name=name)
     except Exception as error:
+        if name in _loaded(pipe):  # some part of the pipeline took it before another failed
+            pipe.delete_adapters(name)
         raise DataError(f"{paths[0]} cannot be loaded into this {type(pipe).__name__}: {first_line(error)}") from error
     if name not in _loaded(pipe):
         raise DataError(f"{paths[0]} holds nothing for this {type(pipe).__name__}; it was made for another model")

@@ -203,6 +203,19 @@ def test_what_cannot_be_loaded(fresh: Callable[[str], Any], pipes: Callable[[str
         load_adapters(pipe, tags("<lora:flat>"), tmp_path)
 
 
+def test_a_file_that_fits_one_part_only_leaves_nothing_behind(fresh: Callable[[str], Any], tmp_path: Path) -> None:
+    pipe = fresh("sd15")
+    write(tmp_path / "half.safetensors", pipe, "unet")
+    weights = load_file(tmp_path / "half.safetensors")
+    name = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    weights |= {f"{name}.lora_A.weight": torch.ones(2, 7), f"{name}.lora_B.weight": torch.ones(7, 2)}
+    save_file(weights, tmp_path / "half.safetensors")
+    for _ in range(2):  # the second time as the first: it does not count as loaded
+        with pytest.raises(DataError, match=r"half\.safetensors cannot be loaded into this StableDiffusionPipeline"):
+            load_adapters(pipe, tags("<lora:half>"), tmp_path)
+        assert not any(pipe.get_list_adapters().values())
+
+
 def in_order(pipe: Any, ff: bool) -> dict[str, list[str]]:
     """The layers in cloneofsimo's order, written down for the tiny pipeline by hand."""
     attentions = ("down_blocks.1.attentions.0", "up_blocks.0.attentions.0", "up_blocks.0.attentions.1")
