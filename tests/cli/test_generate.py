@@ -290,6 +290,21 @@ def test_a_lora_needs_its_folder(capsys: Capture, sd_folder: Path, tmp_path: Pat
     assert "no adapter 'fur'" in err
 
 
+def test_a_lora_changes_the_picture(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="diffusers loads adapters through peft")
+    layer, folder = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", tmp_path / "loras"
+    folder.mkdir()
+    save_file(
+        {f"{layer}.lora_A.weight": torch.ones(2, 32), f"{layer}.lora_B.weight": torch.eye(32)[:, :2].contiguous()},
+        folder / "fur.safetensors",
+    )
+    how = ["--dialect", "a1111", "--lora-dir", folder]
+    with_lora = few(capsys, sd_folder, "a fox <lora:fur:2>", tmp_path / "a", *how)
+    without = few(capsys, sd_folder, "a fox", tmp_path / "b", *how)
+    assert contents(with_lora) != contents(without)
+    assert infotext(with_lora[0]["path"]).prompt == "a fox <lora:fur:2>"
+
+
 def test_the_ranking_reads_words_without_marks(
     capsys: Capture, sd_folder: Path, dual_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
