@@ -16,7 +16,7 @@ from clipcond.encode.rows import Row, ids_of, placed, seen
 from clipcond.encode.text_backends import Backend
 from clipcond.encode.text_states import TextStates, joined
 
-LEAST_SHARED = 0.1  # of a plain row's length: less is not worth leaving the pipeline's own bits for
+LEAST_SHARED = 0.1  # of all places: less is not worth leaving the pipeline's own bits for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,23 +34,28 @@ class RowPass:
     def run(self, max_tokens: int) -> TextStates:
         """The states of all rows, in order.
 
-        Masked rows, and those that share a tenth of their length with another row, go together in packed passes, which
-        cost the same per position as the model's forward. The others are handed to the model just as a pipeline does,
-        so their states are the pipeline's, bit for bit.
+        Where rows are masked, or much of them is alike, all go together in one packed pass, which costs the same per
+        position as the model's forward. Otherwise they are handed to the model just as a pipeline does, so that their
+        states are the pipeline's, bit for bit.
         """
         stack = self.backend.packing()
-        together = _sharing(self.rows) if stack is not None else []
+        whole = tree(self.rows) if stack is not None else None
         done = _Parts()
-        if stack is not None and together:
-            for part in parts(tree([self.rows[at] for at in together]), max_tokens):
-                done.add([together[at] for at in part.order], partial(self._packed, stack, part))
-        alone = sorted({*range(len(self.rows))} - {*together})
+        if stack is not None and whole is not None and self._pays(whole):
+            for part in parts(whole, max_tokens):
+                done.add(part.order, partial(self._packed, stack, part))
+            return done.in_order()
         size = max(1, max_tokens // len(self.rows[0].ids))
-        for masked in (False, True):
-            alike = [at for at in alone if bool(self.rows[at].masked) is masked]
-            for at in range(0, len(alike), size):
-                done.add(alike[at : at + size], self._own)
+        for masked in (False, True):  # a mask for one row would be a mask for all
+            alike = [at for at, row in enumerate(self.rows) if bool(row.masked) is masked]
+            for first in range(0, len(alike), size):
+                done.add(alike[first : first + size], self._own)
         return done.in_order()
+
+    def _pays(self, whole: Tree) -> bool:
+        """Whether the rows are worth a packed pass."""
+        places = len(self.rows) * len(self.rows[0].ids)
+        return any(row.masked for row in self.rows) or whole.size <= (1 - LEAST_SHARED) * places
 
     def pool(self, max_tokens: int) -> TextStates:
         """The pooled and projected vectors of all rows, each cut behind its EOS; hidden is (N, 0, D).
@@ -144,16 +149,6 @@ class _Parts:
             pooled=None if whole.pooled is None else whole.pooled[places],
             projected=None if whole.projected is None else whole.projected[places],
         )
-
-
-def _sharing(rows: Sequence[Row]) -> list[int]:
-    """The numbers of the rows that are masked, or begin as another does for long enough to compute that only once."""
-    whole = tree(rows)
-    shared = torch.cat([whole.starts, torch.zeros(1, dtype=torch.int64)])
-    most = torch.maximum(shared[:-1], shared[1:])
-    least = LEAST_SHARED * len(rows[0].ids)
-    shares = zip(whole.order, most.tolist(), strict=True)
-    return sorted(number for number, many in shares if many >= least or rows[number].masked)
 
 
 def _cut(row: Row, length: int) -> Row:
