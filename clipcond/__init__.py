@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _HOME = {
+    "Cache": "clipcond.condition.cache",
     "ClipCondError": "clipcond.errors",
     "Conditioner": "clipcond.diffusion.conditioner",
     "Conditioning": "clipcond.diffusion.conditioning",
@@ -21,7 +22,10 @@ _HOME = {
     "ShapeError": "clipcond.errors",
     "TextTower": "clipcond.encode.text",
     "TrainConfig": "clipcond.train.config",
+    "adapters_of": "clipcond.diffusion.adapters",
+    "composed": "clipcond.diffusion.composition",
     "evaluate": "clipcond.train.evaluate",
+    "load_adapters": "clipcond.diffusion.adapters",
     "load_pipeline": "clipcond.diffusion.pipelines",
     "parse": "clipcond.prompt.dialects",
     "plan": "clipcond.prompt.plan",
@@ -34,6 +38,10 @@ __all__ = [*_HOME, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond import mini as mini
+    from clipcond.condition.cache import Cache as Cache
+    from clipcond.diffusion.adapters import adapters_of as adapters_of
+    from clipcond.diffusion.adapters import load_adapters as load_adapters
+    from clipcond.diffusion.composition import composed as composed
     from clipcond.diffusion.conditioner import Conditioner as Conditioner
     from clipcond.diffusion.conditioning import Conditioning as Conditioning
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
