@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from threading import get_ident
@@ -102,7 +103,8 @@ def placed(table: nn.Module, rows: Sequence[Row], vectors: Mapping[str, Tensor])
     """While open, what `table` looks up for a batch of these rows has the vectors in their places.
 
     table: the module that turns (N, L) ids into (N, L, D) token embeddings; it is left as it was. Other threads that
-    use the module at the same time are not touched.
+    use the module at the same time are not touched. What is compiled runs uncompiled, since compiled code does not notice
+    the hook that puts them there.
     """
     at = [(number, position) for number, row in enumerate(rows) for position, _ in row.vectors]
     if not at:
@@ -121,6 +123,14 @@ def placed(table: nn.Module, rows: Sequence[Row], vectors: Mapping[str, Tensor])
 
     handle = table.register_forward_hook(put)
     try:
-        yield
+        with _uncompiled():
+            yield
     finally:
         handle.remove()
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; the import alone takes seconds
+        return nullcontext()
+    eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return eager

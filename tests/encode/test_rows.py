@@ -67,6 +67,22 @@ def test_a_placeholder_is_no_end(tower: TextTower) -> None:
     close(out.pooled, out.hidden[:, 9])
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_compiled_model_takes_vectors_too(in_place: bool) -> None:
+    model, row = clip_model(), row_of(8)
+    vectors = {"v": torch.linspace(-1, 1, WIDTH)}
+    replaced = Row(row.ids, vectors=((3, "v"),))
+    plain, expected = (TextTower.from_transformers(model).encode_rows([r], vectors=vectors) for r in (row, replaced))
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")  # type: ignore[assignment]
+    compiled = TextTower.from_transformers(model)
+    for each, states in ((row, plain), (replaced, expected), (row, plain)):
+        close(compiled.encode_rows([each], vectors=vectors).hidden, states.hidden)
+    assert not torch.allclose(plain.hidden, expected.hidden)
+
+
 def test_other_threads_see_the_table_as_it_is() -> None:
     from threading import Thread
 
