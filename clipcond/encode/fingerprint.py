@@ -20,7 +20,10 @@ import torch
 from torch import Tensor, nn
 
 LANES, BLOCKS, SAMPLES = 64, 1024, 8
-_SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "feed_forward_proj", "num_heads")
+_SETTINGS = (
+    "hidden_act", "layer_norm_eps", "num_attention_heads",  # CLIP
+    "feed_forward_proj", "layer_norm_epsilon", "num_heads", "relative_attention_max_distance",  # T5
+)  # fmt: skip
 _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 
 

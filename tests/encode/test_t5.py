@@ -59,6 +59,18 @@ def test_says_what_it_is(tower: T5Tower) -> None:
     assert tower.fingerprint() == tower.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("layer_norm_epsilon", 0.5), ("relative_attention_max_distance", 9), ("feed_forward_proj", "gated-gelu")],
+)
+def test_settings_that_no_weight_shows_are_in_the_fingerprint(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    before = T5Tower.from_transformers(model).fingerprint()
+    monkeypatch.setattr(model.config, name, value)
+    assert T5Tower.from_transformers(model).fingerprint() != before
+
+
 def test_refuses_misfits(tower: T5Tower) -> None:
     with pytest.raises(ConfigError, match="clip_skip is 1 and final_norm True, expected 0 and True"):
         tower.encode_rows(ROWS, clip_skip=1)
