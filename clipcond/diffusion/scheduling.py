@@ -1,9 +1,10 @@
 """Prompts that change over the steps: every text is encoded before the first step, a callback puts them in.
 
 A pipeline calls `callback_on_step_end` after every call of its denoiser and takes back the tensors that the callback
-returns. Under guidance its `prompt_embeds` are `cat([negative, positive])` by then, and its `negative_prompt_embeds` are
-not read again: so both sides are put together anew. Steps are those of the sampler, from 1; a second-order scheduler
-calls the denoiser twice a step, PNDM once more in its first.
+returns. Under guidance its `prompt_embeds` are `cat([negative, positive])` by then (three of them in InstructPix2Pix and
+with perturbed-attention guidance), and its `negative_prompt_embeds` are not read again: so the sides are put together
+anew. Steps are those of the sampler, from 1; a second-order scheduler calls the denoiser twice a step, PNDM once more in
+its first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.errors import ConfigError
 
+_NEGATIVE, _POSITIVE = 0, 1
 # what a denoising loop reads, and the arguments of the call that it made it from: (of the negative side, of the positive)
 _READ: Mapping[str, tuple[str, str]] = {
     "prompt_embeds": ("negative_prompt_embeds", "prompt_embeds"),
@@ -64,9 +66,9 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
         if calls is not None and step_index + 1 >= calls:
             return callback_kwargs
         state = self.states[self.times.variant(step_of_call(step_index + 1, pipeline.scheduler))]
-        guided = bool(getattr(pipeline, "do_classifier_free_guidance", False))
+        sides = _sides(pipeline)
         new = {
-            name: _like(callback_kwargs[name], [state[side] for side in _READ[name][not guided :]])
+            name: _like(name, callback_kwargs[name], [state[_READ[name][side]] for side in sides])
             for name in self._names
             if name in callback_kwargs
         }
@@ -99,9 +101,19 @@ def _changing(states: Sequence[Mapping[str, Tensor]]) -> list[str]:
     return [name for name in first if any(not torch.equal(each[name], first[name]) for each in states[1:])]
 
 
-def _like(current: Tensor, sides: Sequence[Tensor]) -> Tensor:
+def _sides(pipeline: Any) -> tuple[int, ...]:
+    """The sides that the running loop has laid end to end, in its order."""
+    guided = bool(getattr(pipeline, "do_classifier_free_guidance", False))
+    if guided and hasattr(type(pipeline), "image_guidance_scale"):  # InstructPix2Pix: text, picture alone, neither
+        return _POSITIVE, _NEGATIVE, _NEGATIVE
+    perturbed = bool(getattr(pipeline, "do_perturbed_attention_guidance", False))  # the prompt a second time
+    return (*[_NEGATIVE] * guided, _POSITIVE, *[_POSITIVE] * perturbed)
+
+
+def _like(name: str, current: Tensor, sides: Sequence[Tensor]) -> Tensor:
     """The sides in one tensor, each row as often as the pipeline had repeated it."""
     rows = torch.cat(list(sides)).to(current)
-    sides_rows = [len(side) for side in sides]
-    times = len(current) // sum(sides_rows)
+    if len(current) % len(rows):
+        raise ConfigError(f"the pipeline has {len(current)} rows of {name}, expected {len(rows)} or a multiple")
+    times = len(current) // len(rows)
     return rows if times == 1 else rows.repeat_interleave(times, dim=0)

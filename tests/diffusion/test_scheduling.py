@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -341,3 +342,56 @@ def test_beside_a_controlnet(family: str, pipes: Callable[[str], Any]) -> None:
     known = {f"{text} / {other}": make(text, other) for text, other in texts}
     seen, _ = calls_of(pipe, out, image=torch.zeros(1, 3, 16, 16))
     assert texts_of(seen, known, True) == [f"{text} / {other}" for text, other in texts]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_perturbed_attention_guidance_has_the_prompt_twice(
+    family: str, guidance: float, pipes: Callable[[str], Any]
+) -> None:
+    parts = pipes(family).components
+    if family == "sdxl":
+        pipe = diffusers.StableDiffusionXLPAGPipeline(**parts, add_watermarker=False, pag_applied_layers="mid")
+    else:
+        pipe = diffusers.StableDiffusionPAGPipeline(**parts, requires_safety_checker=False, pag_applied_layers="mid")
+    pipe.set_progress_bar_config(disable=True)
+    make = Conditioner.from_pipeline(pipe)
+    out = make([SWITCH, "snow", "light"], "grey", dialect="a1111", steps=STEPS)
+    seen, _ = calls_of(pipe, out, guidance_scale=guidance)
+    for number, each in enumerate(seen):
+        text = make([FIRST if number < STEPS // 2 else SECOND, "snow", "light"], "grey")
+        sides = [text.negative_prompt_embeds] * (guidance > 1) + [text.prompt_embeds] * 2
+        assert close(each["states"], torch.cat([side for side in sides if side is not None]))
+        pooled = [text.negative_pooled_prompt_embeds] * (guidance > 1) + [text.pooled_prompt_embeds] * 2
+        assert family == "sd15" or close(each["pooled"], torch.cat([side for side in pooled if side is not None]))
+
+
+def test_instruct_pix2pix_has_the_prompt_first(pipes: Callable[[str], Any]) -> None:
+    parts = dict(pipes("sd15").components)
+    with torch.random.fork_rng(devices=[]):
+        parts["unet"] = type(parts["unet"]).from_config(parts["unet"].config, in_channels=8).eval()
+    pipe = diffusers.StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    make = Conditioner.from_pipeline(pipe)
+    out = make(SWITCH, "grey", dialect="a1111", steps=STEPS)
+    seen: list[torch.Tensor] = []
+    handle = pipe.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["encoder_hidden_states"]), with_kwargs=True
+    )
+    pipe(
+        **out.kwargs, image=torch.zeros(1, 3, 16, 16), num_inference_steps=STEPS, output_type="latent",
+        callback_on_step_end=out.callback,
+    )  # fmt: skip
+    handle.remove()
+    texts = [make(FIRST, "grey")] * 2 + [make(SECOND, "grey")] * 2
+    for states, text in zip(seen, texts, strict=True):
+        negative = text.negative_prompt_embeds
+        assert negative is not None
+        assert close(states, torch.cat([text.prompt_embeds, negative, negative]))
+
+
+def test_rows_that_do_not_fit_are_named(pipes: Callable[[str], Any]) -> None:
+    callback = Conditioner.from_pipeline(pipes("sd15"))([SWITCH, "a"], dialect="a1111", steps=STEPS).callback
+    assert callback is not None
+    with pytest.raises(ConfigError, match="the pipeline has 3 rows of prompt_embeds, expected 2 or a multiple"):
+        callback.callback_fn(SimpleNamespace(scheduler=None), 2, 0, {"prompt_embeds": torch.zeros(3, 77, 32)})
