@@ -103,13 +103,18 @@ def composed(pipe: Any, composition: Composition) -> Iterator[None]:
 
     pipe: of Stable Diffusion 1, 2 or XL, in any of its uses, or 3. What else reads the text (a ControlNet, an IP-adapter's
     pictures do not) is given the first part. A batch of the denoiser is M + 1 rows a picture, parts of weight 0 left out.
-    Raises ConfigError for a pipeline whose denoiser reads the two sides of guidance one after the other.
+    Raises ConfigError for a pipeline whose denoiser reads the two sides of guidance one after the other, or three of them
+    (InstructPix2Pix, perturbed-attention guidance).
     """
     denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     if not isinstance(denoiser, nn.Module) or not hasattr(type(pipe), "do_classifier_free_guidance"):
         raise ConfigError(
             f"{type(pipe).__name__} has no denoiser that reads prompt and negative prompt in one batch, "
             "which the composition of AND needs; use a pipeline of Stable Diffusion 1, 2, XL or 3"
+        )
+    if any(hasattr(type(pipe), name) for name in _THREE):
+        raise ConfigError(
+            f"{type(pipe).__name__} guides by three sides, and the composition of AND knows two; use a pipeline of two"
         )
     running = _Running(pipe, composition)
     handles = [
@@ -170,6 +175,7 @@ class _Running:
         return self.composition.variants[times.variant(step_of_call(self.call, self.pipe.scheduler))]
 
 
+_THREE = ("image_guidance_scale", "do_perturbed_attention_guidance")  # of pipelines that guide by three sides
 _TEXT = ("encoder_hidden_states", "pooled_projections")
 _ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict")  # the same for all rows
 

@@ -222,10 +222,14 @@ def test_what_cannot_be_composed(pipes: Callable[[str], Any]) -> None:
         composed(pipes("flux"), parts),
     ):
         pass
+    for kind in ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionPAGPipeline"):
+        three = getattr(diffusers, kind)(**pipes("sd15").components, requires_safety_checker=False)
+        with pytest.raises(ConfigError, match=f"{kind} guides by three sides"), composed(three, parts):
+            pass
     twice = {name: torch.cat([tensor] * 3) for name, tensor in parts.kwargs.items()}
-    three = compose(make, ["a AND b", "c"])
+    two = compose(make, ["a AND b", "c"])
     with (
-        composed(pipes("sd15"), three),
+        composed(pipes("sd15"), two),
         pytest.raises(ConfigError, match="given 6 rows, for 2 composed prompts; expected a"),
     ):
         draw(pipes("sd15"), twice)
