@@ -126,14 +126,16 @@ class Planner:
     def embeddings(self, dialect: str = "plain") -> dict[str, EmbeddingFile]:
         """How many vectors each textual inversion has for each encoder; the pipeline's own go first.
 
-        ComfyUI's `embedding:name` has no room for brackets: there the pipeline's `<name>` is known as `name` too.
+        ComfyUI's `embedding:name` has no room for brackets: there the pipeline's `<name>` is known as `name` too, unless
+        another one is called so.
         """
+        files = self.inversions.files
         found: dict[str, dict[str, int]] = {}
         for name, encoder in self.loading.encoders.items():
             for token, ids in encoder.added().items():
-                for known in {token, bare(token)} if dialect == "comfy" else {token}:
-                    found.setdefault(known, {})[name] = len(ids)
-        files = self.inversions.files
+                found.setdefault(token, {})[name] = len(ids)
+                if dialect == "comfy" and bare(token) not in files:
+                    found.setdefault(bare(token), {}).setdefault(name, len(ids))
         own = {
             name: EmbeddingFile(
                 name=name, vectors={**(files[name].vectors if name in files else {}), **vectors}, path=Path()

@@ -152,3 +152,24 @@ def test_comfys_dialect_names_them_its_own_way(toys: Any) -> None:
     (found,) = out.findings
     assert (found.code, found.start, found.end) == ("embedding-as-text", 2, 7)
     assert found.message.endswith("which this dialect writes embedding:toy")
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (2, 3)])
+def test_comfys_dialect_gives_a_name_to_the_one_that_bears_it(fresh: Pipes, counts: tuple[int, int]) -> None:
+    pipe, (own_count, given_count) = fresh("sd15"), counts
+    pipe.load_textual_inversion(noise(own_count, 32), token="<toy>")
+    given = Inversion(name="toy", vectors={"clip_l": noise(given_count, 32, 9)})
+    conditioner = Conditioner.from_pipeline(pipe, embeddings=given)
+    out = conditioner("a embedding:toy", dialect="comfy")
+    alone = Conditioner.from_pipeline(fresh("sd15"), embeddings=given)("a embedding:toy", dialect="comfy")
+    assert len(out.plans[0].encoders["clip_l"].chunks[0].tokens) == 1 + given_count
+    close(out.prompt_embeds, alone.prompt_embeds)
+    close(conditioner("a <toy>").prompt_embeds, own(pipe, "a <toy>"))
+
+
+def test_comfys_dialect_tells_a_token_from_one_in_brackets(fresh: Pipes) -> None:
+    for names in (("sks", "<sks>"), ("<sks>", "sks")):
+        pipe = fresh("sd15")
+        for name in names:
+            pipe.load_textual_inversion(noise(1 + 2 * (name == "sks"), 32, len(name)), token=name)
+        close(Conditioner.from_pipeline(pipe)("a embedding:sks", dialect="comfy").prompt_embeds, own(pipe, "a sks"))
