@@ -90,7 +90,8 @@ def weigh_together(
     """Weigh the states of one prompt in encoders that lie side by side as if they were one.
 
     readings, empties: one for each pass; the weights of all readings are alike.
-    Returns the states (K, L, D) of each, and the chunks whose mean could not be restored.
+    Returns the states (K, L, D) of each, where weights count on the device of the first, and the chunks whose mean could
+    not be restored.
     """
     hidden = [each.hidden(reading) for each, reading in zip(passes, readings, strict=True)]
     if not any(readings[0].weighted):
@@ -98,17 +99,20 @@ def weigh_together(
     wanted = passes[0].needs(readings[0])
     variants = [each.variants(reading) for each, reading in zip(passes, readings, strict=True)]
     weighed: Weighed = weigh(
-        hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1),
+        _beside(hidden),
         readings[0].weights,
         readings[0].segments,
         method=method,
-        empty=torch.cat([each.empty(row) for each, row in zip(passes, empties, strict=True)], dim=-1)
-        if wanted.empty
-        else None,
-        variants={key: torch.cat([each[key] for each in variants], dim=-1) for key in wanted.variants},
+        empty=_beside([each.empty(row) for each, row in zip(passes, empties, strict=True)]) if wanted.empty else None,
+        variants={key: _beside([each[key] for each in variants]) for key in wanted.variants},
     )
     widths = [each.shape[-1] for each in hidden]
     return list(torch.split(weighed.hidden, widths, dim=-1)), weighed.near_zero
+
+
+def _beside(states: Sequence[Tensor]) -> Tensor:
+    """States of several encoders on the width; a pipeline may have its encoders on different devices."""
+    return states[0] if len(states) == 1 else torch.cat([each.to(states[0].device) for each in states], dim=-1)
 
 
 def alike(readings: Sequence[Reading]) -> bool:

@@ -196,7 +196,7 @@ class Batch:
                 own = [pool(passed.pooled(p, shape.pooled_from), p.counts, self._options.pooled) for p in each.pieces]
                 vector = joining.mix(own, each.parts)
             vectors.append(vector)
-        return torch.cat(vectors, dim=-1)
+        return torch.cat([vector.to(self.device) for vector in vectors], dim=-1)
 
     # lengths
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from clipcond.diffusion.conditioner import Conditioner
+from clipcond.diffusion.towers import Loading
+from clipcond.encode.text_states import TextStates
 from clipcond.errors import ConfigError, ModelError
 
 Pipes = Callable[[str], Any]
@@ -161,6 +163,23 @@ def test_encoders_of_different_dtypes(fresh: Pipes, family: str) -> None:
     assert out["prompt_embeds"].dtype == theirs[0].dtype
     assert out["pooled_prompt_embeds"].dtype == theirs[1 if family == "flux" else 2].dtype
     close(out["prompt_embeds"], theirs[0], 2e-2)
+
+
+def test_encoders_on_different_devices(fresh: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, meta = fresh("sd3"), torch.device("meta")
+    conditioner = Conditioner.from_pipeline(pipe)
+    monkeypatch.setattr(Loading, "device", property(lambda _: meta))
+    tower = conditioner.loading.encoders["clip_l"].tower
+    encode = tower.encode_rows
+
+    def elsewhere(*rows: Any, **options: Any) -> TextStates:  # meta stands for a GPU
+        out = encode(*rows, **options)
+        return TextStates(**{name: getattr(out, name).to(meta) for name in ("hidden", "pooled", "projected")})
+
+    monkeypatch.setattr(tower, "encode_rows", elsewhere)
+    for weighting in ("none", "no_norm", "comfy", "compel", "comfy_pp"):
+        out = conditioner("a (red:1.2) fox in the (snow:0.5)", "blurry", dialect="a1111", weighting=weighting)
+        assert {tensor.device for tensor in out.tensors.values()} == {meta}
 
 
 # what is lacking
