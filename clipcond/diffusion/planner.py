@@ -43,7 +43,7 @@ class Planner:
                 raise ConfigError(
                     f"{argument}{number} is given, but {self.loading.name} has no encoder that reads it; leave it out"
                 )
-        return {number: given for number, given in (("_2", second), ("_3", third)) if given}
+        return {number: given for number, given in (("_2", second), ("_3", third)) if given is not None and given != ""}
 
     def options(
         self,

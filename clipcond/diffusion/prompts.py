@@ -27,13 +27,13 @@ def negatives_of(negative: Prompts | None, others: Mapping[str, Prompts | None],
 
     Raises ConfigError for lists of another length.
     """
-    return _texts("negative_prompt", _spread("negative_prompt", negative or "", count), others)
+    return _texts("negative_prompt", _spread("negative_prompt", "" if negative is None else negative, count), others)
 
 
 def _texts(argument: str, first: list[str], others: Mapping[str, Prompts | None]) -> list[Texts]:
     columns = {"": first}
     for number, given in others.items():
-        columns[number] = _spread(argument + number, given, len(first)) if given else first
+        columns[number] = first if given is None or given == "" else _spread(argument + number, given, len(first))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

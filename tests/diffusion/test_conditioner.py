@@ -217,6 +217,8 @@ def test_numbers_that_do_not_fit_are_named(sd_pipe: Any) -> None:
         condition(sd_pipe, [])
     with pytest.raises(ConfigError, match="1 negative prompts for 2 prompts; give one for all or one for each"):
         condition(sd_pipe, [SHORT, LONG], ["x"])
+    with pytest.raises(ConfigError, match="0 negative prompts for 2 prompts; give one for all or one for each"):
+        condition(sd_pipe, [SHORT, LONG], [])
     with pytest.raises(ConfigError, match="num_images_per_prompt is 0"):
         condition(sd_pipe, SHORT, num_images_per_prompt=0)
     with pytest.raises(ConfigError, match="unknown dialect 'klingon'"):

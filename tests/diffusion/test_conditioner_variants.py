@@ -101,6 +101,13 @@ def test_the_refiner_takes_what_it_is_given(pipes: Pipes) -> None:
         Conditioner.from_pipeline(pipe)("a fox", prompt_2="a bird")
 
 
+def test_an_empty_list_for_another_encoder_is_no_text(pipes: Pipes) -> None:
+    conditioner = Conditioner.from_pipeline(pipes("sdxl"))
+    close(conditioner(SHORT, prompt_2="").prompt_embeds, conditioner(SHORT).prompt_embeds)
+    with pytest.raises(ConfigError, match="0 texts of prompt_2 for 2 prompts; give one for all or one for each"):
+        conditioner([SHORT, SHORT], prompt_2=[])
+
+
 def test_flux_may_guide_with_a_negative_side(pipes: Pipes) -> None:
     pipe = pipes("flux")
     out = Conditioner.from_pipeline(pipe)("a fox", "fox " * 80, max_sequence_length=64)
