@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from clipcond.diffusion.composition import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.pipelines import advice
-from clipcond.errors import ConfigError, OutputExists
+from clipcond.errors import ConfigError, ModelError, OutputExists
 from clipcond.prompt.infotext import format_infotext
 
 Through = Literal["conditioner", "stock"]
@@ -58,7 +59,7 @@ def generate(
     place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
     pictures that it moved on.
     The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
-    Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported.
+    Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture.
     """
     advised = advice(pipe)
     steps = advised.steps if steps is None else steps
@@ -77,12 +78,9 @@ def generate(
         raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
     if conditioning is not None and len(conditioning.plans) != 1:
         raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
+    _check_draws_from_text(pipe)
     if through == "stock":
-        asked: Mapping[str, Any] = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "clip_skip": clip_skip or None,
-        }
+        asked: Mapping[str, Any] = {"prompt": prompt, "negative_prompt": negative_prompt, **_own_skip(pipe, clip_skip)}
     else:
         conditioning = conditioning or Conditioner.from_pipeline(pipe)(
             prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip, steps=steps
@@ -92,6 +90,32 @@ def generate(
     if advised.guidance_rescale:
         options["guidance_rescale"] = advised.guidance_rescale
     return _batches(pipe, conditioning, {**asked, **options}, count, seed, batch_size, on_step)
+
+
+def _check_draws_from_text(pipe: Any) -> None:
+    """Raise ModelError for a pipeline that draws from a picture."""
+    takes = inspect.signature(type(pipe).__call__).parameters
+    wanted = next((name for name in ("image", "control_image") if name in takes), None)
+    if wanted is not None and not type(pipe).__name__.startswith("FluxKontext"):  # which may do without
+        raise ModelError(
+            f"{type(pipe).__name__} draws from a picture ({wanted}), expected a text-to-image pipeline; in Python give "
+            "its call a Conditioner's kwargs and the picture"
+        )
+
+
+def _own_skip(pipe: Any, clip_skip: int) -> dict[str, int]:
+    """The pipeline's own argument for clip skip. Raises ConfigError where it has none, or none that works here."""
+    if not clip_skip:
+        return {}
+    name = type(pipe).__name__
+    if "clip_skip" not in inspect.signature(type(pipe).__call__).parameters:
+        raise ConfigError(f"clip_skip is {clip_skip}, but the call of {name} takes none; leave it out")
+    if not hasattr(pipe, "text_encoder_2") and not hasattr(pipe.text_encoder, "text_model"):
+        raise ConfigError(
+            f"clip_skip is {clip_skip}, but that of {name} does not work with this release of transformers; "
+            "leave the prompt to clipcond"
+        )
+    return {"clip_skip": clip_skip}
 
 
 def _batches(
@@ -114,11 +138,16 @@ def _batches(
                 on_step(moved)
             return state if change is None else change(pipe, step, time, state)
 
+        # rows are repeated here: the call of SD3 repeats prompts, and not their embeddings
+        rows = {
+            name: each.repeat_interleave(size, dim=0) if isinstance(each, torch.Tensor) else each
+            for name, each in options.items()
+        }
         with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
             images = pipe(
-                **options,
+                **rows,
                 **wanted,
-                num_images_per_prompt=size,
+                num_images_per_prompt=size if conditioning is None else 1,
                 generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
                 callback_on_step_end=after,
             ).images

@@ -295,7 +295,7 @@ def test_a_lora_changes_the_picture(capsys: Capture, sd_folder: Path, tmp_path: 
     layer, folder = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", tmp_path / "loras"
     folder.mkdir()
     save_file(
-        {f"{layer}.lora_A.weight": torch.ones(2, 32), f"{layer}.lora_B.weight": torch.eye(32)[:, :2].contiguous()},
+        {f"{layer}.lora_A.weight": 9 * torch.eye(32)[:2], f"{layer}.lora_B.weight": torch.eye(32)[:, :2].contiguous()},
         folder / "fur.safetensors",
     )
     how = ["--dialect", "a1111", "--lora-dir", folder]

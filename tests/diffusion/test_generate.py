@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipcond.diffusion.conditioner import condition
 from clipcond.diffusion.generate import Picture, destinations, generate, settings_of, write_picture
-from clipcond.errors import ConfigError, OutputExists
+from clipcond.errors import ConfigError, ModelError, OutputExists
 from clipcond.prompt.infotext import parse_infotext
 
 LONG = "a red circle in the top left, " * 20
@@ -55,6 +55,25 @@ def test_the_stock_way_reads_the_first_chunk_only(sd_pipe: Any) -> None:
     assert np.array_equal(pixels(make(sd_pipe, through="stock")), pixels(make(sd_pipe, prompt=tail, through="stock")))
     ours, theirs = (pixels(make(sd_pipe, prompt=text)) for text in (LONG, tail))
     assert not np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("through", ["conditioner", "stock"])
+def test_every_family_makes_several_pictures_at_once(pipes: Any, family: str, through: Any) -> None:
+    together, alone = (
+        make(pipes(family), prompt="a red fox", through=through, batch_size=size, count=2) for size in (2, 1)
+    )
+    assert abs(pixels(together) - pixels(alone)).max() <= 1
+
+
+def test_a_pipeline_that_draws_from_a_picture_is_refused(pipes: Any) -> None:
+    with pytest.raises(ModelError, match=r"StableDiffusionXLImg2ImgPipeline draws from a picture \(image\)"):
+        make(pipes("refiner"), prompt="a red fox")
+
+
+def test_a_clip_skip_that_the_pipeline_itself_cannot_is_refused(pipes: Any) -> None:
+    with pytest.raises(ConfigError, match="clip_skip is 1, but the call of FluxPipeline takes none"):
+        make(pipes("flux"), prompt="a red fox", through="stock", clip_skip=1)
 
 
 def test_progress_counts_pictures_per_step(sd_pipe: Any) -> None:
