@@ -44,20 +44,6 @@ def repeat_to(states: Tensor, length: int) -> Tensor:
     return states if length == size else states.repeat(1, length // size, 1)
 
 
-def equalise(*sides: Tensor) -> tuple[Tensor, ...]:
-    """Bring token states to one length by repetition, exactly as far as softmax cross-attention is concerned.
-
-    sides: (B, T, D) each, of one width D; B and T may differ.
-    Returns them in order as (B, T', D), where T' is the least common multiple of all T. Raises ShapeError when widths
-    differ.
-    """
-    sizes = [check_axes(f"side {number}", side, "B T D") for number, side in enumerate(sides)]
-    length = common_length([size["T"] for size in sizes])
-    for number, side in enumerate(sides):
-        check_axes(f"side {number}", side, "B T D", D=sizes[0]["D"])
-    return tuple(repeat_to(side, length) for side in sides)
-
-
 def mask_to(states: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Fill token states up with zeros that a mask hides.
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from clipcond.condition.lengths import LENGTHS, common_length, equalise, mask_to, pad_with, repeat_to
+from clipcond.condition.lengths import LENGTHS, common_length, mask_to, pad_with, repeat_to
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ShapeError
 
@@ -19,8 +19,9 @@ from clipcond.errors import ShapeError
 def test_attention_does_not_notice(first: int, second: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     query, *sides = (torch.randn(2, n, 8, generator=generator, dtype=torch.float64) * 3 for n in (5, first, second))
-    out = equalise(*sides)
-    assert {side.shape[1] for side in out} == {common_length([first, second])}
+    length = common_length([first, second])
+    out = [repeat_to(side, length) for side in sides]
+    assert {side.shape[1] for side in out} == {length}
     for short, long in zip(sides, out, strict=True):
         torch.testing.assert_close(
             scaled_dot_product_attention(query, long, long), scaled_dot_product_attention(query, short, short)
@@ -30,18 +31,17 @@ def test_attention_does_not_notice(first: int, second: int, seed: int) -> None:
 def test_what_fits_comes_back_as_it_is() -> None:
     states = torch.randn(2, 77, 4)
     assert repeat_to(states, 77) is states
-    same, longer = equalise(states[:, :38], states[:, :19])
-    assert same.shape == longer.shape == (2, 38, 4)
+    longer = repeat_to(states[:, :19], 38)
+    assert longer.shape == (2, 38, 4)
+    assert torch.equal(longer[:, :19], states[:, :19])
     assert torch.equal(longer[:, 19:], states[:, :19])
 
 
 def test_misfits_are_named() -> None:
     with pytest.raises(ShapeError, match="axis T is 77, which does not divide the wanted length of 100"):
         repeat_to(torch.zeros(1, 77, 4), 100)
-    with pytest.raises(ShapeError, match=r"side 1: axis D is 5, expected 4 in \(B, T, D\)"):
-        equalise(torch.zeros(1, 2, 4), torch.zeros(1, 2, 5))
-    with pytest.raises(ShapeError, match=r"side 0: 2 axes of \(2, 4\), expected 3"):
-        equalise(torch.zeros(2, 4))
+    with pytest.raises(ShapeError, match=r"states: 2 axes of \(2, 4\), expected 3"):
+        repeat_to(torch.zeros(2, 4), 4)
     with pytest.raises(ShapeError, match="expected at least one"):
         common_length([])
     with pytest.raises(ShapeError, match=r"\[3, 0\], expected at least one and all of them 1 or more"):
