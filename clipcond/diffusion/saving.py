@@ -26,6 +26,7 @@ from clipcond.prompt.plan import plan
 
 if TYPE_CHECKING:
     from clipcond.diffusion.conditioner import Conditioner
+    from clipcond.diffusion.towers import Loading
 
 FORMAT, FIRST_FORMAT = "clipcond.conditioning/2", "clipcond.conditioning/1"
 _EDITED = ("prompt_embeds", "pooled_prompt_embeds")
@@ -54,8 +55,8 @@ def load(path: str | Path, *, conditioner: Conditioner | None = None, force: boo
     conditioner: of the pipeline that the conditioning is for; its family and its encoders are compared with those that
     made the file, and the tensors are put where it computes. Without one they are on the CPU and nothing is compared.
     Raises ResourceMissing when there is no such file, DataError when it holds no conditioning or is damaged, ModelError
-    when it was made by another family or by other encoders, unless `force`, ConfigError when its prompt changes over the
-    steps and there is no conditioner.
+    when it was made by another family or by other encoders, unless `force`, and when the pipeline's call cannot take its
+    tensors, ConfigError when its prompt changes over the steps and there is no conditioner.
     """
     path = Path(path)
     metadata, tensors = _read(path)
@@ -241,6 +242,8 @@ def _for(found: _Found, path: Path, conditioner: Conditioner, force: bool) -> Co
     if problem is not None:
         raise ModelError(f"{path} {problem}; encode the prompt again, or force it")
     loading = conditioner.loading
+    if problem := _unusable(found.conditioning, loading):
+        raise ModelError(f"{path} {problem}; encode the prompt again")
     # other encoders may compute in another number format
     dtype = next(iter(loading.encoders.values())).tower.dtype if force else None
 
@@ -270,6 +273,20 @@ def _misfit(loaded: Conditioning, conditioner: Conditioner) -> str | None:
             return f"does not say which {encoder} made it, so that it cannot be compared with that of {name}"
         if loaded.fingerprints[encoder] != each.tower.fingerprint():
             return f"was made by another {encoder} than {name} has (other weights, adapters or number format)"
+    return None
+
+
+def _unusable(loaded: Conditioning, loading: Loading) -> str | None:
+    """Why the call of a pipeline cannot take the tensors at all, whoever made them."""
+    pooled = loaded.pooled_prompt_embeds is not None
+    if pooled != bool(loading.shape.pooled):
+        return f"holds {'a' if pooled else 'no'} pooled vector, and {loading.name} takes {'none' if pooled else 'one'}"
+    denoiser = getattr(loading.pipe, "unet", None) or loading.pipe.transformer
+    names = ("cross_attention_dim", "joint_attention_dim")
+    width = next((each for name in names if (each := getattr(denoiser.config, name, None)) is not None), None)
+    own = loaded.prompt_embeds.shape[-1]
+    if isinstance(width, int) and width != own:
+        return f"holds states that are {own} wide, and {loading.name} takes {width}"
     return None
 
 

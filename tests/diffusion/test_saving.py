@@ -287,3 +287,20 @@ def test_the_format_is_named_in_the_file(made: Conditioning, tmp_path: Path) -> 
     document = json.loads(metadata["conditioning"])
     assert [each["prompt"] for each in document["plans"]] == ["a red fox"]
     assert document["fingerprints"].keys() == {"clip_l"}
+
+
+@pytest.mark.parametrize(
+    ("family", "other", "reason"),
+    [
+        ("sd15", "sdxl", "holds no pooled vector, and StableDiffusionXLPipeline takes one"),
+        ("sdxl", "sd15", "holds a pooled vector, and StableDiffusionPipeline takes none"),
+        ("sdxl", "refiner", "holds states that are 64 wide, and StableDiffusionXLImg2ImgPipeline takes 40"),
+    ],
+)
+def test_what_does_not_fit_at_all_cannot_be_forced(
+    family: str, other: str, reason: str, pipes: Pipes, tmp_path: Path
+) -> None:
+    file = tmp_path / "fox.safetensors"
+    Conditioner.from_pipeline(pipes(family))("a red fox", "grey").save(file)
+    with pytest.raises(ModelError, match=reason):
+        Conditioning.load(file, pipes(other), force=True)
