@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import typer
@@ -80,9 +81,11 @@ def load_loras(pipe: Any, asked: Asked) -> None:
 
 
 def note(conditioning: Conditioning | Composition) -> None:
-    """Say on stderr what is odd about the texts."""
-    for found in conditioning.findings:
-        typer.echo(f"note: {found.argument.replace('_', ' ')}: {visible(found.message)}", err=True)
+    """Say on stderr what is odd about the texts, each thing once."""
+    said = Counter((found.argument, found.message) for found in conditioning.findings)
+    for (argument, message), times in said.items():
+        often = f" ({times} times)" if times > 1 else ""
+        typer.echo(f"note: {argument.replace('_', ' ')}: {visible(message)}{often}", err=True)
 
 
 def settings(asked: Asked) -> dict[str, object]:

@@ -59,6 +59,7 @@ def encode(
         raise OutputExists(f"{out} exists already; choose another name with --out")
     if not out.parent.is_dir():
         raise ResourceMissing(f"there is no folder {out.parent}; make it, or choose another name with --out")
+    _check_one_text(asked, steps)
     from clipcond.cli.conditioning_job import conditioner_for, note
     from clipcond.diffusion.pipelines import load_pipeline, quiet_calls
 
@@ -88,3 +89,17 @@ def encode(
             "dtype": str(conditioning.prompt_embeds.dtype).removeprefix("torch."),
         }
     )
+
+
+def _check_one_text(asked: shared.Asked, steps: int | None) -> None:
+    """Raise ConfigError for an AND, typer.BadParameter for a prompt that changes over steps that nobody gave."""
+    from clipcond.errors import ConfigError
+    from clipcond.prompt.plan import plan
+    from clipcond.prompt.schedules import is_scheduled
+
+    if any(part.how == "noise" for text in asked.texts for part in plan(text, dialect=asked.dialect).parts):
+        raise ConfigError(
+            'a file holds no AND, whose parts are put together while a picture is made: use `clipcond generate`, or write "and"'
+        )
+    if asked.dialect == "a1111" and steps is None and any(map(is_scheduled, asked.texts)):
+        raise typer.BadParameter("the prompt changes over the steps: say --steps N, as many as the sampler will run")

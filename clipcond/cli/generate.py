@@ -131,6 +131,7 @@ def generate(
     with quiet_calls():
         if conditioning is not None:
             made_of, asked = _loaded(pipe, conditioning, force=force)
+            used = _steps_of(made_of, conditioning, steps, used[0]), used[1]
         elif not stock:
             made_of = conditioned(pipe, asked, used[0])
     text, negative = asked.prompt, asked.negative_prompt or ""
@@ -200,6 +201,16 @@ def _loaded(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, shared
     if len(conditioning.plans) != 1:
         raise DataError(f"{file} is of {len(conditioning.plans)} prompts; give one of one prompt")
     return conditioning, asked_of(conditioning)
+
+
+def _steps_of(conditioning: Conditioning, file: Path, asked: int | None, usual: int) -> int:
+    """The steps for a conditioning: those that its schedule was made for. Raises typer.BadParameter for others."""
+    if conditioning.callback is None:
+        return usual
+    own = conditioning.callback.times.steps
+    if asked not in (None, own):
+        raise typer.BadParameter(f"{file} was encoded for --steps {own}, not {asked}; leave --steps out")
+    return own
 
 
 def _note_dropped(asked: shared.Asked) -> None:

@@ -81,10 +81,23 @@ def test_a_prompt_that_changes_needs_the_steps(capsys: Capture, sd_folder: Path,
     file = tmp_path / "fox.safetensors"
     given = ["a [red:blue:0.5] fox", "-m", sd_folder, "-o", file, "--dialect", "a1111"]
     code, err = failure(capsys, *given)
-    assert (code, err.count("\n"), file.exists()) == (3, 1, False)
-    assert "changes over the steps; say steps=" in err
+    assert (code, file.exists()) == (2, False)
+    assert "the prompt changes over the steps: say --steps N" in " ".join(err.replace("│", " ").split())
     line, _ = run(capsys, *given, "--steps", 10)
     assert line["tensors"]["prompt_embeds"] == [1, 77, 32]
+
+
+@pytest.mark.parametrize("given", [["a fox AND a bird"], ["a fox", "--negative-prompt", "a fox AND a bird"]])
+def test_and_is_refused_before_anything_is_loaded(capsys: Capture, tmp_path: Path, given: list[str]) -> None:
+    code, err = failure(capsys, *given, "-m", tmp_path / "none", "-o", tmp_path / "x", "--dialect", "a1111")
+    assert (code, err.count("\n")) == (3, 1)
+    assert err.startswith("error: a file holds no AND,")
+
+
+def test_the_same_thing_is_said_once(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    _, err = run(capsys, "(a:1.3) (b:1.3)", "-m", sd_folder, "-o", tmp_path / "x", "--dialect", "compel")
+    assert err.count("\n") == 1
+    assert err.endswith(" (2 times)\n")
 
 
 def test_the_options_name_what_the_library_knows(capsys: Capture) -> None:

@@ -251,6 +251,16 @@ def test_a_schedule_changes_the_prompt_on_the_way(capsys: Capture, sd_folder: Pa
     assert len({found[0] for found in pictures.values()}) == 3
 
 
+def test_a_saved_schedule_brings_its_steps(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
+    file, how = tmp_path / "fox.safetensors", ["-p", sd_folder, "-n", 1]
+    run(capsys, "encode", "a [red:blue:2] fox", "-m", sd_folder, "-o", file, "--dialect", "a1111", "--steps", 4)
+    ((line,), _) = run(capsys, "generate", "--conditioning", file, *how, "-o", tmp_path / "a")
+    assert line["steps"] == 4
+    code, err = failure(capsys, "generate", "--conditioning", file, *how, "-o", tmp_path / "b", "--steps", 6)
+    assert (code, (tmp_path / "b").exists()) == (2, False)
+    assert "was encoded for --steps 4, not 6" in " ".join(err.replace("│", " ").split())
+
+
 def test_and_composes(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
     both = few(capsys, sd_folder, "a red fox AND a blue bird :0.8", tmp_path / "a", "--dialect", "a1111")
     one = few(capsys, sd_folder, "a red fox", tmp_path / "b", "--dialect", "a1111")
