@@ -66,11 +66,16 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
         if calls is not None and step_index + 1 >= calls:
             return callback_kwargs
         state = self.states[self.times.variant(step_of_call(step_index + 1, pipeline.scheduler))]
+        missing = [name for name in self._names if name not in callback_kwargs]
+        if missing:  # called by a function of the user's own: diffusers asks a PipelineCallback what it wants
+            raise ConfigError(
+                f"the callback is not given {' and '.join(missing)}; call the pipeline with "
+                "callback_on_step_end_tensor_inputs=out.callback_on_step_end_tensor_inputs"
+            )
         sides = _sides(pipeline)
         new = {
             name: _like(name, callback_kwargs[name], [state[_READ[name][side]] for side in sides])
             for name in self._names
-            if name in callback_kwargs
         }
         return {**callback_kwargs, **new}
 

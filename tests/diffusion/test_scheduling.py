@@ -395,3 +395,23 @@ def test_rows_that_do_not_fit_are_named(pipes: Callable[[str], Any]) -> None:
     assert callback is not None
     with pytest.raises(ConfigError, match="the pipeline has 3 rows of prompt_embeds, expected 2 or a multiple"):
         callback.callback_fn(SimpleNamespace(scheduler=None), 2, 0, {"prompt_embeds": torch.zeros(3, 77, 32)})
+
+
+def test_a_function_around_it_must_ask_for_its_tensors(pipes: Callable[[str], Any]) -> None:
+    pipe = pipes("sd15")
+    out = Conditioner.from_pipeline(pipe)(SWITCH, dialect="a1111", steps=STEPS)
+    _, alone = calls_of(pipe, out)
+
+    def own(*state: Any) -> Any:
+        assert out.callback is not None
+        return out.callback(*state)
+
+    def draw(**more: Any) -> Any:
+        generator = torch.Generator().manual_seed(3)
+        how = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
+        return pipe(**out.kwargs, **how, callback_on_step_end=own, **more).images
+
+    with pytest.raises(ConfigError, match="the callback is not given prompt_embeds; call the pipeline with"):
+        draw()
+    inputs = out.callback_on_step_end_tensor_inputs
+    assert np.array_equal(alone, draw(callback_on_step_end_tensor_inputs=inputs))
