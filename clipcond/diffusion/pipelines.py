@@ -18,7 +18,7 @@ import torch
 from clipcond.encode.devices import device_of
 from clipcond.encode.hub import first_line, offline_where_unreachable, why_not
 from clipcond.encode.torchvision_repair import repair
-from clipcond.errors import ModelError
+from clipcond.errors import ConfigError, ModelError
 from clipcond.resources import embedded
 
 FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id such as owner/name"
@@ -43,10 +43,12 @@ def load_pipeline(
 
     spec: `mini`, a local folder with a `model_index.json`, or a hub id.   dtype: float32 if not given.
     device: where to put it; if not given, CUDA where there is one, else the CPU.
-    Raises ModelError saying what was tried, ConfigError for a device that is not there, ResourceMissing when the
+    Raises ModelError saying what was tried, ConfigError for a device or a dtype that is not there, ResourceMissing when the
     embedded model is incomplete.
     """
     place = device_of(device)
+    if dtype is not None and not isinstance(dtype, torch.dtype):  # diffusers would take float32 for it
+        raise ConfigError(f"dtype is {dtype!r}, expected a torch.dtype such as torch.float16")
     source, options = _resolve(str(spec))
     local = Path(source).is_dir()
     with _uncollected(), _quiet():

@@ -16,6 +16,7 @@ from clipcond.diffusion.prompts import Prompts, Texts
 from clipcond.diffusion.requests import Options, Request
 from clipcond.diffusion.towers import Loading, bare
 from clipcond.encode.inversion import Inversions
+from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.findings import Finding
@@ -67,8 +68,11 @@ class Planner:
                 f"lengths is 'mask', but the call of {self.loading.name} takes no prompt_attention_mask; "
                 "use 'lcm' or 'pad_empty'"
             )
-        for name in self.loading.encoders:
-            layer(self.loading.shape, name, clip_skip)  # refuses what the family has not
+        for name, each in self.loading.encoders.items():
+            skip, _ = layer(self.loading.shape, name, clip_skip)  # refuses what the family has not
+            if isinstance(each.tower, TextTower) and skip > each.tower.layers:
+                most = each.tower.layers - self.loading.shape.skip
+                raise ConfigError(f"clip_skip is {clip_skip}, expected 0 to {most} for {name} of {self.loading.name}")
         return Options(
             method=parse_method(weighting or DEFAULTS[dialect]),
             clip_skip=clip_skip,

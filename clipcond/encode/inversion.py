@@ -86,8 +86,9 @@ class Inversions(Mapping[str, Inversion]):
         for inversion in self._known.values():
             for encoder, rows in inversion.vectors.items():
                 if encoder in widths and rows.shape[1] != widths[encoder]:
+                    place = "" if inversion.path is None else f" of {inversion.path}"
                     raise ModelError(
-                        f"textual inversion {inversion.name!r} has vectors of {rows.shape[1]} numbers for {encoder}, "
+                        f"textual inversion {inversion.name!r}{place} has vectors of {rows.shape[1]} numbers for {encoder}, "
                         f"whose token table is {widths[encoder]} wide; use one that was made for this model"
                     )
 
@@ -158,6 +159,8 @@ def _gather(source: Source | Iterable[Source] | None, encoders: Mapping[str, int
     elif isinstance(source, (str, Path)) and Path(source).is_dir():
         yield from load_folder(source, widths=widths).values()
     elif isinstance(source, (str, Path)):
+        if not Path(source).exists():
+            raise ResourceMissing(f"{source}: no such folder or file; give textual inversions ({', '.join(SUFFIXES)})")
         yield from (_fitting(each, encoders) for each in load_inversion(source, widths=widths))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for each in source:

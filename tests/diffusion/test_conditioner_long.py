@@ -173,6 +173,8 @@ def _second(pipe: Any) -> list[tuple[Any, Any]]:
 def test_a_layer_that_is_not_there_is_named(pipes: Pipes) -> None:
     with pytest.raises(ConfigError, match="clip_skip is 1, expected 0: this family takes no token states"):
         Conditioner.from_pipeline(pipes("flux"))(SHORT, clip_skip=1)
+    with pytest.raises(ConfigError, match="clip_skip is 9, expected 0 to 2 for clip_l of StableDiffusionXLPipeline"):
+        Conditioner.from_pipeline(pipes("sdxl"))(SHORT, clip_skip=9)
     with pytest.raises(ConfigError, match="clip_skip is -1, expected 0 or more"):
         Conditioner.from_pipeline(pipes("sdxl"))(SHORT, clip_skip=-1)
     with pytest.raises(ConfigError, match="clip_skip"):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from clipcond.condition.cache import Cache
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.encode.inversion import Inversion, load_inversion
-from clipcond.errors import ModelError
+from clipcond.errors import ModelError, ResourceMissing
 from clipcond.prompt.chunking import POLICIES
 
 LONG = "a red fox in the snow, " * 11
@@ -89,6 +89,14 @@ def test_a_file_for_another_model_is_refused_with_both_widths(pipes: Callable[[s
     save_file({"emb_params": some(2, 1024)}, tmp_path / "sd2.safetensors")
     with pytest.raises(ModelError, match=r"'sd2' has vectors of 1024 \(clip_h\) numbers, expected 32 \(clip_l\)"):
         Conditioner.from_pipeline(pipes("sd15"), embeddings=tmp_path / "sd2.safetensors")
+    with pytest.raises(ResourceMissing, match="nowhere: no such folder or file; give textual inversions"):
+        Conditioner.from_pipeline(pipes("sd15"), embeddings=tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    save_file({"emb_params": some(2, 768)}, tmp_path / "folder" / "sd1.safetensors")
+    with pytest.raises(
+        ModelError, match=r"'sd1' of .*sd1\.safetensors has vectors of 768 numbers for clip_l, .* 32 wide"
+    ):
+        Conditioner.from_pipeline(pipes("sd15"), embeddings=tmp_path / "folder")
 
 
 def test_the_cache_tells_vectors_of_one_name_apart(pipes: Callable[[str], Any]) -> None:

@@ -92,3 +92,8 @@ def test_a_folder_may_advise_settings(sd_folder: Path, sd_pipe: Any, tmp_path: P
 def test_a_device_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="device is 'bogus', which torch cannot use here"):
         load_pipeline("mini", device="bogus")
+
+
+def test_a_dtype_by_name_is_refused_and_not_passed_over() -> None:
+    with pytest.raises(ConfigError, match=r"dtype is 'float16', expected a torch\.dtype"):
+        load_pipeline("mini", dtype="float16")  # type: ignore[arg-type]
