@@ -18,8 +18,11 @@ from clipcond.diffusion.requests import Encoded, Options, Read, Request
 from clipcond.diffusion.towers import Loading, bare
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.rows import Row
+from clipcond.errors import ConfigError
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import PromptPlan
+
+MOST_REPEATS = 32  # times the longest row: beyond, equal lengths by repetition are not what anybody meant
 
 
 class Batch:
@@ -217,7 +220,7 @@ class Batch:
         if option == "mask":
             masked = [mask_to(states, max(states.shape[1] for states in rows)) for states in rows]
             return torch.cat([states for states, _ in masked]), torch.cat([mask for _, mask in masked])
-        length = common_length([states.shape[1] for states in rows])
+        length = _met([states.shape[1] for states in rows])
         return torch.cat([repeat_to(states, length) for states in rows]), None
 
     def _padded(self, encoded: Sequence[Encoded]) -> list[Encoded]:
@@ -265,6 +268,18 @@ def _named(
     named: dict[str, Sequence[int | str]] = {bare(token): ids for token, ids in added.items()}
     named |= {name: each.digests[encoder] for name, each in inversions.items() if encoder in each.digests}
     return {**named, **added}
+
+
+def _met(lengths: Sequence[int]) -> int:
+    """Where lengths meet by repetition. Raises ConfigError where that is too far off to be meant."""
+    length = common_length(lengths)
+    if length > MOST_REPEATS * max(lengths):
+        several = ", ".join(str(each) for each in sorted(set(lengths)))
+        raise ConfigError(
+            f"rows of {several} tokens meet at {length} by repetition; condition them in calls of their own, "
+            "or say lengths='pad_empty'"
+        )
+    return length
 
 
 def _same_counts(beside: Sequence[Read]) -> bool:

@@ -192,6 +192,8 @@ def load_towers(pipe: Any) -> Loading:
         shape_name, encoders = "sd2", {"clip_h": replace(encoders["clip_l"], name="clip_h")}
     family = "sdxl" if shape_name == "refiner" else shape_name
     loading = Loading(pipe=pipe, family=family, shape=SHAPES[shape_name], encoders=encoders)
+    if shape_name == "refiner":
+        _check_refiner(name, parts, encoders["clip_g"])
     wanted = {"prompt_embeds", "pooled_prompt_embeds"} if loading.shape.pooled else {"prompt_embeds"}
     if lacking := sorted(wanted - loading.takes):
         raise ModelError(f"{name} takes no {lacking[-1]}; {SUPPORTED}")
@@ -212,6 +214,16 @@ def _shape(name: str, parts: Mapping[str, Any]) -> str:
     if parts.get("transformer") is not None:
         return "sd3" if "text_encoder_3" in parts else "flux"
     raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
+
+
+def _check_refiner(name: str, parts: Mapping[str, Any], encoder: Loaded) -> None:
+    """Raise ModelError for a base model that was loaded without its first encoder, which looks like a refiner."""
+    wanted = getattr(parts["unet"].config, "cross_attention_dim", None)
+    if isinstance(wanted, int) and wanted != encoder.tower.width:
+        raise ModelError(
+            f"{name} has no text_encoder, and its U-Net reads states of width {wanted} where text_encoder_2 gives "
+            f"{encoder.tower.width}; load it with both encoders"
+        )
 
 
 def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> Loaded:

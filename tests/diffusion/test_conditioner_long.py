@@ -266,3 +266,12 @@ def test_a_mask_for_a_pipeline_that_takes_one(pipes: Pipes) -> None:
         plain = pipe.unet(latents, 500, conditioner(SHORT).prompt_embeds)[0]
         masked = pipe.unet(latents, 500, out.negative_prompt_embeds[:1], encoder_attention_mask=mask[:1])[0]  # type: ignore[index]
     close(plain, masked)
+
+
+def test_lengths_that_meet_too_far_off_are_refused(pipes: Pipes) -> None:
+    conditioner = Conditioner.from_pipeline(pipes("sd15"))
+    prompts = ["fox " * 75 * chunks for chunks in (7, 8, 9)]
+    with pytest.raises(ConfigError, match=r"rows of 77, 539, 616, 693 tokens meet at 38808 by repetition; .*pad_empty"):
+        conditioner(prompts)
+    assert conditioner(prompts, lengths="pad_empty").prompt_embeds.shape[1] == 693
+    assert conditioner(prompts[:2]).prompt_embeds.shape[1] == 56 * 77

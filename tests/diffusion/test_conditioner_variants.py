@@ -209,6 +209,13 @@ def test_a_missing_part_is_named(fresh: Pipes, family: str, part: str) -> None:
         Conditioner.from_pipeline(pipe)
 
 
+def test_a_base_model_without_its_first_encoder_is_no_refiner(fresh: Pipes) -> None:
+    pipe = fresh("sdxl")
+    pipe.text_encoder = pipe.tokenizer = None
+    with pytest.raises(ModelError, match=r"its U-Net reads states of width 64 where text_encoder_2 gives 40; load it"):
+        Conditioner.from_pipeline(pipe)
+
+
 def test_encoders_of_other_kinds_are_named(fresh: Pipes) -> None:
     pipe = fresh("flux")
     pipe.text_encoder_2 = pipe.text_encoder
