@@ -93,8 +93,8 @@ class Conditioner(Planner):
         clip_skip: 0 the family's own layer, n that of n layers before, on both sides; the table is in
         `clipcond.condition.families`.   pooled: `first`, `last`, `mean` or `weighted`, over the chunks of a long prompt.
         lengths: `lcm` repeats, exactly as far as cross-attention is concerned, all texts of the call to one length, so
-        that 7, 8 and 9 chunks would become 504, which is refused (call for each); `pad_empty` appends empty chunks, the default of
-        SD3 and Flux; `mask` appends zeros and needs a pipeline that takes `prompt_attention_mask`.
+        that 7, 8 and 9 chunks would become 504, which is refused (call for each); `pad_empty` appends empty chunks, the
+        default of SD3 and Flux; `mask` appends zeros and needs a pipeline that takes `prompt_attention_mask`.
         num_images_per_prompt: how often each prompt's rows are repeated.
         steps: of the sampler, as many as the pipeline will run; needed where a text has a schedule (`[from:to:when]`,
         `[a|b]` of dialect `a1111`). All its texts are encoded now; give the pipeline `callback_on_step_end=out.callback`.
