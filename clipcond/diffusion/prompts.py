@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from clipcond.errors import ConfigError
 
@@ -16,7 +16,7 @@ def prompts_of(prompt: Prompts, others: Mapping[str, Prompts | None]) -> list[Te
     others: prompt_2 and prompt_3 by `_2` and `_3`; one for all prompts or one for each.
     Raises ConfigError for an empty list and for lists of different lengths.
     """
-    first = [prompt] if isinstance(prompt, str) else list(prompt)
+    first = _listed("prompt", prompt)
     if not first:
         raise ConfigError("the list of prompts is empty; expected one prompt or more")
     return _texts("prompt", first, others)
@@ -39,8 +39,16 @@ def _texts(argument: str, first: list[str], others: Mapping[str, Prompts | None]
 
 def _spread(argument: str, given: Prompts, count: int) -> list[str]:
     """One text for each prompt."""
-    texts = [given] * count if isinstance(given, str) else list(given)
+    texts = [given] * count if isinstance(given, str) else _listed(argument, given)
     if len(texts) != count:
         what = "negative prompts" if argument == "negative_prompt" else f"texts of {argument}"
         raise ConfigError(f"{len(texts)} {what} for {count} prompts; give one for all or one for each")
+    return texts
+
+
+def _listed(argument: str, given: Prompts) -> list[str]:
+    texts = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+    for each in texts:
+        if not isinstance(each, str):
+            raise ConfigError(f"{argument} is or holds a {type(each).__name__}, expected a string or a list of strings")
     return texts

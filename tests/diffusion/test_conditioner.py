@@ -245,3 +245,14 @@ def test_both_sides_have_one_shape(sd_pipe: Any) -> None:
     out = condition(sd_pipe, SHORT)
     with pytest.raises(ShapeError, match="negative_prompt_embeds: axis T is 154, expected 77"):
         replace(out, negative_prompt_embeds=out.prompt_embeds.repeat(1, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"), [(None, "NoneType"), (["a", None], "NoneType"), (b"a", "bytes"), ([["a"]], "list")]
+)
+def test_what_is_no_text_is_named(sd_pipe: Any, prompt: Any, kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"^prompt is or holds a {kind}, expected a string or a list of strings"):
+        condition(sd_pipe, prompt)
+    if isinstance(prompt, list):
+        with pytest.raises(ConfigError, match=f"^negative_prompt is or holds a {kind}"):
+            condition(sd_pipe, SHORT, prompt)
