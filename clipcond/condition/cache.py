@@ -56,10 +56,12 @@ class Cache:
         """limit: bytes in memory.   folder: where to keep them on disk too, made when it is not there; only files of
         this cache in it are ever removed.   folder_limit: bytes on disk, all files of the folder's cache together.
 
-        Raises ConfigError for a limit below 0.
+        Raises ConfigError for a limit below 0 and for a folder that is a file.
         """
         if limit < 0 or folder_limit < 0:
             raise ConfigError(f"cache: limits of {limit} and {folder_limit} bytes, expected 0 or more")
+        if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+            raise ConfigError(f"cache: {folder} is a file; name a folder, which is made where it is not there")
         self._limit = limit
         self._held: OrderedDict[str, States] = OrderedDict()
         self._bytes = 0

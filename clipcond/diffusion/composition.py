@@ -106,6 +106,8 @@ def composed(pipe: Any, composition: Composition) -> Iterator[None]:
     Raises ConfigError for a pipeline whose denoiser reads the two sides of guidance one after the other, or three of them
     (InstructPix2Pix, perturbed-attention guidance).
     """
+    if not isinstance(composition, Composition):
+        raise ConfigError(f"composed takes what conditioner.compose(…) gives, not a {type(composition).__name__}")
     denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     if not isinstance(denoiser, nn.Module) or not hasattr(type(pipe), "do_classifier_free_guidance"):
         raise ConfigError(

@@ -52,8 +52,10 @@ class Conditioner(Planner):
         pipe: a loaded pipeline, in any dtype, on any device, offloaded or not.   cache: states of rows encoded before.
         embeddings: textual inversions that are not in the pipeline: a folder, files, or what
         `clipcond.encode.inversion` loaded; those that the pipeline's tokenizers hold are known without.
-        Raises ModelError, naming the class and what it lacks, for any other pipeline.
+        Raises ModelError, naming the class and what it lacks, for any other pipeline, ConfigError for a cache that is none.
         """
+        if cache is not None and not isinstance(cache, Cache):
+            raise ConfigError(f"cache is {cache!r}, expected a clipcond.Cache, such as Cache(folder=…)")
         loading = load_towers(pipe)
         widths = {name: each.tower.width for name, each in loading.encoders.items() if name != T5}
         return cls(loading, cache=cache, inversions=gather(embeddings, widths))
@@ -76,7 +78,7 @@ class Conditioner(Planner):
         dialect: str = "plain",
         weighting: str | None = None,
         chunking: str | None = None,
-        clip_skip: int = 0,
+        clip_skip: int | None = 0,
         pooled: str = "first",
         lengths: str | None = None,
         num_images_per_prompt: int = 1,
@@ -90,7 +92,7 @@ class Conditioner(Planner):
         prompt_2, prompt_3 and their negatives: for the encoders that the pipeline names so; None is the prompt itself.
         dialect: `plain`, `a1111`, `comfy` or `compel`.   weighting: see `clipcond.condition.weighting`; None is the
         dialect's own.   chunking: see `clipcond.prompt.chunking`; None is the dialect's own.
-        clip_skip: 0 the family's own layer, n that of n layers before, on both sides; the table is in
+        clip_skip: 0 or None the family's own layer, n that of n layers before, on both sides; the table is in
         `clipcond.condition.families`.   pooled: `first`, `last`, `mean` or `weighted`, over the chunks of a long prompt.
         lengths: `lcm` repeats, exactly as far as cross-attention is concerned, all texts of the call to one length, so
         that 7, 8 and 9 chunks would become 504, which is refused (call for each); `pad_empty` appends empty chunks, the

@@ -51,7 +51,7 @@ class Planner:
         *,
         dialect: str,
         weighting: str | None = None,
-        clip_skip: int = 0,
+        clip_skip: int | None = 0,
         pooled: str = "first",
         lengths: str | None = None,
         max_sequence_length: int | None = None,
@@ -60,6 +60,7 @@ class Planner:
         if dialect not in DIALECTS:
             raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
         check_policy(pooled)
+        clip_skip = clip_skip or 0
         lengths = lengths or self.loading.shape.lengths
         if lengths not in LENGTHS:
             raise ConfigError(f"lengths is {lengths!r}, expected one of {', '.join(LENGTHS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -181,6 +182,10 @@ def bare(token: str) -> str:
 def load_towers(pipe: Any) -> Loading:
     """Read a diffusers pipeline. Raises ModelError, naming its class and what it lacks, for one that is not supported."""
     name = type(pipe).__name__
+    if isinstance(pipe, (str, Path)):
+        raise ModelError(
+            f"{str(pipe)!r} is the name of a pipeline; load it first: clipcond.load_pipeline({str(pipe)!r})"
+        )
     parts = getattr(pipe, "components", {})
     shape_name = _shape(name, parts)
     encoders = {}

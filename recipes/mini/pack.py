@@ -103,6 +103,10 @@ def main() -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(dtype=torch.float16).save_pretrained(pipeline)
+    config = (
+        pipeline / "text_encoder" / "config.json"
+    )  # float32 for whoever loads it without a dtype, as diffusers' parts
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
     (pipeline / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # vocab.json and merges.txt hold the same
     (pipeline / "clipcond.json").write_text(json.dumps({"guidance_scale": given.guidance, "steps": 20}) + "\n")
     sizes = {str(p.relative_to(given.out)): p.stat().st_size for p in sorted(given.out.rglob("*")) if p.is_file()}

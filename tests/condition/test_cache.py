@@ -96,6 +96,12 @@ def test_refuses_limits_below_zero() -> None:
         Cache(limit=1, folder_limit=-5)
 
 
+def test_refuses_a_file_for_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cache: .*file is a file; name a folder"):
+        Cache(folder=tmp_path / "file")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_folder_outlives_the_cache(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = tmp_path / "not" / "yet"
@@ -193,8 +199,8 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_that_cannot_be_is_no_cache_and_no_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    cache = Cache(folder=tmp_path / "file")
+    cache = Cache(folder=tmp_path / "file" / "states")
+    (tmp_path / "file").write_text("")  # in the way by the time it is needed
     cache.put("a", states(1))
     assert same(cache.get("a"), states(1))
     assert cache.get("b") is None

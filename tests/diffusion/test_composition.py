@@ -208,6 +208,12 @@ def test_compel_s_and_is_one_part(pipes: Callable[[str], Any]) -> None:
     assert torch.allclose(parts.parts[0], make('("a fox", "a bird").and()', dialect="compel").prompt_embeds, atol=1e-5)
 
 
+def test_what_is_no_composition_is_named(pipes: Callable[[str], Any]) -> None:
+    out = Conditioner.from_pipeline(pipes("sd15"))("a fox")
+    with pytest.raises(ConfigError, match=r"composed takes what conditioner\.compose"), composed(pipes("sd15"), out):  # type: ignore[arg-type]
+        pass
+
+
 def test_what_cannot_be_composed(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
     with pytest.raises(ConfigError, match="the negative prompt has AND in it, and only prompts are composed"):

@@ -243,3 +243,15 @@ def test_a_pooled_vector_that_is_not_there_is_named(fresh: Pipes) -> None:
     pipe.text_encoder_2 = CLIPTextModel(CLIPTextConfig(**tiny))
     with pytest.raises(ModelError, match="gives no projected vector"):
         Conditioner.from_pipeline(pipe)(SHORT)
+
+
+def test_what_is_no_pipeline_and_no_cache_is_named(pipes: Pipes) -> None:
+    with pytest.raises(ModelError, match=r"'mini' is the name of a pipeline; load it first: clipcond.load_pipeline\("):
+        Conditioner.from_pipeline("mini")
+    with pytest.raises(ConfigError, match=r"expected a clipcond\.Cache"):
+        Conditioner.from_pipeline(pipes("sd15"), cache="states")  # type: ignore[arg-type]
+
+
+def test_no_clip_skip_is_none_of_it(pipes: Pipes) -> None:
+    conditioner = Conditioner.from_pipeline(pipes("sd15"))
+    assert conditioner(SHORT, clip_skip=None).prompt_embeds.equal(conditioner(SHORT).prompt_embeds)

@@ -88,3 +88,10 @@ def test_the_scorer_finds_the_picture_of_a_caption(tmp_path: Path) -> None:
         clipcond.rerank(paths, world.caption(scene, rng, "plain"), scorer=scorer).kept[0].path for scene in scenes[:12]
     ]
     assert sum(Path(found) == path for found, path in zip(first, paths, strict=False)) >= 11
+
+
+def test_diffusers_alone_loads_it_in_one_dtype() -> None:
+    from diffusers import DiffusionPipeline
+
+    alone = DiffusionPipeline.from_pretrained(embedded("pipeline"))
+    assert {alone.text_encoder.dtype, alone.unet.dtype, alone.vae.dtype} == {torch.float32}
