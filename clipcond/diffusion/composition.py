@@ -148,6 +148,8 @@ class _Running:
             return args, kwargs
         variant = self._variant()
         rows = self.batch = _Rows.of(variant, len(states), guided=bool(self.pipe.do_classifier_free_guidance))
+        if self.call == 0:
+            self._check_called(states[-rows.pictures :], rows.repeats)
         named = {
             name: each if name in _TEXT else rows.expand(each) for name, each in kwargs.items() if name not in _ALIKE
         }
@@ -167,6 +169,15 @@ class _Running:
         if isinstance(output, tuple):
             return (self.batch.joined(output[0]), *output[1:])
         return replace(output, sample=self.batch.joined(output.sample))
+
+    def _check_called(self, states: Tensor, repeats: int) -> None:
+        """Raise ConfigError unless the pipeline was called with what the composition gives it."""
+        first = self.composition.variants[0].parts[:, 0].repeat_interleave(repeats, dim=0)
+        if states.shape != first.shape or not torch.equal(states, first.to(states)):
+            raise ConfigError(
+                "the pipeline was called with another prompt while a composition is open; "
+                "call it with **composition.kwargs, and with other prompts outside of the block"
+            )
 
     def _variant(self) -> Composed:
         times = self.composition.times

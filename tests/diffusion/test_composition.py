@@ -214,6 +214,15 @@ def test_what_is_no_composition_is_named(pipes: Callable[[str], Any]) -> None:
         pass
 
 
+def test_another_prompt_is_not_drawn_as_the_composition(pipes: Callable[[str], Any]) -> None:
+    pipe = pipes("sd15")
+    parts = Conditioner.from_pipeline(pipe).compose("a fox AND an owl", "")
+    with composed(pipe, parts):
+        for other in ("another prompt", ["two", "prompts"]):
+            with pytest.raises(ConfigError, match="called with another prompt while a composition is open"):
+                pipe(other, num_inference_steps=1)
+
+
 def test_what_cannot_be_composed(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
     with pytest.raises(ConfigError, match="the negative prompt has AND in it, and only prompts are composed"):
