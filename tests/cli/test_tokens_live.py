@@ -166,16 +166,29 @@ def test_no_terminal_is_one_line_and_3(monkeypatch, capsys) -> None:
     )
 
 
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+from clipcond.cli import main
+sys.exit(main())
+"""
+
+
 class Terminal:
     """`clipcond tokens --live` in a pseudo-terminal; standard output goes to a pipe of its own."""
 
     def __init__(self, *words: str) -> None:
         pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
         self.master, slave = pty.openpty()
-        command = [sys.executable, "-m", "clipcond.cli", "tokens", "--live", *words]
+        command = [sys.executable, "-c", START, "tokens", "--live", *words]
         environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "70", "LINES": "20"}
         self.process = subprocess.Popen(
-            command, stdin=slave, stderr=slave, stdout=subprocess.PIPE, env=environment, start_new_session=True
+            command,
+            stdin=slave,
+            stderr=slave,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
         )
         os.close(slave)
         self.seen = ""
