@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from clipcond.diffusion.composition import Composed, Composition, given
-from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
+from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.prompts import Prompts, negatives_of, prompts_of
 from clipcond.diffusion.requests import Options, Request
+from clipcond.diffusion.sides import as_written
 from clipcond.diffusion.timeline import Timeline, needed, scheduled, spread
 from clipcond.errors import ConfigError
 from clipcond.prompt.plan import PromptPlan
@@ -65,7 +66,7 @@ def compose(
         times=times,
         plans=tuple(each.texts["prompt"] for each in written[0]),
         negative_plans=tuple(each.texts["negative_prompt"] for each in written[1]),
-        findings=_findings(written, out, weights.shape[1]),
+        findings=tuple(as_written(written, out.findings, lambda index: index // weights.shape[1] % len(written[0]))),
         family=conditioner.family,
         dialect=dialect,
     )
@@ -147,26 +148,3 @@ def _refuse_parts(negatives: Sequence[Request]) -> None:
     for each in negatives:
         if _composes(each.texts["negative_prompt"]):
             raise ConfigError('the negative prompt has AND in it, and only prompts are composed; write "and"')
-
-
-def _findings(
-    written: tuple[Sequence[Request], Sequence[Request]], out: Conditioning, most: int
-) -> tuple[PlacedFinding, ...]:
-    """What is odd about the texts as they were written, and what the encoding says about them, each once."""
-    count = len(written[0])
-    findings = [
-        PlacedFinding(found.code, found.message, found.start, found.end, argument, number)
-        for side in written
-        for number, request in enumerate(side)
-        for argument, planned in request.texts.items()
-        for found in planned.warnings
-    ]
-    told = {(each.code, each.argument, each.index) for each in findings}
-    for each in out.findings:
-        number = each.index // most % count
-        if (each.code, each.argument, number) not in told:
-            told.add((each.code, each.argument, number))
-            side = written[each.argument.startswith("negative")]
-            end = len(side[number].texts[each.argument].prompt)
-            findings.append(PlacedFinding(each.code, each.message, 0, end, each.argument, number))
-    return tuple(findings)

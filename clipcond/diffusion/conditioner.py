@@ -21,7 +21,7 @@ from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
 from clipcond.diffusion.planner import Planner
 from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
 from clipcond.diffusion.requests import Options, Request
-from clipcond.diffusion.sides import findings_of, others_of, sides_of, unread
+from clipcond.diffusion.sides import as_written, findings_of, others_of, sides_of, unread
 from clipcond.diffusion.swapping import Edit, edits_of, with_edits
 from clipcond.diffusion.timeline import Timeline, needed, scheduled, split, spread
 from clipcond.diffusion.towers import Loading, load_towers
@@ -164,27 +164,16 @@ class Conditioner(Planner):
 
         states = split(out.kwargs, len(times.variants))
         first: dict[str, Any] = dict(split(out.tensors, len(times.variants))[0])
-        known = {(argument, number): each.texts for number, each in enumerate(positive) for argument in each.texts}
-        known |= {(argument, number): each.texts for number, each in enumerate(negative) for argument in each.texts}
-        findings = [
-            PlacedFinding(found.code, found.message, found.start, found.end, argument, number)
-            for (argument, number), texts in known.items()
-            for found in texts[argument].warnings
-        ]
-        told = {(each.code, each.argument, each.index) for each in findings}
-        for each in out.findings:  # of the encoding, about the text of some step: the whole prompt is its place
-            place = (each.code, each.argument, each.index % len(positive))
-            if place not in told and place[1:] in known:
-                told.add(place)
-                end = len(known[place[1:]][each.argument].prompt)
-                findings.append(PlacedFinding(each.code, each.message, 0, end, *place[1:]))
+        findings = as_written((positive, negative), out.findings, lambda index: index % len(positive))
         callback = StepCallback(self.loading.pipe, times, states)
         if callback.keeps_pooled:
             message = f"{self.loading.name} keeps the pooled vector of the first step; only the token states change"
             findings += [
                 PlacedFinding("schedule-pooled", message, 0, len(planned.prompt), argument, number)
-                for (argument, number), texts in known.items()
-                if is_scheduled((planned := texts[argument]).prompt)
+                for side in (positive, negative)
+                for number, request in enumerate(side)
+                for argument, planned in request.texts.items()
+                if is_scheduled(planned.prompt)
             ]
         return replace(
             out,

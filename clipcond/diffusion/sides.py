@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,6 +46,34 @@ def findings_of(
                 own.append(Finding("text-unused", message, 0, len(planned.prompt)))
             for found in dict.fromkeys([*planned.warnings, *own]):
                 yield PlacedFinding(found.code, found.message, found.start, found.end, argument, number % count)
+
+
+def as_written(
+    sides: Sequence[Sequence[Request]], found: Iterable[PlacedFinding], number: Callable[[int], int]
+) -> list[PlacedFinding]:
+    """What is odd about texts as they were written, and each once what was found in the texts that were made of them.
+
+    sides: the requests as written.   found: of the texts that were encoded; the place of theirs is the whole text.
+    number: from the index of an encoded request to that of the written one.
+    """
+    known = {
+        (argument, index): planned
+        for side in sides
+        for index, request in enumerate(side)
+        for argument, planned in request.texts.items()
+    }
+    placed = [
+        PlacedFinding(each.code, each.message, each.start, each.end, argument, index)
+        for (argument, index), planned in known.items()
+        for each in planned.warnings
+    ]
+    told = {(each.code, each.argument, each.index) for each in placed}
+    for each in found:
+        place = each.argument, number(each.index)
+        if place in known and (each.code, *place) not in told:
+            told.add((each.code, *place))
+            placed.append(PlacedFinding(each.code, each.message, 0, len(known[place].prompt), *place))
+    return placed
 
 
 def unread(negative: Sequence[Request], reason: str) -> Iterator[PlacedFinding]:
