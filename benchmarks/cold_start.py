@@ -39,8 +39,8 @@ import sys
 import open_clip
 print(len(open_clip.get_tokenizer("ViT-L-14").encode(sys.argv[1])))
 """
-# what lets a CPU-only torch import torchvision (see clipcond/encode/torchvision_repair.py); costs nothing elsewhere
-REPAIR = "from clipcond.encode.torchvision_repair import repair; repair()"
+# what lets a CPU-only torch import torchvision (see clipcond/runtime/torchvision_repair.py); costs nothing elsewhere
+REPAIR = "from clipcond.runtime.torchvision_repair import repair; repair()"
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -47,8 +47,8 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipcond.encode.torchvision_repair import repair
 from clipcond.prompt.plan import plan
+from clipcond.runtime.torchvision_repair import repair
 
 PACKAGES = ("clipcond", "compel", "torch", "transformers", "diffusers")
 WIDTH, LAYERS, INNER, CONTEXT = 768, 12, 3072, 77
@@ -308,7 +308,7 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     repair()
 
-    from clipcond.diffusion.pipelines import quiet_calls
+    from clipcond.runtime.quiet import quiet_calls
 
     count, layers, repeats = (6, 2, 1) if chosen.quick else (chosen.prompts, LAYERS, chosen.repeats)
     texts = prompts(count)

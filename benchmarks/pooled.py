@@ -28,13 +28,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from clipcond.encode.packed_attention import block_library
-from clipcond.encode.packed_tree import tree
+from clipcond.encode.packed.attention import block_library
+from clipcond.encode.packed.tree import tree
 from clipcond.encode.rows import Row, first_eos
 from clipcond.encode.text import TextTower
-from clipcond.encode.torchvision_repair import repair
 from clipcond.mini.world import caption, sample
 from clipcond.prompt.tokenizer import BOS, EOS, batch_ids
+from clipcond.runtime.torchvision_repair import repair
 
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 BATCH = 16

@@ -40,9 +40,9 @@ def captions(count: int) -> list[str]:
 
 def contestants(folder: Path) -> dict[str, Contestant]:
     """Each takes a list of prompts and gives their content ids; those that are not installed are left out."""
-    from clipcond.encode.torchvision_repair import repair
     from clipcond.prompt.plan import plan
     from clipcond.prompt.tokenizer import batch_ids, token_ids
+    from clipcond.runtime.torchvision_repair import repair
 
     repair()
     import open_clip

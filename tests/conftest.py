@@ -33,7 +33,7 @@ DUAL_CONFIG = {
 @pytest.fixture(scope="session")
 def dual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An open_clip folder with both encoders: random weights of seed 0, stored in float16, CLIP's own vocabulary."""
-    from clipcond.encode.torchvision_repair import repair
+    from clipcond.runtime.torchvision_repair import repair
 
     repair()
     import open_clip
@@ -56,7 +56,7 @@ def dual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion 1 folder: random weights of seed 0, width 32, the full vocabulary, 16×16 pictures."""
-    from clipcond.encode.torchvision_repair import repair
+    from clipcond.runtime.torchvision_repair import repair
 
     repair()
     import torch

@@ -8,7 +8,6 @@ from typing import Any
 import typer
 
 from clipcond.cli.conditioning_options import Asked
-from clipcond.cli.render import visible
 from clipcond.condition.families import SHAPES
 from clipcond.condition.weighting import DEFAULTS
 from clipcond.diffusion.composition import Composition
@@ -16,6 +15,7 @@ from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.errors import ConfigError
 from clipcond.prompt.plan import plan
+from clipcond.wording import visible
 
 
 def conditioned(pipe: Any, asked: Asked, steps: int) -> Conditioning | Composition:

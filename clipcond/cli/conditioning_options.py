@@ -143,8 +143,8 @@ class Asked:
                 raise typer.BadParameter(f"--weighting: {error}") from None
         if self.dialect != AUTO:
             return self
-        from clipcond.cli.render import visible
         from clipcond.prompt.dialects import detect
+        from clipcond.wording import visible
 
         found = detect(self.prompt)
         typer.echo(f"note: dialect {found.dialect}: {visible(found.reason)}", err=True)

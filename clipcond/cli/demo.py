@@ -13,11 +13,12 @@ import typer
 
 from clipcond.cli.app import app
 from clipcond.errors import DataError, OutputExists
+from clipcond.files import write_file
 
 if TYPE_CHECKING:
-    from clipcond.cli.demo_page import Shot, Side, Story
     from clipcond.diffusion.generate import Picture, Through
     from clipcond.mini.world import Scene
+    from clipcond.pages.demo import Shot, Side, Story
     from clipcond.rerank.scorer import Scorer
 
 _THROUGH: Mapping[Side, Through] = {"stock": "stock", "clipcond": "conditioner"}
@@ -36,8 +37,8 @@ def demo(
 
     Takes less than a minute, needs no network, and ends in DIR/index.html, a page with everything inside.
     """
-    from clipcond.cli.demo_page import page
     from clipcond.cli.render import stdout_console
+    from clipcond.pages.demo import page
 
     old = check_folder(out)
     told, pictures = _tell(demo_prompt(seed), seed=seed, count=count, pipeline=pipeline, model=model)
@@ -85,10 +86,10 @@ def write_folder(out: Path, html: str, pictures: dict[str, Callable[[Path], None
     if taken:
         raise OutputExists(f"{out / taken[0]} was not made by a demo; move it or name another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text(json.dumps({"files": names}), encoding="utf-8")
+    write_file(out / MARKER, json.dumps({"files": names}), overwrite=True)
     for name, write in pictures.items():
         write(out / name)
-    (out / "index.html").write_text(html, encoding="utf-8")
+    write_file(out / "index.html", html)
 
 
 def _tell(
@@ -98,8 +99,8 @@ def _tell(
     import random
 
     from clipcond import __version__
-    from clipcond.cli.demo_page import Story
     from clipcond.mini import world
+    from clipcond.pages.demo import Story
     from clipcond.prompt.plan import plan
 
     begun = time.perf_counter()
@@ -131,8 +132,10 @@ def _make(
     """Pictures of the same seeds through the stock pipeline and through the Conditioner."""
     from functools import partial
 
-    from clipcond.diffusion.generate import generate, settings_of, write_picture
-    from clipcond.diffusion.pipelines import advice, load_pipeline, quiet_calls
+    from clipcond.diffusion.generate import generate, settings_of
+    from clipcond.diffusion.pipelines import advice, load_pipeline
+    from clipcond.images.write import write_picture
+    from clipcond.runtime.quiet import quiet_calls
 
     with _status("loading the model"):
         pipe = load_pipeline(pipeline)
@@ -152,7 +155,7 @@ def _make(
 
 
 def _write(writer: Callable[..., None], picture: Picture, prompt: str, settings: dict[str, object], path: Path) -> None:
-    writer(picture, path, prompt=prompt, settings=settings)
+    writer(picture.image, path, prompt=prompt, settings=settings)
 
 
 def _scorer(model: str) -> Scorer:
@@ -163,8 +166,8 @@ def _scorer(model: str) -> Scorer:
 
 
 def _judge(side: Side, pictures: list[Picture], scene: Scene, prompt: str, scorer: Scorer) -> tuple[Shot, ...]:
-    from clipcond.cli.demo_page import Shot
     from clipcond.mini import world
+    from clipcond.pages.demo import Shot
 
     cosines = scorer.score([picture.image for picture in pictures], prompt).cosine
     return tuple(
@@ -180,7 +183,7 @@ def _judge(side: Side, pictures: list[Picture], scene: Scene, prompt: str, score
 
 
 def _summary(story: Story, file: Path) -> str:
-    from clipcond.cli.demo_page import mean_right
+    from clipcond.pages.demo import mean_right
 
     objects = len(story.scene.objects)
     lost, chunks = story.plan.dropped, len(story.plan.chunks)

@@ -12,8 +12,8 @@ from clipcond.cli.render import print_json, stderr_console, stdout_console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clipcond.encode.catalogue import Model
-    from clipcond.encode.machine import Machine
+    from clipcond.models.catalogue import Model
+    from clipcond.workflows.machine import Machine
 
 
 @app.command()
@@ -22,7 +22,7 @@ def doctor(
     fail_on_problem: Annotated[bool, typer.Option("--fail-on-problem", help="Exit 1 if anything is wrong.")] = False,
 ) -> None:
     """Report libraries, processor, accelerators, the embedded model and the model cache; say what to mend."""
-    from clipcond.encode.machine import inspect
+    from clipcond.workflows.machine import inspect
 
     machine = inspect()
     if as_json:
@@ -44,7 +44,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """List what can be loaded by its name; without TEXT or --all, what needs no download."""
-    from clipcond.encode.catalogue import local_models, open_clip_models
+    from clipcond.models.catalogue import local_models, open_clip_models
 
     known = (*local_models(), *open_clip_models())
     wanted = [model for model in known if contains.casefold() in model.spec.casefold()]

@@ -61,7 +61,8 @@ def encode(
         raise ResourceMissing(f"there is no folder {out.parent}; make it, or choose another name with --out")
     _check_one_text(asked, steps)
     from clipcond.cli.conditioning_job import conditioner_for, note
-    from clipcond.diffusion.pipelines import load_pipeline, quiet_calls
+    from clipcond.diffusion.pipelines import load_pipeline
+    from clipcond.runtime.quiet import quiet_calls
 
     pipe = load_pipeline(model, device="cpu")
     with quiet_calls():

@@ -104,8 +104,9 @@ def generate(
         raise typer.BadParameter("--keep needs a PROMPT to score the pictures by")
     asked = asked.checked()
     from clipcond.cli.render import print_json
-    from clipcond.diffusion.generate import destinations, settings_of, write_picture
     from clipcond.diffusion.generate import generate as pictures_of
+    from clipcond.diffusion.generate import settings_of
+    from clipcond.images.write import destinations, write_picture
 
     files = destinations(out, count, seed)
     if keep is not None:
@@ -119,7 +120,8 @@ def generate(
 
     from clipcond.cli.conditioning_job import conditioned
     from clipcond.cli.conditioning_job import settings as settings_of_prompt
-    from clipcond.diffusion.pipelines import advice, load_pipeline, quiet_calls
+    from clipcond.diffusion.pipelines import advice, load_pipeline
+    from clipcond.runtime.quiet import quiet_calls
 
     # both models before any work: a name that is not there costs no pictures
     scorer = None if keep is None else _scorer(rerank_model, device)
@@ -162,7 +164,7 @@ def generate(
         for picture, file in zip(made, files, strict=True):
             settings = settings_of(pipe, picture, steps=used[0], guidance_scale=used[1], model=pipeline)
             settings |= settings_of_prompt(asked)
-            write_picture(picture, file, prompt=text, negative_prompt=negative, settings=settings)
+            write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
             lines.append({"path": str(file), "seed": picture.seed, **shared_fields})
             if scorer is None:
                 print_json(lines[-1])
@@ -215,8 +217,8 @@ def _steps_of(conditioning: Conditioning, file: Path, asked: int | None, usual: 
 
 def _note_dropped(asked: shared.Asked) -> None:
     """Say on stderr what is odd about the prompts, and what a stock pipeline is about to lose."""
-    from clipcond.cli.render import visible
     from clipcond.prompt.plan import plan
+    from clipcond.wording import visible
 
     for name, text in (("prompt", asked.prompt), ("negative prompt", asked.negative_prompt or "")):
         planned = plan(text)
@@ -248,7 +250,7 @@ def _ranked(files: list[Path], prompt: str, dialect: str, scorer: Any, keep: int
 
 def _sorted_out(lines: list[dict[str, Any]], rows: dict[str, Any], rejected: Path) -> Iterator[dict[str, Any]]:
     """The lines with score and verdict, best first; what is not kept is moved, never deleted."""
-    from clipcond.errors import OutputExists
+    from clipcond.files import move_file
 
     for line in sorted(lines, key=lambda line: rows[line["path"]].rank or len(lines) + 1):
         row, path = rows[line["path"]], Path(line["path"])
@@ -258,9 +260,7 @@ def _sorted_out(lines: list[dict[str, Any]], rows: dict[str, Any], rejected: Pat
         if not row.kept:
             target = rejected / path.name
             rejected.mkdir(exist_ok=True)
-            if target.exists():
-                raise OutputExists(f"{target} is there already; nothing is overwritten, {path} stays where it is")
-            path = path.replace(target)
+            path = move_file(path, target)
         yield {**line, "path": str(path), "score": round(row.cosine, 6), "kept": row.kept}
 
 

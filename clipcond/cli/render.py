@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from typing import TYPE_CHECKING
+
+from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,30 +34,6 @@ def print_json(document: object, *, indent: int | None = None) -> None:
     except UnicodeEncodeError:  # an ASCII terminal, or half of a surrogate pair in the text
         text = json.dumps(document, ensure_ascii=True, indent=indent)
     sys.stdout.write(text + "\n")
-
-
-def visible(text: str) -> str:
-    """Text with a visible sign, one for one, for every character that would move the cursor or steer the terminal.
-
-    Line feeds become `↵`, other control characters their pictures, direction overrides and broken characters `�`.
-    """
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if character == "\n":
-        return "↵"
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "␡"
-    if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(character) in _STEERING:
-        return "�"
-    return character
-
-
-_STEERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def excerpt(text: str, start: int, end: int, width: int) -> tuple[str, str]:

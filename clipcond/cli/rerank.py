@@ -46,7 +46,7 @@ def rerank(
     is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.
     """
     from clipcond.cli.render import print_json
-    from clipcond.rerank.files import find_pictures
+    from clipcond.images.find import find_pictures
 
     if as_json and as_paths:
         raise typer.BadParameter("--json and --paths exclude each other")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from clipcond.cli.launch import CHECK_FAILED, OK
-from clipcond.cli.render import print_json, stderr_console, stdout_console, visible
+from clipcond.cli.main import CHECK_FAILED, OK
+from clipcond.cli.render import print_json, stderr_console, stdout_console
 from clipcond.errors import DataError, ResourceMissing
 from clipcond.prompt import plan as planner
+from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from clipcond.prompt.analysis import Analysis
@@ -106,7 +107,7 @@ def plain_request(words: Sequence[str]) -> Request | None:
 def fulfil(request: Request) -> int:
     """Show what was asked for and give the exit code."""
     if request.html is not None:
-        from clipcond.cli.tokens_html import refuse_to_overwrite
+        from clipcond.files import refuse_to_overwrite
 
         refuse_to_overwrite(request.html)
     plans = _Planner(request)
@@ -178,9 +179,10 @@ def _one(prompt: str, request: Request, planned: _Planner) -> bool:
     else:
         _show(columns, request)
     if request.html is not None:
-        from clipcond.cli.tokens_html import prompt_page, write_page
+        from clipcond.files import write_file
+        from clipcond.pages.tokens import prompt_page
 
-        write_page(request.html, prompt_page(columns, _analyses(columns), [reason] if reason else []))
+        write_file(request.html, prompt_page(columns, _analyses(columns), [reason] if reason else []))
         print(f"wrote {visible(str(request.html))}", file=sys.stderr)
     return _truncated(columns)
 
@@ -248,10 +250,11 @@ def _collection(file: Path, request: Request, planned: _Planner) -> bool:
 
         show_survey(found, stdout_console())
     if request.html is not None:
-        from clipcond.cli.tokens_html import survey_page, write_page
+        from clipcond.files import write_file
+        from clipcond.pages.tokens import survey_page
 
         plans = [planned.first(long.prompt) for long in found.longest_prompts]
-        write_page(request.html, survey_page(found, plans, "standard input" if str(file) == "-" else file.name))
+        write_file(request.html, survey_page(found, plans, "standard input" if str(file) == "-" else file.name))
         print(f"wrote {visible(str(request.html))}", file=sys.stderr)
     return found.over > 0
 

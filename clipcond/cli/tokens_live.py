@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
-from clipcond.cli.render import stderr_console, visible
+from clipcond.cli.render import stderr_console
 from clipcond.errors import ConfigError
+from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clipcond.cli.render import visible
+from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

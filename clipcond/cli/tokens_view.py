@@ -7,7 +7,8 @@ from itertools import groupby
 from math import log2
 from typing import TYPE_CHECKING
 
-from clipcond.cli.render import excerpt, visible
+from clipcond.cli.render import excerpt
+from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

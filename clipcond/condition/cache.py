@@ -7,26 +7,22 @@ which several processes may use at once: a file appears whole or not at all, and
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
 from threading import Lock
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from clipcond.errors import ConfigError
+from clipcond.files import BoundedFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MIB, GIB = 2**20, 2**30
-SUFFIX, _UNFINISHED = ".states.safetensors", ".unfinished"
-_LEAST_LEFT = 0.9  # of the folder's limit: so that not every new file has to clear the folder
-_ABANDONED = 3600.0  # seconds after which an unfinished file has nobody left who writes it
+SUFFIX = ".states.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +62,7 @@ class Cache:
         self._held: OrderedDict[str, States] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
-        self._folder = None if folder is None else _Folder(Path(folder), folder_limit)
+        self._folder = None if folder is None else BoundedFolder(Path(folder), folder_limit, SUFFIX)
 
     def get(self, key: str) -> States | None:
         """What was put under `key`, if it is still there; states that come from disk are on the CPU.
@@ -78,7 +74,8 @@ class Cache:
             if states is not None:
                 self._held.move_to_end(key)
                 return states
-        states = None if self._folder is None else self._folder.read(key)
+        content = None if self._folder is None else self._folder.read(key)
+        states = None if content is None else _unpacked(content)
         if states is not None:
             self._hold(key, states)
         return states
@@ -88,7 +85,7 @@ class Cache:
         copies = {name: tensor.detach().clone() for name, tensor in states.tensors.items()}
         self._hold(key, _states(copies))
         if self._folder is not None:
-            self._folder.write(key, copies)
+            self._folder.write(key, _packed(copies))
 
     def _hold(self, key: str, states: States) -> None:
         with self._lock:
@@ -104,72 +101,6 @@ class Cache:
 
 def _states(tensors: Mapping[str, Tensor]) -> States:
     return States(hidden=tensors["hidden"], pooled=tensors.get("pooled"), projected=tensors.get("projected"))
-
-
-class _Folder:
-    """The part of a cache that stays: the time of a file's last change is that of its last use."""
-
-    def __init__(self, path: Path, limit: int) -> None:
-        self._path, self._limit = path, limit
-        self._size = self._added = 0  # at the last count, and since
-        self._counted = False
-
-    def read(self, key: str) -> States | None:
-        """The states of a file; None when there is none, when it is damaged or when it cannot be read."""
-        file = self._path / (key + SUFFIX)
-        try:
-            content = file.read_bytes()
-        except OSError:
-            return None
-        with suppress(OSError):  # a folder may be for reading only
-            os.utime(file)
-        return _unpacked(content)
-
-    def write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a file. A disk that is full or not writable costs the file and nothing else."""
-        content = _packed(tensors)
-        if len(content) > self._limit:
-            return
-        with suppress(OSError):
-            self._path.mkdir(parents=True, exist_ok=True)
-            self._put(self._path / (key + SUFFIX), content)
-            self._added += len(content)
-            if not self._counted or self._size + self._added > self._limit or self._added > self._limit // 20:
-                self._clear()  # now and then in any case: other processes add as well
-
-    def _put(self, file: Path, content: bytes) -> None:
-        """Write beside the file, then take its place: no reader ever sees half of it."""
-        number, name = mkstemp(dir=self._path, suffix=SUFFIX + _UNFINISHED)
-        try:
-            with open(number, "wb") as unfinished:
-                unfinished.write(content)
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-    def _clear(self) -> None:
-        """Count the files; beyond the limit, remove those unused for longest until there is some room again."""
-        files = self._files()
-        size = sum(each for _, each, _ in files)
-        wanted = size if size <= self._limit else int(self._limit * _LEAST_LEFT)
-        newest = files[-1][0] if files else 0.0
-        for used, each, path in files:
-            abandoned = newest - used > _ABANDONED
-            if abandoned if path.name.endswith(_UNFINISHED) else size > wanted:
-                path.unlink(missing_ok=True)
-                size -= each
-        self._size, self._added, self._counted = size, 0, True
-
-    def _files(self) -> list[tuple[float, int, Path]]:
-        """Last use, size and path of each file, the one unused for longest first."""
-        found = []
-        for path in self._path.iterdir():
-            if path.name.endswith((SUFFIX, SUFFIX + _UNFINISHED)):
-                with suppress(OSError):  # another process removed it
-                    status = path.stat()
-                    found.append((status.st_mtime, status.st_size, path))
-        return sorted(found)
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from clipcond.condition.cache import Cache, States
 from clipcond.encode.rows import Row
-from clipcond.encode.text_states import TextStates
-from clipcond.encode.tower import Tower
+from clipcond.encode.tower import TextStates, Tower
 
 _NONE: Mapping[str, Tensor] = MappingProxyType({})
 

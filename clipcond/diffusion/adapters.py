@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clipcond.diffusion import cloneofsimo
-from clipcond.diffusion.pipelines import quiet_calls
-from clipcond.encode.hub import first_line
 from clipcond.errors import ConfigError, DataError, ModelError, ResourceMissing
 from clipcond.prompt.items import Adapter
 from clipcond.prompt.plan import PromptPlan
+from clipcond.runtime.quiet import quiet_calls
+from clipcond.wording import first_line
 
 SUFFIXES = (".safetensors", ".pt", ".bin", ".ckpt")
 _KINDS = ("lora", "lyco")

@@ -6,20 +6,16 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from clipcond.diffusion.composition import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.pipelines import advice
-from clipcond.errors import ConfigError, ModelError, OutputExists
-from clipcond.prompt.infotext import format_infotext
+from clipcond.errors import ConfigError, ModelError
 
 Through = Literal["conditioner", "stock"]
 LARGEST_SEED = 2**63 - 1  # of the last picture; torch takes more, but few programs that read seeds do
@@ -168,39 +164,3 @@ def settings_of(
         "Size": f"{picture.image.width}x{picture.image.height}",
         "Model": model,
     }
-
-
-def destinations(folder: str | Path, count: int, seed: int) -> list[Path]:
-    """The files that `count` pictures go to, `00000-seed.png` and on.
-
-    Raises OutputExists when one of them is there, so that nothing is computed in vain.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OutputExists(f"{folder} is a file; name a folder for the pictures")
-    files = [folder / f"{index:05d}-{seed + index}.png" for index in range(count)]
-    taken = [file for file in files if file.exists()]
-    if taken:
-        more = f" and {len(taken) - 1} more are" if len(taken) > 1 else " is"
-        raise OutputExists(f"{taken[0]}{more} there already; name another folder or seed, nothing is overwritten")
-    return files
-
-
-def write_picture(
-    picture: Picture, path: str | Path, *, prompt: str, negative_prompt: str = "", settings: Mapping[str, object]
-) -> None:
-    """Write a PNG that carries its prompt and settings in a `parameters` text chunk.
-
-    Raises OutputExists when the file is there already.
-    """
-    text = PngInfo()
-    text.add_text("parameters", format_infotext(prompt, negative_prompt, settings))
-    encoded = BytesIO()  # in memory first: a picture that cannot be encoded leaves no file
-    picture.image.save(encoded, format="PNG", pnginfo=text)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("xb") as file:
-            file.write(encoded.getbuffer())
-    except FileExistsError:
-        raise OutputExists(f"{path} is there already; name another folder or seed, nothing is overwritten") from None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,11 +13,12 @@ from typing import Any
 
 import torch
 
-from clipcond.encode.devices import device_of
-from clipcond.encode.hub import first_line, offline_where_unreachable, why_not
-from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ConfigError, ModelError
 from clipcond.resources import embedded
+from clipcond.runtime.devices import device_of
+from clipcond.runtime.hub import offline_where_unreachable, why_not
+from clipcond.runtime.quiet import quiet_loading
+from clipcond.wording import first_line
 
 FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id such as owner/name"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -51,7 +50,7 @@ def load_pipeline(
         raise ConfigError(f"dtype is {dtype!r}, expected a torch.dtype such as torch.float16")
     source, options = _resolve(str(spec))
     local = Path(source).is_dir()
-    with _uncollected(), _quiet():
+    with _uncollected(), quiet_loading():
         try:
             from diffusers import DiffusionPipeline
 
@@ -83,19 +82,6 @@ def advice(pipe: Any) -> Advice:
         raise ModelError(f"{file} is not a JSON object of known settings: {first_line(error)}") from error
 
 
-@contextmanager
-def quiet_calls() -> Iterator[None]:
-    """Keep the libraries' log lines and Python warnings off stderr; for programs that report in their own words."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
 def _resolve(spec: str) -> tuple[str, dict[str, str]]:
     """What `from_pretrained` is to be given for a spec, and with which options."""
     if spec == "mini":
@@ -114,24 +100,6 @@ def _folder(spec: str, path: Path) -> tuple[str, dict[str, str]]:
     weights = [file.name for file in path.glob("unet/*.safetensors")]
     half_only = bool(weights) and all(".fp16." in name for name in weights)
     return str(path), {"variant": "fp16"} if half_only else {}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """`quiet_calls`, and no bars from the libraries; both as they were afterwards."""
-    with quiet_calls():
-        repair()
-        from diffusers.utils import logging as ours
-        from transformers.utils import logging as theirs
-
-        showing = [each for each in (ours, theirs) if each.is_progress_bar_enabled()]
-        for each in showing:
-            each.disable_progress_bar()
-        try:
-            yield
-        finally:
-            for each in showing:
-                each.enable_progress_bar()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ and the fingerprints of the encoders. Format 1, of version 0.1, held two tensors
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from clipcond.diffusion.conditioning import TENSORS, Conditioning, PlacedFinding
 from clipcond.diffusion.plan_documents import from_document, to_document
 from clipcond.diffusion.swapping import Edit, Edited
 from clipcond.diffusion.timeline import Timeline
-from clipcond.errors import ClipCondError, ConfigError, DataError, ModelError, OutputExists, ResourceMissing
+from clipcond.errors import ClipCondError, ConfigError, DataError, ModelError, ResourceMissing
+from clipcond.files import write_file
 from clipcond.prompt.plan import plan
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ def save(conditioning: Conditioning, path: str | Path, *, overwrite: bool = Fals
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(conditioning).items()}
     # escaped by json: half of a surrogate pair in a prompt fits no UTF-8
     metadata = {"format": FORMAT, "conditioning": json.dumps(_document(conditioning))}
-    _write(path, packed(tensors, metadata=metadata), overwrite)
+    write_file(
+        path,
+        packed(tensors, metadata=metadata),
+        overwrite=overwrite,
+        otherwise="choose another name or ask for overwriting",
+    )
 
 
 def load(path: str | Path, *, conditioner: Conditioner | None = None, force: bool = False) -> Conditioning:
@@ -109,30 +114,6 @@ def _document(conditioning: Conditioning) -> dict[str, Any]:
         else [[asdict(each) for each in own] for own in conditioning.edited.edits],
         "schedule": None if conditioning.callback is None else asdict(conditioning.callback.times),
     }
-
-
-def _write(path: Path, content: bytes, overwrite: bool) -> None:
-    """The content under its name at once: a reader never sees a part of it, and a file in the way is never lost."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        if overwrite:
-            temporary.replace(path)
-        else:
-            _name(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _name(temporary: Path, path: Path) -> None:
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        raise OutputExists(f"{path} exists already; choose another name or ask for overwriting") from None
-    except OSError:  # a file system without links: look first
-        if path.exists():
-            raise OutputExists(f"{path} exists already; choose another name or ask for overwriting") from None
-        temporary.replace(path)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

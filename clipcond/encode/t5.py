@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clipcond.encode.fingerprint import Fingerprint, running_device
 from clipcond.encode.rows import MAX_TOKENS, Row, check_rows, ids_of, placed, seen
-from clipcond.encode.text_states import TextStates, joined
+from clipcond.encode.tower import TextStates, joined
 from clipcond.errors import ConfigError, ModelError
 
 _NONE: Mapping[str, Tensor] = MappingProxyType({})

@@ -18,8 +18,8 @@ from clipcond.encode.rows import MAX_TOKENS, Row, check_rows, first_eos
 from clipcond.encode.shapes import check_axes
 from clipcond.encode.text_backends import Backend, OpenClipText, TransformersText
 from clipcond.encode.text_rows import RowPass, states
-from clipcond.encode.text_states import TextStates as TextStates
-from clipcond.encode.text_states import joined
+from clipcond.encode.tower import TextStates as TextStates
+from clipcond.encode.tower import joined
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.tokenizer import EOS
 

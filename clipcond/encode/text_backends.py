@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clipcond.encode.packed import PackedStack
-from clipcond.encode.packed_layers import clip_stack, open_clip_stack
+from clipcond.encode.packed.layers import clip_stack, open_clip_stack
+from clipcond.encode.packed.stack import PackedStack
 from clipcond.errors import ModelError
 
 

@@ -9,12 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clipcond.encode.packed import PackedStack, layer_and_last, parts
-from clipcond.encode.packed_attention import attention_of
-from clipcond.encode.packed_tree import Tree, tree
+from clipcond.encode.packed.attention import attention_of
+from clipcond.encode.packed.stack import PackedStack, layer_and_last, parts
+from clipcond.encode.packed.tree import Tree, tree
 from clipcond.encode.rows import Row, ids_of, placed, seen
 from clipcond.encode.text_backends import Backend
-from clipcond.encode.text_states import TextStates, joined
+from clipcond.encode.tower import TextStates, joined
 
 LEAST_SHARED = 0.1  # of all places: less is not worth leaving the pipeline's own bits for
 

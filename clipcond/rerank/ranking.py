@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clipcond.encode.image import open_image, workers
 from clipcond.errors import ConfigError, ImageError
-from clipcond.rerank.metadata import read_metadata, words
-from clipcond.rerank.scorer import Scorer, clip_scores, cosines
+from clipcond.images.decode import open_image, workers
+from clipcond.images.metadata.reading import read_metadata, words
+from clipcond.rerank.scorer import Scorer
+from clipcond.score.selection import mmr, stretched
+from clipcond.score.similarity import clip_scores, cosines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,7 +191,7 @@ def _scored(rows: list[Row], vectors: torch.Tensor, scorer: Scorer) -> list[Row]
     done = list(rows)
     for text in scorer.texts(list(members)):
         numbers = members[text.text]
-        cosine = cosines(vectors[numbers], text)
+        cosine = cosines(vectors[numbers], text.vector)
         for number, cos, clip in zip(numbers, cosine, clip_scores(cosine), strict=True):
             done[number] = replace(
                 rows[number],
@@ -210,7 +212,7 @@ def _rank(
     passed = [n for n in order if threshold is None or score[n] >= threshold]
     below = order[len(passed) :]
     if diversity > 0 and passed:
-        relevance = _stretched([score[n] for n in passed], [rows[n].prompt for n in passed])
+        relevance = stretched([score[n] for n in passed], [rows[n].prompt for n in passed])
         picks = mmr(relevance, vectors[passed].double().numpy(), diversity, top)
         chosen = set(picks)
         passed = [passed[n] for n in (*picks, *(n for n in range(len(passed)) if n not in chosen))]
@@ -219,38 +221,3 @@ def _rank(
         replace(rows[n], rank=place + 1, kept=place < min(keep, len(passed)))
         for place, n in enumerate((*passed, *below))
     ]
-
-
-def _stretched(scores: Sequence[float], prompts: Sequence[str | None]) -> NDArray[np.float64]:
-    """Scores from 0 (the least of its prompt) to 1 (the best of its prompt); 1 where they are all the same."""
-    values = np.asarray(scores, dtype=np.float64)
-    result = np.ones_like(values)
-    for prompt in set(prompts):
-        same = np.array([other == prompt for other in prompts])
-        least, most = values[same].min(), values[same].max()
-        if most > least:
-            result[same] = (values[same] - least) / (most - least)
-    return result
-
-
-def mmr(
-    relevance: NDArray[np.float64], vectors: NDArray[np.float64], diversity: float, top: int | None = None
-) -> list[int]:
-    """Maximal marginal relevance: repeatedly the argmax of (1 - d)·relevance - d·(largest cosine to one chosen).
-
-    relevance: (N,) from 0 to 1. vectors: (N, P) unit rows. Returns the indices of the first `top` picks, all where
-    None; the first pick is the most relevant, and of equals the first is taken.
-    """
-    count = len(relevance) if top is None else min(top, len(relevance))
-    nearest = np.zeros(len(relevance))
-    value = np.asarray(relevance, dtype=np.float64) * (1 - diversity)
-    left = np.ones(len(relevance), dtype=bool)
-    picks: list[int] = []
-    while len(picks) < count:
-        merit = np.where(left, value - diversity * nearest, -np.inf) if picks else np.asarray(relevance, dtype=float)
-        pick = int(merit.argmax())
-        similar = vectors @ vectors[pick]
-        nearest = similar if not picks else np.maximum(nearest, similar)
-        left[pick] = False
-        picks.append(pick)
-    return picks

@@ -11,17 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipcond.encode.devices import device_of
-from clipcond.encode.load import DualEncoder, load_dual
 from clipcond.encode.rows import Row
 from clipcond.errors import ShapeError
+from clipcond.models.load import DualEncoder, load_dual
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
+from clipcond.runtime.devices import device_of
+from clipcond.score.similarity import clip_scores, cosines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-CLIPSCORE_WEIGHT = 2.5
-_DIGITS = 6  # of a cosine: what two batches of the same float32 model agree on, so that equal pictures tie
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -103,19 +101,7 @@ class Scorer:
         """
         vectors = images if isinstance(images, Tensor) else self.dual.image.embed(images, batch_size)
         text = self.texts([prompt])[0]
-        cosine = cosines(vectors, text)
+        cosine = cosines(vectors, text.vector)
         return Scores(
             cosine=cosine, clip_score=clip_scores(cosine), content_tokens=text.content_tokens, chunks=text.chunks
         )
-
-
-def cosines(vectors: Tensor, text: Text) -> NDArray[np.float64]:
-    """(N, P) unit rows against a text: (N,) float64, rounded to six digits. Raises ShapeError if P differs."""
-    if vectors.ndim != 2 or vectors.shape[1] != len(text.vector):
-        raise ShapeError(f"vectors are {tuple(vectors.shape)}; expected (N, {len(text.vector)}) of the same model")
-    return np.round(vectors.double().cpu().numpy() @ text.vector, _DIGITS) + 0.0  # + 0.0: no negative zero
-
-
-def clip_scores(cosine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CLIPScore, 2.5 · max(cosine, 0), per picture: clamped before any mean."""
-    return np.round(CLIPSCORE_WEIGHT * np.maximum(cosine, 0.0), _DIGITS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from clipcond.errors import DataError
-from clipcond.train.captions import id_rows
+from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 from clipcond.train.data import Pairs, Pixels
 
 
@@ -84,3 +85,17 @@ class Batches:
         finally:
             leave.set()
             thread.join()
+
+
+def id_rows(
+    texts: Sequence[str], normalisation: Literal["openai", "transformers"] = "openai"
+) -> tuple[np.ndarray, int]:
+    """(B, L) int64 ids, L that of the longest row, padded with EOS; and how many texts were cut to 75 tokens."""
+    rows = batch_ids(list(texts), normalisation)
+    length = min(CONTENT, max(map(len, rows))) + 2
+    ids = np.full((len(rows), length), EOS, dtype=np.int64)
+    ids[:, 0] = BOS
+    for row, content in zip(ids, rows, strict=True):
+        kept = content[:CONTENT]
+        row[1 : 1 + len(kept)] = kept
+    return ids, sum(len(content) > CONTENT for content in rows)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clipcond.errors import ConfigError
+from clipcond.files import writing
 from clipcond.train.config import FREE, TrainConfig
 
 
@@ -17,12 +17,8 @@ def write(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
     """Write `step-00001000.pt` for `state["step"]`, then delete all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state['step']:08d}.pt"
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with writing(path, overwrite=True, durable=True) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
     for old in existing(folder)[:-keep]:
         old.unlink()
     return path

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from clipcond.encode.image import Preprocess
 from clipcond.errors import DataError
+from clipcond.images.preprocess import Preprocess
 
 IMAGE_COLUMNS = ("image", "path", "filepath")
 CAPTION_COLUMNS = ("caption", "captions", "title", "text")

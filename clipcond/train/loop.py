@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipcond.encode.devices import device_of
-from clipcond.encode.folder import write_open_clip_folder
-from clipcond.encode.image import Preprocess
-from clipcond.encode.trainable import load_trainable
 from clipcond.errors import ConfigError, DataError, OutputExists
+from clipcond.files import write_file
+from clipcond.images.preprocess import Preprocess
+from clipcond.models.open_clip_folder import write_open_clip_folder
+from clipcond.models.trainable import load_trainable
+from clipcond.runtime.devices import device_of
+from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
-from clipcond.train.batches import Batch, Batches
-from clipcond.train.captions import id_rows
+from clipcond.train.batches import Batch, Batches, id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.data import Pairs, Pixels, preflight, read_pairs, split
-from clipcond.train.evaluate import Gallery, Retrieval, gallery, score_gallery
+from clipcond.train.evaluate import Gallery, gallery, score_gallery
 from clipcond.train.losses import clamp_logit_scale, info_nce
+from clipcond.train.model import check_model, freeze, image_features, text_features, use_plain_attention
 from clipcond.train.optimizer import Optimizer, rate_of
-from clipcond.train.towers import check_model, freeze, image_features, text_features, use_plain_attention
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -104,7 +105,7 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
         first, seen_cut = state["step"], state["cut"]
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_file(out / "config.json", json.dumps(config.to_dict(), indent=2) + "\n", overwrite=True)
 
     def log(**values: Any) -> None:
         line = {"step": step, "time": round(time.time(), 2), **values}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from clipcond.encode.torchvision_repair import repair
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

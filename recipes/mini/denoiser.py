@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clipcond.encode.torchvision_repair import repair
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

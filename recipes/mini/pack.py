@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from clipcond.encode.torchvision_repair import repair
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 
@@ -27,9 +27,9 @@ from open_clip.tokenizer import SimpleTokenizer
 from text_tower import _encode, states
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clipcond.encode.convert import clip_text_config, open_clip_text_to_transformers
-from clipcond.encode.folder import read_config, read_open_clip_folder, write_open_clip_folder
 from clipcond.mini import world
+from clipcond.models.open_clip_folder import read_config, read_open_clip_folder, write_open_clip_folder
+from clipcond.models.to_transformers import clip_text_config, open_clip_text_to_transformers
 from clipcond.prompt.tokenizer import BOS, EOS
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipcond.encode.torchvision_repair import repair
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from clipcond.cli import main
 from clipcond.cli.demo import MARKER, check_folder, demo_prompt, write_folder
-from clipcond.cli.demo_page import Shot, Story, page
 from clipcond.errors import DataError, OutputExists
 from clipcond.mini import world
+from clipcond.pages.demo import Shot, Story, page
 from clipcond.prompt.infotext import parse_infotext
 from clipcond.prompt.plan import plan
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from clipcond.cli import main
-from clipcond.encode import machine as subject
-from clipcond.encode.machine import Embedded, Library
+from clipcond.workflows import machine as subject
+from clipcond.workflows.machine import Embedded, Library
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_it_survives_a_machine_without_any_model_library():
 @pytest.fixture
 def known(monkeypatch):
     """Two models: one here, one to be downloaded."""
-    from clipcond.encode import catalogue
+    from clipcond.models import catalogue
 
     def model(spec, cached):
         size = 2**21 if cached else None

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipcond.cli import main
+from clipcond.images.metadata.reading import words
 from clipcond.prompt.infotext import Infotext, parse_infotext
-from clipcond.rerank.metadata import words
 
 LONG = "a red circle in the top left, " * 20
 Capture = pytest.CaptureFixture[str]

@@ -12,9 +12,9 @@ import pytest
 import typer
 
 import clipcond
-from clipcond.cli import launch as module
+from clipcond.cli import main as module
 from clipcond.cli.app import app
-from clipcond.cli.launch import COMMANDS, main
+from clipcond.cli.main import COMMANDS, main
 from clipcond.errors import ModelError, OutputExists
 
 
@@ -67,7 +67,7 @@ def test_only_the_module_of_the_command_is_imported() -> None:
         "print([m for m in sys.modules if m.startswith('clipcond.cli.')], file=sys.stderr)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    loaded = {"clipcond.cli.launch", "clipcond.cli.tokens_job", "clipcond.cli.render"}
+    loaded = {"clipcond.cli.main", "clipcond.cli.tokens_job", "clipcond.cli.render"}
     assert set(eval(shown.stderr)) == loaded
 
 

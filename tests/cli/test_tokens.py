@@ -16,11 +16,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clipcond.cli import main
-from clipcond.cli.render import excerpt, visible
+from clipcond.cli.render import excerpt
 from clipcond.cli.tokens_job import plain_request
 from clipcond.cli.tokens_view import shade, show, show_line
 from clipcond.prompt.analysis import analyse
 from clipcond.prompt.plan import plan
+from clipcond.wording import visible
 
 LONG = "a photo of " + "one small red fox and " * 20 + "a silver key"
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from clipcond.condition.cache import Cache
 from clipcond.condition.encoding import encode
 from clipcond.encode.rows import MAX_TOKENS, Row
-from clipcond.encode.text_states import TextStates
-from clipcond.encode.tower import Tower
+from clipcond.encode.tower import TextStates, Tower
 
 
 @dataclass

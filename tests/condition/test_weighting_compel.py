@@ -119,7 +119,7 @@ def _compare(prompt: str, chunking: str, encoder: Any) -> None:
 
 def _compel(prompt: str, mode: str, model: Any, tokenizer: Any) -> tuple[Tensor, list[int]]:
     """compel's states (T, D) and ids."""
-    from clipcond.encode.torchvision_repair import repair
+    from clipcond.runtime.torchvision_repair import repair
 
     repair()
     compel = pytest.importorskip("compel")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clipcond.encode.torchvision_repair import repair
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

@@ -11,7 +11,7 @@ import torch
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.towers import Loading
-from clipcond.encode.text_states import TextStates
+from clipcond.encode.tower import TextStates
 from clipcond.errors import ConfigError, ModelError
 
 Pipes = Callable[[str], Any]

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from clipcond.diffusion.conditioner import condition
-from clipcond.diffusion.generate import Picture, destinations, generate, settings_of, write_picture
+from clipcond.diffusion.generate import Picture, generate, settings_of
 from clipcond.errors import ConfigError, ModelError, OutputExists
+from clipcond.images.write import destinations, write_picture
 from clipcond.prompt.infotext import parse_infotext
 
 LONG = "a red circle in the top left, " * 20
@@ -103,7 +104,7 @@ def test_a_file_carries_its_prompt_and_settings(sd_pipe: Any, tmp_path: Path) ->
     (picture,) = make(sd_pipe, prompt=prompt, count=1, seed=4)
     settings = settings_of(sd_pipe, picture, steps=2, guidance_scale=None, model="mini")
     for name in ("a.png", "b.png"):
-        write_picture(picture, tmp_path / "new" / name, prompt=prompt, negative_prompt="grey", settings=settings)
+        write_picture(picture.image, tmp_path / "new" / name, prompt=prompt, negative_prompt="grey", settings=settings)
     assert (tmp_path / "new" / "a.png").read_bytes() == (tmp_path / "new" / "b.png").read_bytes()
     with Image.open(tmp_path / "new" / "a.png") as image:
         found = parse_infotext(image.info["parameters"])
@@ -117,7 +118,7 @@ def test_a_file_carries_its_prompt_and_settings(sd_pipe: Any, tmp_path: Path) ->
         "Model": "mini",
     }
     with pytest.raises(OutputExists, match=r"a\.png is there already"):
-        write_picture(picture, tmp_path / "new" / "a.png", prompt=prompt, settings=settings)
+        write_picture(picture.image, tmp_path / "new" / "a.png", prompt=prompt, settings=settings)
 
 
 def test_files_in_the_way_are_named(tmp_path: Path) -> None:

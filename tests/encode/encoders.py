@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from clipcond.encode.rows import Row
-from clipcond.encode.torchvision_repair import repair
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from clipcond.encode import image as module
-from clipcond.encode.image import ImageTower, Preprocess, open_image, to_rgb
-from clipcond.encode.torchvision_repair import repair
+from clipcond.encode.image import ImageTower
 from clipcond.errors import ConfigError, ImageError, ModelError, ShapeError
+from clipcond.images.decode import open_image, to_rgb
+from clipcond.images.preprocess import Preprocess
+from clipcond.runtime.torchvision_repair import repair
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 OPENAI: dict[str, Any] = {"size": 224, "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -268,7 +270,7 @@ def test_pixels_are_normalised_with_the_models_own_numbers() -> None:
 
 
 def test_order_is_kept_over_batches_and_rows_do_not_depend_on_their_batch(dual_folder: Path) -> None:
-    from clipcond.encode.load import load_dual
+    from clipcond.models.load import load_dual
 
     tower = load_dual(str(dual_folder)).image
     pictures = [ramp(20 + 7 * n, 60 - 3 * n) for n in range(11)]
@@ -285,7 +287,7 @@ def test_equal_to_open_clip_itself(dual_folder: Path) -> None:
     repair()
     import open_clip
 
-    from clipcond.encode.load import load_dual
+    from clipcond.models.load import load_dual
 
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{dual_folder}")
     picture = ramp(90, 61)

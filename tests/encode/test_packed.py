@@ -14,13 +14,14 @@ from encoders import EOS, clip_model, close, open_clip_model, row_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipcond.encode import packed, packed_attention, text_rows
+from clipcond.encode import packed, text_rows
 from clipcond.encode.fingerprint import running_device
-from clipcond.encode.packed_layers import clip_stack, open_clip_stack
-from clipcond.encode.packed_tree import tree
+from clipcond.encode.packed.layers import clip_stack, open_clip_stack
+from clipcond.encode.packed.stack import attention as packed_attention
+from clipcond.encode.packed.tree import tree
 from clipcond.encode.rows import Row
 from clipcond.encode.text import TextTower
-from clipcond.encode.text_states import TextStates
+from clipcond.encode.tower import TextStates
 
 WIDTH = 32
 VECTORS = {"u": torch.linspace(-1, 1, WIDTH), "v": torch.linspace(1, -1, WIDTH)}

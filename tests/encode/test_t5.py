@@ -8,8 +8,8 @@ from encoders import close
 
 from clipcond.encode.rows import Row
 from clipcond.encode.t5 import T5Tower
-from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ConfigError, ModelError, ShapeError
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

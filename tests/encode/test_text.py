@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipcond.encode.convert import clip_text_config, open_clip_text_to_transformers
 from clipcond.encode.text import TextTower
-from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ConfigError, ModelError, ShapeError
+from clipcond.models.to_transformers import clip_text_config, open_clip_text_to_transformers
+from clipcond.runtime.torchvision_repair import repair
 
 repair()
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import clipcond
-from clipcond.encode.folder import read_open_clip_folder
 from clipcond.encode.text import TextTower
 from clipcond.errors import ResourceMissing
 from clipcond.mini import world
+from clipcond.models.open_clip_folder import read_open_clip_folder
 from clipcond.prompt.tokenizer import batch_ids
 from clipcond.resources import embedded
 

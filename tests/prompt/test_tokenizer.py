@@ -47,7 +47,7 @@ _TEXT = st.lists(_PIECES, max_size=8).map("".join).filter(lambda text: not typed
 
 @pytest.fixture(scope="module")
 def transformers_ids():
-    from clipcond.encode.torchvision_repair import repair
+    from clipcond.runtime.torchvision_repair import repair
 
     repair()
     from transformers import CLIPTokenizer
@@ -60,7 +60,7 @@ def transformers_ids():
 
 @pytest.fixture(scope="module")
 def open_clip_ids():
-    from clipcond.encode.torchvision_repair import repair
+    from clipcond.runtime.torchvision_repair import repair
 
     repair()
     import open_clip

@@ -15,8 +15,9 @@ from clipcond import resources
 from clipcond.encode.image import ImageTower
 from clipcond.errors import ConfigError
 from clipcond.prompt.infotext import format_infotext
-from clipcond.rerank.ranking import _stretched, mmr, rerank
+from clipcond.rerank.ranking import rerank
 from clipcond.rerank.scorer import Scorer
+from clipcond.score.selection import mmr, stretched
 
 SETTINGS = {"Steps": 20, "Sampler": "Euler", "Seed": 1}
 UNITS = np.array([[1, 0], [0.98, (1 - 0.98**2) ** 0.5], [0.6, 0.8], [0, 1]])
@@ -169,7 +170,7 @@ def test_settings_out_of_range(settings: dict[str, object], message: str, scorer
     ],
 )
 def test_mmr_matches_published_vectors(keep: float, order: list[int], values: list[float]) -> None:
-    relevance = _stretched([0.30, 0.29, 0.27, 0.20], ["a"] * 4)
+    relevance = stretched([0.30, 0.29, 0.27, 0.20], ["a"] * 4)
     assert np.allclose(relevance, [1, 0.9, 0.7, 0])
     picks = mmr(relevance, UNITS, 1 - keep)
     assert picks == order
@@ -181,7 +182,7 @@ def test_mmr_matches_published_vectors(keep: float, order: list[int], values: li
 
 
 def test_scores_are_stretched_within_their_prompt() -> None:
-    assert _stretched([0.3, 0.1, 0.2, 0.5], ["a", "a", "a", "b"]).tolist() == pytest.approx([1, 0, 0.5, 1])
+    assert stretched([0.3, 0.1, 0.2, 0.5], ["a", "a", "a", "b"]).tolist() == pytest.approx([1, 0, 0.5, 1])
 
 
 def test_diversity_parts_equal_pictures(folder: Path, scorer: Scorer) -> None:

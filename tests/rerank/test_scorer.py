@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from clipcond.encode.rows import Row
-from clipcond.encode.torchvision_repair import repair
 from clipcond.errors import ModelError, ShapeError
 from clipcond.prompt.tokenizer import BOS, EOS
-from clipcond.rerank.scorer import Scorer, Text, clip_scores, cosines
+from clipcond.rerank.scorer import Scorer
+from clipcond.runtime.torchvision_repair import repair
+from clipcond.score.similarity import clip_scores, cosines
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +114,7 @@ def test_vectors_of_another_model_are_refused(scorer: Scorer) -> None:
 
 
 def test_a_negative_zero_is_a_zero() -> None:
-    text = Text(text="", vector=np.array([-1e-9, 0.0]), content_tokens=1, chunks=1)
-    assert str(cosines(torch.tensor([[1.0, 0.0]]), text)[0]) == "0.0"
+    assert str(cosines(torch.tensor([[1.0, 0.0]]), np.array([-1e-9, 0.0]))[0]) == "0.0"
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from clipcond.encode.image import Preprocess
 from clipcond.errors import DataError
-from clipcond.train.batches import Batches
-from clipcond.train.captions import id_rows
+from clipcond.images.preprocess import Preprocess
+from clipcond.train.batches import Batches, id_rows
 from clipcond.train.data import Pixels, decode, preflight, read_pairs, split
 
 from .pictures import picture, png, said, write_tar

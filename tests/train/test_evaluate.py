@@ -4,8 +4,9 @@ import torch
 
 import clipcond
 from clipcond.errors import DataError
+from clipcond.score.retrieval import Retrieval, retrieval
 from clipcond.train.data import read_pairs
-from clipcond.train.evaluate import Retrieval, gallery, retrieval
+from clipcond.train.evaluate import gallery
 
 from .pictures import picture, write_tar
 

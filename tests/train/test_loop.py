@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import clipcond
-from clipcond.encode.load import load_dual
 from clipcond.errors import ConfigError, DataError, ModelError, OutputExists
+from clipcond.models.load import load_dual
 from clipcond.train import checkpoints
 from clipcond.train.config import TrainConfig
 from clipcond.train.loop import train

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from clipcond.encode.folder import read_open_clip_folder
+from clipcond.models.open_clip_folder import read_open_clip_folder
 from clipcond.train.config import TrainConfig
+from clipcond.train.model import freeze, text_features
 from clipcond.train.optimizer import Optimizer, clip_gradients, decayed, rate_of
-from clipcond.train.towers import freeze, text_features
 
 IDS = torch.tensor([[49406, 300, 301, 49407], [49406, 300, 49407, 49407]])
 GIVEN = {"data": "x", "model": "x", "out": "x"}

@@ -1,0 +1,158 @@
+"""The only place that writes a file whole: complete under its name or not at all, and never over another unasked.
+
+A writer that is killed leaves at most a hidden `.NAME.….unfinished` beside the file, which nothing reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import mkstemp
+from typing import BinaryIO
+
+from clipcond.errors import ClipCondError, OutputExists
+
+UNFINISHED = ".unfinished"
+_ABANDONED = 3600.0  # seconds after which an unfinished file has nobody left who writes it
+_LEAST_LEFT = 0.9  # of a folder's limit: so that not every new file has to clear the folder
+
+
+def refuse_to_overwrite(path: Path, otherwise: str = "name another file") -> None:
+    """Raise OutputExists when something is at `path`, so that nothing is computed in vain. otherwise: what to do."""
+    if os.path.lexists(path):
+        raise OutputExists(f"{path} is there already; {otherwise}, nothing is overwritten")
+
+
+def write_file(
+    path: str | Path, content: bytes | str, *, overwrite: bool = False, otherwise: str = "name another file"
+) -> Path:
+    """Write a file whole; text as UTF-8. Returns its path.
+
+    Raises OutputExists when something is there, unless `overwrite`, and OSError, naming the file, as `writing` does.
+    """
+    with writing(path, overwrite=overwrite, otherwise=otherwise) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextmanager
+def writing(
+    path: str | Path, *, overwrite: bool = False, otherwise: str = "name another file", durable: bool = False
+) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name, complete, when the block ends; not at all if it raises.
+
+    durable: on the disk before it appears.   Raises OutputExists when something is there, unless `overwrite`; OSError
+    with `path` as its file name when the disk is full or the folder is not there.
+    """
+    path = Path(path)
+    if not overwrite:
+        refuse_to_overwrite(path, otherwise)
+    temporary = None
+    try:
+        number, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=UNFINISHED)
+        temporary = Path(name)
+        with open(number, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.chmod(_mode_of_new_files())  # mkstemp's own is for its owner alone
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _name(temporary, path, otherwise)
+    except OSError as error:
+        ours = temporary is None or error.filename in (None, str(temporary))
+        if isinstance(error, ClipCondError) or error.errno is None or not ours:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _name(temporary: Path, path: Path, otherwise: str) -> None:
+    """Give a file its name unless another has it, which a link does in one step."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        refuse_to_overwrite(path, otherwise)
+        raise
+    except OSError:  # a file system without links: look first
+        refuse_to_overwrite(path, otherwise)
+        temporary.replace(path)
+
+
+def move_file(path: Path, target: Path) -> Path:
+    """Move a file within one file system, never over another. Returns the target. Raises OutputExists."""
+    otherwise = f"{path} stays where it is"
+    refuse_to_overwrite(target, otherwise)
+    _name(path, target, otherwise)
+    path.unlink(missing_ok=True)
+    return target
+
+
+def _mode_of_new_files() -> int:
+    """The permissions that the umask leaves to a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+class BoundedFolder:
+    """A folder of files by key, those unused for longest removed beyond a number of bytes.
+
+    Several processes may share it. The time of a file's last change is that of its last use.
+    """
+
+    def __init__(self, path: Path, limit: int, suffix: str) -> None:
+        self._path, self._limit, self._suffix = path, limit, suffix
+        self._size = self._added = 0  # at the last count, and since
+        self._counted = False
+
+    def read(self, key: str) -> bytes | None:
+        """The content of a file; None when there is none or when it cannot be read."""
+        file = self._path / (key + self._suffix)
+        try:
+            content = file.read_bytes()
+        except OSError:
+            return None
+        with suppress(OSError):  # a folder may be for reading only
+            os.utime(file)
+        return content
+
+    def write(self, key: str, content: bytes) -> None:
+        """Keep a file. A disk that is full or not writable costs the file and nothing else."""
+        if len(content) > self._limit:
+            return
+        with suppress(OSError):
+            self._path.mkdir(parents=True, exist_ok=True)
+            write_file(self._path / (key + self._suffix), content, overwrite=True)
+            self._added += len(content)
+            if not self._counted or self._size + self._added > self._limit or self._added > self._limit // 20:
+                self._clear()  # now and then in any case: other processes add as well
+
+    def _clear(self) -> None:
+        """Count the files; beyond the limit, remove those unused for longest until there is some room again."""
+        files = self._files()
+        size = sum(each for _, each, _ in files)
+        wanted = size if size <= self._limit else int(self._limit * _LEAST_LEFT)
+        newest = files[-1][0] if files else 0.0
+        for used, each, path in files:
+            abandoned = newest - used > _ABANDONED
+            if abandoned if path.name.endswith(UNFINISHED) else size > wanted:
+                path.unlink(missing_ok=True)
+                size -= each
+        self._size, self._added, self._counted = size, 0, True
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Last use, size and path of each file, the one unused for longest first."""
+        found = []
+        for path in self._path.iterdir():
+            if path.name.endswith(self._suffix) or (self._suffix in path.name and path.name.endswith(UNFINISHED)):
+                with suppress(OSError):  # another process removed it
+                    status = path.stat()
+                    found.append((status.st_mtime, status.st_size, path))
+        return sorted(found)

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages from results: no script of others, no network, light and dark."""

@@ -1,0 +1,1 @@
+"""What the process runs on: model hubs, devices, other libraries' noise, and the repair of torchvision."""

@@ -1,0 +1,31 @@
+"""How well vectors of pictures match a text's: cosine and CLIPScore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from clipcond.errors import ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CLIPSCORE_WEIGHT = 2.5
+_DIGITS = 6  # of a cosine: what two batches of the same float32 model agree on, so that equal pictures tie
+
+
+def cosines(vectors: Tensor, text: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, P) unit rows against the (P,) float64 vector of a text: (N,) float64, rounded to six digits.
+
+    Raises ShapeError if P differs.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != len(text):
+        raise ShapeError(f"vectors are {tuple(vectors.shape)}; expected (N, {len(text)}) of the same model")
+    return np.round(vectors.double().cpu().numpy() @ text, _DIGITS) + 0.0  # + 0.0: no negative zero
+
+
+def clip_scores(cosine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CLIPScore, 2.5 · max(cosine, 0), per picture: clamped before any mean."""
+    return np.round(CLIPSCORE_WEIGHT * np.maximum(cosine, 0.0), _DIGITS)

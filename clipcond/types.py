@@ -1,1 +1,0 @@
-"""Shared small types, without dependencies."""

@@ -1,0 +1,38 @@
+"""Text of others made fit to show: what a library said, in one line, and characters that steer a terminal made visible."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# bidirectional classes of the characters that turn the direction of text
+_STEERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said, in one line: the first that carries words, and the first detail of a state dict's report."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = lines[0] + (f" {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else "")
+    return (text[:297] + "…" if len(text) > 298 else text).rstrip(".;")
+
+
+def visible(text: str) -> str:
+    """Text with a visible sign, one for one, for every character that would move the cursor or steer the terminal.
+
+    Line feeds become `↵`, other control characters their pictures, direction overrides and broken characters `�`.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "↵"
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(character) in _STEERING:
+        return "�"
+    return character

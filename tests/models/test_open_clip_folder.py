@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clipcond.errors import ModelError
+from clipcond.models.open_clip_folder import CONFIG, WEIGHTS, read_config, read_open_clip_folder, write_open_clip_folder
+
+
+def test_a_folder_read_and_written_again_is_the_same_model(dual_folder, tmp_path):
+    model = read_open_clip_folder(dual_folder)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    write_open_clip_folder(model, read_config(dual_folder), tmp_path / "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [CONFIG, WEIGHTS]
+    again = read_open_clip_folder(tmp_path / "new").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+def test_random_weights_read_no_file_and_follow_the_generator(dual_folder):
+    torch.manual_seed(5)
+    one = read_open_clip_folder(dual_folder, random_weights=True).state_dict()
+    torch.manual_seed(5)
+    other = read_open_clip_folder(dual_folder, random_weights=True).state_dict()
+    stored = load_file(dual_folder / WEIGHTS)
+    assert torch.equal(one["visual.proj"], other["visual.proj"])
+    assert not torch.equal(one["visual.proj"], stored["visual.proj"].float())
+
+
+def damaged(dual_folder, tmp_path, config=None, weights=None):
+    (tmp_path / CONFIG).write_text(config if config is not None else (dual_folder / CONFIG).read_text())
+    if weights is not None:
+        state = load_file(dual_folder / WEIGHTS)
+        weights(state)
+        save_file(state, tmp_path / WEIGHTS)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "message"),
+    [
+        ("{", None, "is not JSON"),
+        ("{}", None, 'has no "model_cfg"'),
+        (json.dumps({"model_cfg": {"depth": 3}}), None, "does not describe a model that open_clip can build"),
+        (None, None, f"holds a config but no {WEIGHTS}; random weights must be asked for by name"),
+        (None, lambda s: s.pop("visual.proj"), r"it lacks visual\.proj \(1 in all\)"),
+        (None, lambda s: s.update(new=torch.ones(1)), r"it has the unknown new \(1 in all\)"),
+        (None, lambda s: s.update({"visual.proj": torch.ones(1)}), f"does not fit {CONFIG}: size mismatch for visual"),
+    ],
+)
+def test_folders_that_do_not_fit_are_refused_in_one_line(dual_folder, tmp_path, config, weights, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        read_open_clip_folder(damaged(dual_folder, tmp_path, config, weights))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_something_else(tmp_path):
+    with pytest.raises(ModelError, match=f"is not an open_clip folder: there is no {CONFIG} in it"):
+        read_open_clip_folder(tmp_path)
+
+
+def test_a_packed_table_reads_back_in_full(dual_folder, tmp_path):
+    model = read_open_clip_folder(dual_folder)
+    with torch.no_grad():
+        model.token_embedding.weight[1000:] = 0
+        model.token_embedding.weight[49406] = 1
+    written = write_open_clip_folder(model, read_config(dual_folder), tmp_path / "packed", packed=True)
+    plain = write_open_clip_folder(model, read_config(dual_folder), tmp_path / "plain")
+    assert (written / WEIGHTS).stat().st_size < 0.3 * (plain / WEIGHTS).stat().st_size
+    again = read_open_clip_folder(written).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())

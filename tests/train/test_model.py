@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from clipcond.errors import ModelError
+from clipcond.models.open_clip_folder import read_open_clip_folder
+from clipcond.train.model import check_model, freeze, image_features, text_features, text_state, use_plain_attention
+
+EOS = 49407
+
+
+@pytest.fixture
+def model(dual_folder):
+    return read_open_clip_folder(dual_folder).train()
+
+
+def ids(count=9, length=77):
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.full((count, length), EOS)
+    for row in rows:
+        size = int(torch.randint(1, length - 1, (), generator=draw))
+        row[1 : 1 + size] = torch.randint(300, 5000, (size,), generator=draw)
+    rows[:, 0] = 49406
+    return rows
+
+
+@pytest.mark.parametrize("group", [1, 4, 64])
+@pytest.mark.parametrize("plain", [True, False])
+def test_short_groups_give_what_open_clip_gives_at_77(model, group, plain):
+    rows = ids()
+    with torch.no_grad():
+        expected = model.encode_text(rows)
+        if plain:
+            use_plain_attention(model)
+        assert torch.allclose(text_state(model, rows, group=group) @ model.text_projection, expected, atol=1e-5)
+        assert torch.allclose(text_features(model, rows), model.encode_text(rows, normalize=True), atol=1e-5)
+
+
+def test_images_are_those_of_open_clip_and_so_are_the_gradients(model, dual_folder):
+    other = read_open_clip_folder(dual_folder).train()
+    use_plain_attention(model)
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image_features(model, pixels)[:, 0].sum().backward()
+    other.encode_image(pixels, normalize=True)[:, 0].sum().backward()
+    for (name, mine), theirs in zip(model.visual.named_parameters(), other.visual.parameters(), strict=True):
+        assert torch.allclose(mine.grad, theirs.grad, atol=1e-6), name
+
+
+@pytest.mark.parametrize("what", ["image", "text"])
+def test_plain_attention_in_bfloat16_is_close_to_float32(model, what):
+    use_plain_attention(model)
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def run():
+        return image_features(model, pixels) if what == "image" else text_features(model, ids())
+
+    exact = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = run()
+    assert rough.dtype == torch.float32
+    assert 0 < float((exact - rough).abs().max().detach()) < 0.03
+
+
+@pytest.mark.parametrize("parts", [("text",), ("image",), ("text", "image"), ()])
+def test_frozen_parts_build_no_graph(model, parts):
+    freeze(model, parts)
+    assert text_state(model, ids()).requires_grad == ("text" not in parts)
+    assert text_features(model, ids()).requires_grad, "the text projection always trains"
+    assert image_features(model, torch.zeros(2, 3, 32, 32)).requires_grad == ("image" not in parts)
+    assert model.logit_scale.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda model: setattr(model, "text_projection", None),
+            "with CLIP's own text tower; this one has another kind",
+        ),
+        (lambda model: setattr(model, "text_pool_type", "last"), "pools at the end of text, not at 'last'"),
+        (lambda model: setattr(model, "token_embedding", torch.nn.Embedding(9, 16)), "of 49408; this model has 9"),
+    ],
+)
+def test_other_text_towers_are_refused(model, change, message):
+    check_model(model)
+    change(model)
+    with pytest.raises(ModelError, match=message):
+        check_model(model)
