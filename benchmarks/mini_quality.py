@@ -201,7 +201,7 @@ def changed(scene: world.Scene, rng: random.Random) -> world.Scene:
     free = [cell for cell in world.CELLS if cell not in {thing.cell for thing in scene.objects}]
     if attribute == "cell" and not free:
         attribute = "colour"
-    pool = {"colour": list(world.COLOURS), "shape": list(world.SHAPES), "cell": free}[attribute]
+    pool = {"colour": list(world.COLOURS), "shape": list(world.LAYOUTS), "cell": free}[attribute]
     thing = scene.objects[at]
     new = replace(thing, **{attribute: rng.choice([value for value in pool if value != getattr(thing, attribute)])})
     return world.Scene(scene.background, (*scene.objects[:at], new, *scene.objects[at + 1 :]))

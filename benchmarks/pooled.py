@@ -30,7 +30,7 @@ from torch import Tensor
 
 from clipcond.encode.packed.attention import block_library
 from clipcond.encode.packed.tree import tree
-from clipcond.encode.rows import Row, first_eos
+from clipcond.encode.rows import TokenSequence, first_eos
 from clipcond.encode.text import TextTower
 from clipcond.mini.world import caption, sample
 from clipcond.prompt.tokenizer import BOS, EOS, batch_ids
@@ -38,7 +38,7 @@ from clipcond.runtime.torchvision_repair import repair
 
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 BATCH = 16
-Way = Callable[[TextTower, Sequence[Row]], Tensor]
+Way = Callable[[TextTower, Sequence[TokenSequence]], Tensor]
 
 
 def encoder(device: str, dtype: str) -> TextTower:
@@ -50,7 +50,7 @@ def encoder(device: str, dtype: str) -> TextTower:
     return TextTower.from_transformers(CLIPTextModel(CLIPTextConfig(**CLIP_L)).eval().to(device, getattr(torch, dtype)))
 
 
-def captions(count: int) -> list[Row]:
+def captions(count: int) -> list[TokenSequence]:
     """Different captions, which begin alike now and then."""
     rng = random.Random(0)
     texts: dict[str, None] = {}
@@ -59,23 +59,23 @@ def captions(count: int) -> list[Row]:
     return [row(ids[:75]) for ids in batch_ids(list(texts))]
 
 
-def random_lengths(count: int) -> list[Row]:
+def random_lengths(count: int) -> list[TokenSequence]:
     """Random words, 3 to 75 of them, half of the texts with fewer than 20: nothing but BOS is shared."""
     rng = random.Random(0)
     longest = [20 if number % 2 else 75 for number in range(count)]
     return [row([rng.randrange(1000, 40000) for _ in range(rng.randint(3, most))]) for most in longest]
 
 
-def row(ids: Sequence[int]) -> Row:
-    return Row((BOS, *ids, *[EOS] * (76 - len(ids))))
+def row(ids: Sequence[int]) -> TokenSequence:
+    return TokenSequence((BOS, *ids, *[EOS] * (76 - len(ids))))
 
 
-def padded(tower: TextTower, rows: Sequence[Row]) -> Tensor:
+def padded(tower: TextTower, rows: Sequence[TokenSequence]) -> Tensor:
     ids = torch.tensor([each.ids for each in rows])
     return pooled_of(tower, ids)
 
 
-def length_sorted(tower: TextTower, rows: Sequence[Row]) -> Tensor:
+def length_sorted(tower: TextTower, rows: Sequence[TokenSequence]) -> Tensor:
     ends = first_eos(rows)
     order = sorted(range(len(rows)), key=ends.__getitem__)
     parts = []
@@ -85,7 +85,7 @@ def length_sorted(tower: TextTower, rows: Sequence[Row]) -> Tensor:
     return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 
 
-def packed(tower: TextTower, rows: Sequence[Row]) -> Tensor:
+def packed(tower: TextTower, rows: Sequence[TokenSequence]) -> Tensor:
     pooled = tower.pool_rows(rows).pooled
     assert pooled is not None
     return pooled
@@ -100,7 +100,7 @@ def pooled_of(tower: TextTower, ids: Tensor) -> Tensor:
 WAYS: dict[str, Way] = {"padded": padded, "sorted": length_sorted, "packed": packed}
 
 
-def seconds(way: Way, tower: TextTower, rows: Sequence[Row]) -> float:
+def seconds(way: Way, tower: TextTower, rows: Sequence[TokenSequence]) -> float:
     alone = tower.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
     start = clock()
@@ -108,7 +108,7 @@ def seconds(way: Way, tower: TextTower, rows: Sequence[Row]) -> float:
     return clock() - start
 
 
-def compare(tower: TextTower, name: str, rows: Sequence[Row], runs: int) -> None:
+def compare(tower: TextTower, name: str, rows: Sequence[TokenSequence], runs: int) -> None:
     """One table: all ways in turn, `runs` times."""
     results = {way: call(tower, rows).float().cpu() for way, call in WAYS.items()}
     times: dict[str, list[float]] = {way: [] for way in WAYS}

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 import clipcond
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower
 from clipcond.mini import world
 from clipcond.prompt.plan import plan
@@ -134,9 +134,13 @@ def kept(pipe: Any, chosen: Sequence[Case], how: dict[str, Any]) -> list[str]:
             some = chosen[first : first + BATCH]
             chunks = [plan(case.weighted(0), dialect="a1111").encoders["clip_l"].chunks[0] for case in some]
             where = [[at for at, token in enumerate(chunk.tokens, start=1) if token.weight == 0] for chunk in chunks]
-            plain = [Row(tuple(chunk.ids(pad))) for chunk in chunks]
-            masked = [Row(row.ids, tuple(hidden)) for row, hidden in zip(plain, where, strict=True)]
-            empty = Row((BOS, *[EOS] * (CONTEXT - 1))) if pad == EOS else Row((BOS, EOS, *[pad] * (CONTEXT - 2)))
+            plain = [TokenSequence(tuple(chunk.ids(pad))) for chunk in chunks]
+            masked = [TokenSequence(row.ids, tuple(hidden)) for row, hidden in zip(plain, where, strict=True)]
+            empty = (
+                TokenSequence((BOS, *[EOS] * (CONTEXT - 1)))
+                if pad == EOS
+                else TokenSequence((BOS, EOS, *[pad] * (CONTEXT - 2)))
+            )
             states, without, negative = (
                 tower.encode_rows(side).hidden for side in (plain, masked, [empty] * len(some))
             )

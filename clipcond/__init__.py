@@ -23,14 +23,14 @@ _HOME = {
     "TextTower": "clipcond.encode.text",
     "TrainConfig": "clipcond.train.config",
     "adapters_of": "clipcond.diffusion.adapters",
-    "composed": "clipcond.diffusion.composition",
+    "composed": "clipcond.diffusion.compose_denoiser",
     "evaluate": "clipcond.train.evaluate",
     "load_adapters": "clipcond.diffusion.adapters",
     "load_pipeline": "clipcond.diffusion.pipelines",
-    "parse": "clipcond.prompt.dialects",
+    "parse": "clipcond.prompt.dialects.parse",
     "plan": "clipcond.prompt.plan",
     "tokenize": "clipcond.prompt.tokenizer",
-    "translate": "clipcond.prompt.translate",
+    "translate": "clipcond.prompt.dialects.translate",
 }
 _MODULES = ("mini", "rerank", "train")  # sub-packages that are part of the surface; the last two can be called
 __version__ = "0.1.0"
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.condition.cache import Cache as Cache
     from clipcond.diffusion.adapters import adapters_of as adapters_of
     from clipcond.diffusion.adapters import load_adapters as load_adapters
-    from clipcond.diffusion.composition import composed as composed
+    from clipcond.diffusion.compose_denoiser import composed as composed
     from clipcond.diffusion.conditioner import Conditioner as Conditioner
     from clipcond.diffusion.conditioning import Conditioning as Conditioning
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
@@ -56,10 +56,10 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.errors import PromptSyntaxError as PromptSyntaxError
     from clipcond.errors import ResourceMissing as ResourceMissing
     from clipcond.errors import ShapeError as ShapeError
-    from clipcond.prompt.dialects import parse as parse
+    from clipcond.prompt.dialects.parse import parse as parse
+    from clipcond.prompt.dialects.translate import translate as translate
     from clipcond.prompt.plan import plan as plan
     from clipcond.prompt.tokenizer import tokenize as tokenize
-    from clipcond.prompt.translate import translate as translate
     from clipcond.rerank.ranking import rerank as rerank
     from clipcond.rerank.scorer import Scorer as Scorer
     from clipcond.train.config import TrainConfig as TrainConfig

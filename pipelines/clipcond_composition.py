@@ -7,15 +7,15 @@
 The safer equal, without remote code, which works with Stable Diffusion XL and 3 as well:
 
     parts = clipcond.Conditioner.from_pipeline(pipe).compose(prompt)
-    with composed(pipe, parts):  # of clipcond.diffusion.composition
+    with composed(pipe, parts):  # of clipcond.diffusion.compose_denoiser
         pipe(**parts.kwargs)
 """
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from clipcond.diffusion.composing import composition_of
-from clipcond.diffusion.composition import composed
+from clipcond.diffusion.compose_denoiser import composed
+from clipcond.diffusion.compose_prompts import composition_of
 
 
 class ClipCondCompositionPipeline(StableDiffusionPipeline):

@@ -7,10 +7,10 @@ from typing import Any
 
 import typer
 
-from clipcond.cli.conditioning_options import Asked
-from clipcond.condition.families import SHAPES
+from clipcond.cli.conditioning_options import PromptOptions
+from clipcond.condition.families import LAYOUTS
 from clipcond.condition.weighting import DEFAULTS
-from clipcond.diffusion.composition import Composition
+from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.errors import ConfigError
@@ -18,7 +18,7 @@ from clipcond.prompt.plan import plan
 from clipcond.wording import visible
 
 
-def conditioned(pipe: Any, asked: Asked, steps: int) -> Conditioning | Composition:
+def conditioned(pipe: Any, asked: PromptOptions, steps: int) -> Conditioning | Composition:
     """What a pipeline is conditioned with; a prompt with AND becomes a composition. What is odd is said on stderr.
 
     Raises ConfigError for an AND with prompts of its own for further encoders, and what the Conditioner raises.
@@ -35,11 +35,11 @@ def conditioned(pipe: Any, asked: Asked, steps: int) -> Conditioning | Compositi
     return made
 
 
-def asked_of(conditioning: Conditioning) -> Asked:
+def prompt_options_of(conditioning: Conditioning) -> PromptOptions:
     """What a conditioning of one prompt, out of a file, was asked for."""
     other = {name: plans[0].prompt for name, plans in conditioning.other_plans.items()}
-    shape = SHAPES.get(conditioning.family)
-    return Asked(
+    shape = LAYOUTS.get(conditioning.family)
+    return PromptOptions(
         prompt=conditioning.prompts[0],
         negative_prompt=next(iter(conditioning.negative_prompts), None),
         prompt_2=other.get("prompt_2"),
@@ -57,7 +57,7 @@ def _unless(usual: str | None, value: str) -> str | None:
     return None if value == usual else value
 
 
-def conditioner_for(pipe: Any, asked: Asked) -> Conditioner:
+def conditioner_for(pipe: Any, asked: PromptOptions) -> Conditioner:
     """The Conditioner of a pipeline, which gets the adapters that the prompts ask for."""
     load_loras(pipe, asked)
     conditioner = Conditioner.from_pipeline(pipe, embeddings=asked.embeddings)
@@ -66,7 +66,7 @@ def conditioner_for(pipe: Any, asked: Asked) -> Conditioner:
     return conditioner
 
 
-def load_loras(pipe: Any, asked: Asked) -> None:
+def load_loras(pipe: Any, asked: PromptOptions) -> None:
     """Give the pipeline the LoRAs of all texts, from the folder of `--lora-dir`; without it, say that they are left out."""
     from clipcond.diffusion.adapters import load_adapters, merge
 
@@ -88,7 +88,7 @@ def note(conditioning: Conditioning | Composition) -> None:
         typer.echo(f"note: {argument.replace('_', ' ')}: {visible(message)}{often}", err=True)
 
 
-def settings(asked: Asked) -> dict[str, object]:
+def settings(asked: PromptOptions) -> dict[str, object]:
     """What a picture's infotext says of its prompt, for `format_infotext`: only what is not usual.
 
     The format's prompts are in A1111's syntax, so any other dialect is named.

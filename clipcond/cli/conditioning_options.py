@@ -1,6 +1,6 @@
 """The options that say how a prompt is read and conditioned, as `encode` and `generate` share them.
 
-Each alias is an option's declaration; `Asked` is what was chosen. Only names and paths here: neither torch nor a model
+Each alias is an option's declaration; `PromptOptions` is what was chosen. Only names and paths here: neither torch nor a model
 library is needed to show the help.
 """
 
@@ -94,7 +94,7 @@ LoraDir = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PromptOptions:
     """What the options say about one prompt; None is a default that the dialect or the family has."""
 
     prompt: str
@@ -129,7 +129,7 @@ class Asked:
                 return "--" + each.name.replace("_", "-")
         return None
 
-    def checked(self) -> Asked:
+    def checked(self) -> PromptOptions:
         """With the dialect decided, which is said on stderr. Raises typer.BadParameter for names that do not exist."""
         if self.chunking not in {None, *CHUNKINGS}:
             raise typer.BadParameter(f"--chunking {self.chunking} does not exist; there are {', '.join(CHUNKINGS)}")
@@ -143,7 +143,7 @@ class Asked:
                 raise typer.BadParameter(f"--weighting: {error}") from None
         if self.dialect != AUTO:
             return self
-        from clipcond.prompt.dialects import detect
+        from clipcond.prompt.dialects.parse import detect
         from clipcond.wording import visible
 
         found = detect(self.prompt)

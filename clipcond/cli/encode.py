@@ -38,7 +38,7 @@ def encode(
 
     `Conditioning.load` and `clipcond generate --conditioning` read the file. Nothing is ever overwritten.
     """
-    asked = shared.Asked(
+    asked = shared.PromptOptions(
         prompt=prompt,
         negative_prompt=negative_prompt,
         prompt_2=prompt_2,
@@ -92,11 +92,11 @@ def encode(
     )
 
 
-def _check_one_text(asked: shared.Asked, steps: int | None) -> None:
+def _check_one_text(asked: shared.PromptOptions, steps: int | None) -> None:
     """Raise ConfigError for an AND, typer.BadParameter for a prompt that changes over steps that nobody gave."""
     from clipcond.errors import ConfigError
+    from clipcond.prompt.dialects.schedules import is_scheduled
     from clipcond.prompt.plan import plan
-    from clipcond.prompt.schedules import is_scheduled
 
     if any(part.how == "noise" for text in asked.texts for part in plan(text, dialect=asked.dialect).parts):
         raise ConfigError(

@@ -15,7 +15,7 @@ from clipcond.cli.app import app
 from clipcond.errors import ResourceMissing
 
 if TYPE_CHECKING:
-    from clipcond.diffusion.composition import Composition
+    from clipcond.diffusion.compose_denoiser import Composition
     from clipcond.diffusion.conditioning import Conditioning
 
 REJECTED = "rejected"  # the folder, beside the pictures that are kept, for those that are not
@@ -82,7 +82,7 @@ def generate(
 
     The PNGs carry their prompt and settings. The same seed gives the same bytes; nothing is ever overwritten.
     """
-    asked = shared.Asked(
+    asked = shared.PromptOptions(
         prompt=prompt or "",
         negative_prompt=negative_prompt,
         prompt_2=prompt_2,
@@ -96,7 +96,7 @@ def generate(
         embeddings=embeddings,
         lora_dir=lora_dir,
     )
-    if problem := _contradiction(asked, prompt, conditioning, stock=stock, force=force):
+    if problem := _problem_with(asked, prompt, conditioning, stock=stock, force=force):
         raise typer.BadParameter(problem)
     if keep is not None and keep > count:
         raise typer.BadParameter(f"--keep {keep} of --count {count} pictures")
@@ -175,8 +175,8 @@ def generate(
             print_json(line)
 
 
-def _contradiction(
-    asked: shared.Asked, prompt: str | None, conditioning: Path | None, *, stock: bool, force: bool
+def _problem_with(
+    asked: shared.PromptOptions, prompt: str | None, conditioning: Path | None, *, stock: bool, force: bool
 ) -> str | None:
     """What is wrong with the options together, in words for the one who gave them; None when all is well."""
     if conditioning is not None:
@@ -193,16 +193,16 @@ def _contradiction(
     return None
 
 
-def _loaded(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, shared.Asked]:
+def _loaded(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, shared.PromptOptions]:
     """The conditioning of a file, and what it was asked for."""
-    from clipcond.cli.conditioning_job import asked_of
+    from clipcond.cli.conditioning_job import prompt_options_of
     from clipcond.diffusion.conditioning import Conditioning
     from clipcond.errors import DataError
 
     conditioning = Conditioning.load(file, pipe, force=force)
     if len(conditioning.plans) != 1:
         raise DataError(f"{file} is of {len(conditioning.plans)} prompts; give one of one prompt")
-    return conditioning, asked_of(conditioning)
+    return conditioning, prompt_options_of(conditioning)
 
 
 def _steps_of(conditioning: Conditioning, file: Path, asked: int | None, usual: int) -> int:
@@ -215,7 +215,7 @@ def _steps_of(conditioning: Conditioning, file: Path, asked: int | None, usual: 
     return own
 
 
-def _note_dropped(asked: shared.Asked) -> None:
+def _note_dropped(asked: shared.PromptOptions) -> None:
     """Say on stderr what is odd about the prompts, and what a stock pipeline is about to lose."""
     from clipcond.prompt.plan import plan
     from clipcond.wording import visible
@@ -241,7 +241,7 @@ def _scorer(model: str, device: str | None) -> Any:
 
 def _ranked(files: list[Path], prompt: str, dialect: str, scorer: Any, keep: int) -> dict[str, Any]:
     """The rows of the ranking by path; pictures are scored by the words of the prompt, without the marks of its syntax."""
-    from clipcond.prompt.translate import translate
+    from clipcond.prompt.dialects.translate import translate
     from clipcond.rerank.ranking import rerank
 
     words = translate(prompt, dialect, "plain").text.strip()

@@ -55,11 +55,11 @@ def _plain_tokens(arguments: list[str]) -> int | None:
     """Run `clipcond tokens` without Typer; None, and nothing done, for all that needs Typer's care or messages."""
     if not arguments or arguments[0] != "tokens":
         return None
-    from clipcond.cli.tokens_job import fulfil, plain_request
+    from clipcond.cli.tokens_job import plain_request, run
 
     if (request := plain_request(arguments[1:])) is None:
         return None
-    return fulfil(request)
+    return run(request)
 
 
 def _one_line(error: BaseException) -> str:

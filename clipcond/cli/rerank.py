@@ -13,7 +13,7 @@ from clipcond.cli.app import FAILED, app
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from clipcond.rerank.ranking import Ranking, Row
+    from clipcond.rerank.ranking import RankedImage, Ranking
 
 _BAR = 10  # cells
 _WIDE_ENOUGH = 56  # cells of a terminal that leave room for a file name beside the bar
@@ -154,7 +154,7 @@ def _show(ranking: Ranking) -> None:
         )
 
 
-def _heading(row: Row) -> Text:
+def _heading(row: RankedImage) -> Text:
     from rich.text import Text
 
     chunks = f" in {row.chunks} chunks" if (row.chunks or 1) > 1 else ""

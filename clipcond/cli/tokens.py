@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from clipcond.cli.app import app
-from clipcond.cli.tokens_job import Request, contradiction, fulfil
+from clipcond.cli.tokens_job import Request, problem_with, run
 from clipcond.prompt.plan import CHUNKINGS, Dialect, Family
 
 FamilyOrAll = Literal[Family, "all"]
@@ -102,6 +102,6 @@ def tokens(
         html=html,
         live=live,
     )
-    if problem := contradiction(request):
+    if problem := problem_with(request):
         raise typer.BadParameter(problem)
-    raise typer.Exit(fulfil(request))
+    raise typer.Exit(run(request))

@@ -16,7 +16,7 @@ from clipcond.prompt import plan as planner
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
-    from clipcond.prompt.analysis import Analysis
+    from clipcond.prompt.analysis.phrases import Analysis
     from clipcond.prompt.plan import PromptPlan
 
 ALL_FAMILIES, AUTO = "all", "auto"
@@ -52,7 +52,7 @@ _FLAGS = {
 _PATHS = {"--file": "file", "--html": "html", "--embeddings": "embeddings"}
 
 
-def contradiction(request: Request) -> str | None:
+def problem_with(request: Request) -> str | None:
     """What is wrong with a request, in words for the one who made it; None when all is well."""
     if request.live:
         if request.file is not None:
@@ -101,10 +101,10 @@ def plain_request(words: Sequence[str]) -> Request | None:
         else:
             return None
     request = Request(**found)  # type: ignore[arg-type]
-    return None if contradiction(request) else request
+    return None if problem_with(request) else request
 
 
-def fulfil(request: Request) -> int:
+def run(request: Request) -> int:
     """Show what was asked for and give the exit code."""
     if request.html is not None:
         from clipcond.files import refuse_to_overwrite
@@ -147,7 +147,7 @@ class _Planner:
         """The plans of a prompt, for each dialect those of all families; and why its dialect was chosen, where it was."""
         dialect, reason = self.request.dialect, ""
         if dialect == AUTO:
-            from clipcond.prompt.dialects import detect
+            from clipcond.prompt.dialects.parse import detect
 
             detection = detect(prompt)
             dialect, reason = detection.dialect, f"dialect {detection.dialect}: {detection.reason}"
@@ -192,7 +192,7 @@ def _truncated(columns: Sequence[Sequence[PromptPlan]]) -> bool:
 
 
 def _analyses(columns: Sequence[Sequence[PromptPlan]]) -> list[Analysis]:
-    from clipcond.prompt.analysis import analyse
+    from clipcond.prompt.analysis.phrases import analyse
 
     return [analyse(plans[0]) for plans in columns]
 
@@ -202,7 +202,7 @@ def _document(columns: Sequence[Sequence[PromptPlan]], request: Request) -> dict
     plans = [plan for of_dialect in columns for plan in of_dialect]
     documents = [plan.to_json() for plan in plans]
     if request.explain:
-        from clipcond.prompt.analysis import analyse
+        from clipcond.prompt.analysis.phrases import analyse
 
         for document, plan in zip(documents, plans, strict=True):
             document["analysis"] = analyse(plan).to_json()
@@ -240,7 +240,7 @@ def _many(file: Path, request: Request, planned: _Planner) -> bool:
 
 def _collection(file: Path, request: Request, planned: _Planner) -> bool:
     """A file of prompts in numbers, and as a page; whether a stock pipeline would truncate any of them."""
-    from clipcond.prompt.collection import survey
+    from clipcond.prompt.analysis.collection import survey
 
     found = survey(read_prompts(file), dialect=request.dialect)
     if request.as_json:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from clipcond.prompt.collection import Bin, Survey
+    from clipcond.prompt.analysis.collection import Bin, Survey
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ROWS = 10  # of each list

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from clipcond.prompt.analysis import Analysis
+    from clipcond.prompt.analysis.phrases import Analysis
     from clipcond.prompt.findings import Finding
     from clipcond.prompt.plan import Chunk, EncoderPlan, PromptPlan
 

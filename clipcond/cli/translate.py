@@ -29,12 +29,12 @@ def translate(
     """Rewrite PROMPT in another dialect: the same words and weights. What cannot be said there is listed."""
     from clipcond.cli.app import CHECK_FAILED, OK
     from clipcond.cli.render import excerpt, print_json, stderr_console
-    from clipcond.prompt.translate import translate as say
+    from clipcond.prompt.dialects.translate import translate as say
 
     console = stderr_console()
     spoken: str = source
     if source == "auto":
-        from clipcond.prompt.dialects import detect
+        from clipcond.prompt.dialects.parse import detect
 
         detection = detect(prompt)
         spoken = detection.dialect

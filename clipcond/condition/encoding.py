@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipcond.condition.cache import Cache, States
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.tower import TextStates, Tower
 
 _NONE: Mapping[str, Tensor] = MappingProxyType({})
@@ -18,13 +18,13 @@ _NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 def encode(
     tower: Tower,
-    rows: Iterable[Row],
+    rows: Iterable[TokenSequence],
     *,
     vectors: Mapping[str, Tensor] = _NONE,
     clip_skip: int = 0,
     final_norm: bool = True,
     cache: Cache | None = None,
-) -> dict[Row, States]:
+) -> dict[TokenSequence, States]:
     """The states of every different row, in the order of first appearance.
 
     rows: of any lengths.   vectors: (D,) each, by the digests that rows name.   clip_skip, final_norm: as for
@@ -33,7 +33,7 @@ def encode(
     """
     wanted = list(dict.fromkeys(rows))
     prefix = _prefix(tower, clip_skip, final_norm) if cache is not None else ""
-    known: dict[Row, States] = {}
+    known: dict[TokenSequence, States] = {}
     if cache is not None:
         for row in wanted:
             states = cache.get(_key(prefix, row))
@@ -52,7 +52,7 @@ def _prefix(tower: Tower, clip_skip: int, final_norm: bool) -> str:
     return f"{tower.fingerprint()} {clip_skip} {final_norm} {tower.dtype}"
 
 
-def _key(prefix: str, row: Row) -> str:
+def _key(prefix: str, row: TokenSequence) -> str:
     """Everything that a row's states depend on, as a name for a file."""
     return hashlib.sha256(f"{prefix}\n{row.ids}\n{row.masked}\n{row.vectors}".encode()).hexdigest()
 
@@ -65,8 +65,8 @@ def _on(states: States, device: torch.device) -> States:
     return States(hidden=moved["hidden"], pooled=moved.get("pooled"), projected=moved.get("projected"))
 
 
-def _by_length(rows: Sequence[Row]) -> list[list[Row]]:
-    groups: dict[int, list[Row]] = {}
+def _by_length(rows: Sequence[TokenSequence]) -> list[list[TokenSequence]]:
+    groups: dict[int, list[TokenSequence]] = {}
     for row in rows:
         groups.setdefault(len(row.ids), []).append(row)
     return list(groups.values())

@@ -43,7 +43,7 @@ PooledFrom = Literal["pooled", "projected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class FamilyLayout:
     """How a family is conditioned.
 
     encoders: all of them, in the order of the pipeline.   beside: CLIP encoders whose states lie side by side.
@@ -63,14 +63,14 @@ class Shape:
     lengths: Lengths = "lcm"
 
 
-SHAPES: Mapping[str, Shape] = {
-    "sd15": Shape(encoders=("clip_l",), beside=("clip_l",)),
-    "sd2": Shape(encoders=("clip_h",), beside=("clip_h",)),
-    "sdxl": Shape(
+LAYOUTS: Mapping[str, FamilyLayout] = {
+    "sd15": FamilyLayout(encoders=("clip_l",), beside=("clip_l",)),
+    "sd2": FamilyLayout(encoders=("clip_h",), beside=("clip_h",)),
+    "sdxl": FamilyLayout(
         encoders=("clip_l", "clip_g"), beside=("clip_l", "clip_g"), skip=1, final_norm=False, pooled=("clip_g",)
     ),
-    "refiner": Shape(encoders=("clip_g",), beside=("clip_g",), skip=1, final_norm=False, pooled=("clip_g",)),
-    "sd3": Shape(
+    "refiner": FamilyLayout(encoders=("clip_g",), beside=("clip_g",), skip=1, final_norm=False, pooled=("clip_g",)),
+    "sd3": FamilyLayout(
         encoders=("clip_l", "clip_g", T5),
         beside=("clip_l", "clip_g"),
         behind=True,
@@ -80,7 +80,7 @@ SHAPES: Mapping[str, Shape] = {
         joint_mean=True,
         lengths="pad_empty",
     ),
-    "flux": Shape(
+    "flux": FamilyLayout(
         encoders=("clip_l", T5),
         beside=(),
         behind=True,
@@ -91,7 +91,7 @@ SHAPES: Mapping[str, Shape] = {
 }
 
 
-def layer(shape: Shape, encoder: str, clip_skip: int) -> tuple[int, bool]:
+def layer(shape: FamilyLayout, encoder: str, clip_skip: int) -> tuple[int, bool]:
     """The layer of an encoder as (layers before its last one, final norm). T5 and Flux's CLIP give their output only.
 
     Raises ConfigError for a clip_skip below 0, and above 0 for a family that takes no CLIP states.

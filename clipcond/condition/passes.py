@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clipcond.condition.cache import Cache, States
+from clipcond.condition.encoder_input import Reading
 from clipcond.condition.encoding import encode
 from clipcond.condition.families import PooledFrom
-from clipcond.condition.reading import Reading
-from clipcond.condition.weighting import Method, Needs, Variant, Weighed, needs, variant_row, weigh
-from clipcond.encode.rows import Row
+from clipcond.condition.weighting import MaskedChunk, Method, Needs, Weighed, needs, variant_row, weigh
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.tower import Tower
 from clipcond.errors import ModelError
 
@@ -26,9 +26,9 @@ class EncoderPass:
     def __init__(self, tower: Tower, *, method: Method, comma: int, vectors: Mapping[str, Tensor] = _NONE) -> None:
         """comma: the id of `,` in the encoder's vocabulary.   vectors: (D,) each, by the digests that rows name."""
         self._tower, self._method, self._comma, self._vectors = tower, method, comma, vectors
-        self._rows: dict[Row, None] = {}
+        self._rows: dict[TokenSequence, None] = {}
         self._needs: dict[int, tuple[Reading, Needs]] = {}  # by identity: readings hold tensors
-        self._states: Mapping[Row, States] = {}
+        self._states: Mapping[TokenSequence, States] = {}
 
     def add(self, reading: Reading, *, weighted: bool = True) -> Needs:
         """The rows of a reading, and with `weighted` those that its weights need; what they need is returned.
@@ -50,7 +50,7 @@ class EncoderPass:
             self._needs[id(reading)] = reading, needs(reading.weights, reading.segments, self._method)
         return self._needs[id(reading)][1]
 
-    def add_empty(self, row: Row) -> None:
+    def add_empty(self, row: TokenSequence) -> None:
         """The row of an empty prompt."""
         self._rows[row] = None
 
@@ -64,11 +64,11 @@ class EncoderPass:
         """(K, L, D), without weights."""
         return torch.stack([self._states[row].hidden for row in reading.rows])
 
-    def empty(self, row: Row) -> Tensor:
+    def empty(self, row: TokenSequence) -> Tensor:
         """(L, D)."""
         return self._states[row].hidden
 
-    def variants(self, reading: Reading) -> dict[Variant, Tensor]:
+    def variants(self, reading: Reading) -> dict[MaskedChunk, Tensor]:
         """(L, D) of each variant that the weights of a reading need."""
         rows = self._variants(reading, self.needs(reading))
         return {key: self._states[row].hidden for key, row in rows.items()}
@@ -80,12 +80,12 @@ class EncoderPass:
             raise ModelError(f"a text encoder gives no {which} vector, which its family is conditioned on")
         return torch.stack(found)
 
-    def _variants(self, reading: Reading, wanted: Needs) -> dict[Variant, Row]:
+    def _variants(self, reading: Reading, wanted: Needs) -> dict[MaskedChunk, TokenSequence]:
         return {each: variant_row(reading.rows[each.chunk], each, self._comma) for each in wanted.variants}
 
 
 def weigh_together(
-    passes: Sequence[EncoderPass], readings: Sequence[Reading], *, method: Method, empties: Sequence[Row]
+    passes: Sequence[EncoderPass], readings: Sequence[Reading], *, method: Method, empties: Sequence[TokenSequence]
 ) -> tuple[list[Tensor], tuple[int, ...]]:
     """Weigh the states of one prompt in encoders that lie side by side as if they were one.
 

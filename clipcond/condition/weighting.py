@@ -29,14 +29,23 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from clipcond.condition import _formulas as formulas
-from clipcond.condition._variants import Variant, compel_terms, down_terms, up_variants
-from clipcond.encode.rows import Row
+from clipcond.condition import formulas
+from clipcond.condition.masked_chunks import MaskedChunk, compel_terms, down_terms, up_variants
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError
 
 __all__ = [
-    "DEFAULTS", "METHODS", "MODIFIERS", "Method", "Needs", "Variant", "Weighed", "needs", "parse_method", "variant_row",
+    "DEFAULTS",
+    "METHODS",
+    "MODIFIERS",
+    "MaskedChunk",
+    "Method",
+    "Needs",
+    "Weighed",
+    "needs",
+    "parse_method",
+    "variant_row",
     "weigh",
 ]  # fmt: skip
 
@@ -62,7 +71,7 @@ class Needs:
     """What `weigh` wants besides a prompt's own states."""
 
     empty: bool = False
-    variants: tuple[Variant, ...] = ()
+    variants: tuple[MaskedChunk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,13 +113,13 @@ def needs(weights: Tensor, segments: Tensor, method: Method) -> Needs:
     return Needs(empty=True, variants=tuple(dict.fromkeys(term.variant for term in terms)))
 
 
-def variant_row(row: Row, variant: Variant, comma: int) -> Row:
+def variant_row(row: TokenSequence, variant: MaskedChunk, comma: int) -> TokenSequence:
     """The row to encode for a variant of it.   comma: the id of `,` in the vocabulary of the row's encoder."""
     hidden = set(variant.positions)
     if variant.how == "masked":
-        return Row(row.ids, tuple(sorted(hidden.union(row.masked))), row.vectors)
+        return TokenSequence(row.ids, tuple(sorted(hidden.union(row.masked))), row.vectors)
     ids = tuple(comma if position in hidden else number for position, number in enumerate(row.ids))
-    return Row(ids, row.masked, tuple(place for place in row.vectors if place[0] not in hidden))
+    return TokenSequence(ids, row.masked, tuple(place for place in row.vectors if place[0] not in hidden))
 
 
 def weigh(
@@ -120,7 +129,7 @@ def weigh(
     *,
     method: Method,
     empty: Tensor | None = None,
-    variants: Mapping[Variant, Tensor] | None = None,
+    variants: Mapping[MaskedChunk, Tensor] | None = None,
 ) -> Weighed:
     """Weigh the token states of one prompt, or one part of it, in one encoder.
 
@@ -203,7 +212,7 @@ def _narrowed(states: Tensor, dtype: torch.dtype) -> Tensor:
     return states.clamp(limits.min, limits.max).to(dtype)
 
 
-def _check_states(wanted: list[Variant], states: Mapping[Variant, Tensor], sizes: dict[str, int]) -> None:
+def _check_states(wanted: list[MaskedChunk], states: Mapping[MaskedChunk, Tensor], sizes: dict[str, int]) -> None:
     for variant in wanted:
         if variant not in states:
             raise ConfigError(f"variants: none for {variant}; encode the rows that `needs` names")

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from clipcond.condition import parts as joining
 from clipcond.condition.cache import Cache
+from clipcond.condition.encoder_input import Reading, empty_row, read
 from clipcond.condition.families import T5, assemble, layer
 from clipcond.condition.lengths import common_length, mask_to, pad_with, repeat_to
 from clipcond.condition.passes import EncoderPass, alike, weigh_together
 from clipcond.condition.pooled import pool
-from clipcond.condition.reading import Reading, empty_row, read
+from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.requests import Encoded, Options, Read, Request
-from clipcond.diffusion.towers import Loading, bare
 from clipcond.encode.inversion import Inversions
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ConfigError
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import PromptPlan
@@ -30,7 +30,7 @@ class Batch:
 
     def __init__(
         self,
-        loading: Loading,
+        loading: PipelineView,
         requests: Sequence[Request],
         options: Options,
         *,
@@ -53,7 +53,7 @@ class Batch:
             if key not in known:
                 known[key] = {name: self._read(name, request.plans[name]) for name in loading.encoders}
             self._reads.append(known[key])
-        self._empties: dict[tuple[str, int], Row] = {}
+        self._empties: dict[tuple[str, int], TokenSequence] = {}
 
     def _read(self, name: str, plan: PromptPlan) -> Read:
         self._loading.encoders[name].check(plan.encoders[name])
@@ -77,7 +77,7 @@ class Batch:
 
     # rows
 
-    def _empty(self, name: str, length: int) -> Row:
+    def _empty(self, name: str, length: int) -> TokenSequence:
         """The empty prompt's row of a length, which is encoded along."""
         if (name, length) not in self._empties:
             loaded = self._loading.encoders[name]
@@ -144,7 +144,7 @@ class Batch:
         each = [reads[name] for name in self._loading.shape.beside]
         return self._loading.shape.joint_mean and len({e.parts for e in each}) == 1 and alike([e.reading for e in each])
 
-    def _known_empty(self, name: str, reading: Reading) -> Row:
+    def _known_empty(self, name: str, reading: Reading) -> TokenSequence:
         """The empty row of a reading's length, whether it was encoded or is not needed."""
         row = self._empties.get((name, reading.weights.shape[1]))
         return reading.rows[0] if row is None else row

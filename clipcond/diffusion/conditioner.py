@@ -18,27 +18,29 @@ from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5
 from clipcond.diffusion.batch import Batch
 from clipcond.diffusion.conditioning import Conditioning, PlacedFinding
+from clipcond.diffusion.encode_requests import as_written, findings_of, others_of, sides_of, unread
+from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.diffusion.planner import Planner
 from clipcond.diffusion.prompts import Prompts, Texts, negatives_of, prompts_of
 from clipcond.diffusion.requests import Options, Request
-from clipcond.diffusion.sides import as_written, findings_of, others_of, sides_of, unread
-from clipcond.diffusion.swapping import Edit, edits_of, with_edits
 from clipcond.diffusion.timeline import Timeline, needed, scheduled, split, spread
-from clipcond.diffusion.towers import Loading, load_towers
+from clipcond.diffusion.word_swaps import Edit, edits_of, with_edits
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects import parse
+from clipcond.prompt.dialects.parse import parse
+from clipcond.prompt.dialects.schedules import is_scheduled
 from clipcond.prompt.plan import PromptPlan
-from clipcond.prompt.schedules import is_scheduled
 
 if TYPE_CHECKING:
-    from clipcond.diffusion.composition import Composition
+    from clipcond.diffusion.compose_denoiser import Composition
 
 
 class Conditioner(Planner):
     """Conditions one pipeline; the pipeline is used and never changed."""
 
-    def __init__(self, loading: Loading, *, cache: Cache | None = None, inversions: Inversions | None = None) -> None:
+    def __init__(
+        self, loading: PipelineView, *, cache: Cache | None = None, inversions: Inversions | None = None
+    ) -> None:
         super().__init__(loading, inversions)
         self.cache = cache
 
@@ -56,7 +58,7 @@ class Conditioner(Planner):
         """
         if cache is not None and not isinstance(cache, Cache):
             raise ConfigError(f"cache is {cache!r}, expected a clipcond.Cache, such as Cache(folder=…)")
-        loading = load_towers(pipe)
+        loading = view_pipeline(pipe)
         widths = {name: each.tower.width for name, each in loading.encoders.items() if name != T5}
         return cls(loading, cache=cache, inversions=gather(embeddings, widths))
 
@@ -160,7 +162,7 @@ class Conditioner(Planner):
         positive, negative: the requests as they were written, whose plans and findings are kept: their spans are those
         of the user's own string.
         """
-        from clipcond.diffusion.scheduling import StepCallback
+        from clipcond.diffusion.step_callback import StepCallback
 
         states = split(out.kwargs, len(times.variants))
         first: dict[str, Any] = dict(split(out.tensors, len(times.variants))[0])
@@ -198,12 +200,12 @@ class Conditioner(Planner):
         """Condition prompts whose parts the denoiser composes: `a red circle AND a blue square :0.8` in dialect `a1111`.
 
         Each part is encoded as a prompt of its own, all in the one pass; draw with
-        `with composed(pipe, parts): pipe(**parts.kwargs, …)` of `clipcond.diffusion.composition`. A prompt without AND is
+        `with composed(pipe, parts): pipe(**parts.kwargs, …)` of `clipcond.diffusion.compose_denoiser`. A prompt without AND is
         one part.
         settings: `weighting`, `chunking`, `clip_skip`, `pooled`, `lengths`, `max_sequence_length`, and the rest as for a
         call. Raises ConfigError for what a call refuses, for AND in a negative prompt, and for Flux.
         """
-        from clipcond.diffusion.composing import compose
+        from clipcond.diffusion.compose_prompts import compose
 
         return compose(
             self,

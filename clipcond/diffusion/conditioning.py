@@ -15,8 +15,8 @@ from clipcond.prompt.plan import PromptPlan
 
 if TYPE_CHECKING:
     from clipcond.diffusion.conditioner import Conditioner
-    from clipcond.diffusion.scheduling import StepCallback
-    from clipcond.diffusion.swapping import Edited
+    from clipcond.diffusion.step_callback import StepCallback
+    from clipcond.diffusion.word_swaps import Edited
 
 TENSORS = (
     "prompt_embeds",
@@ -112,7 +112,7 @@ class Conditioning:
 
         Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not.
         """
-        from clipcond.diffusion.saving import save
+        from clipcond.diffusion.conditioning_file import save
 
         save(self, path, overwrite=overwrite)
 
@@ -128,7 +128,7 @@ class Conditioning:
         Raises ResourceMissing when there is no such file, DataError when it holds no conditioning or is damaged,
         ModelError when it was made by other encoders.
         """
-        from clipcond.diffusion.saving import load
+        from clipcond.diffusion.conditioning_file import load
 
         if pipe is not None and conditioner is None:
             from clipcond.diffusion.conditioner import Conditioner

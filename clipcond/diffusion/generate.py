@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from clipcond.diffusion.composition import Composition, composed
+from clipcond.diffusion.compose_denoiser import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.pipelines import advice

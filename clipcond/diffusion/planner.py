@@ -12,9 +12,9 @@ from clipcond.condition.families import T5, layer
 from clipcond.condition.lengths import LENGTHS, Lengths
 from clipcond.condition.pooled import check_policy
 from clipcond.condition.weighting import DEFAULTS, parse_method
+from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompts import Prompts, Texts
 from clipcond.diffusion.requests import Options, Request
-from clipcond.diffusion.towers import Loading, bare
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
@@ -27,7 +27,7 @@ from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
 class Planner:
     """Plans texts for one pipeline, which is read and never changed."""
 
-    def __init__(self, loading: Loading, inversions: Inversions | None = None) -> None:
+    def __init__(self, loading: PipelineView, inversions: Inversions | None = None) -> None:
         self.loading = loading
         self.inversions = Inversions() if inversions is None else inversions
 
@@ -150,7 +150,7 @@ class Planner:
         return files | own
 
 
-def _unnamed(planned: PromptPlan, loading: Loading) -> Iterator[Finding]:
+def _unnamed(planned: PromptPlan, loading: PipelineView) -> Iterator[Finding]:
     """Embeddings of the pipeline that ComfyUI's dialect reads as text, since nothing there says that they are some."""
     named = {
         token.piece

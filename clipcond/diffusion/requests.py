@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from clipcond.condition import parts as joining
+from clipcond.condition.encoder_input import Reading
 from clipcond.condition.lengths import Lengths
-from clipcond.condition.reading import Reading
 from clipcond.condition.weighting import Method
 from clipcond.prompt.plan import Part, PromptPlan
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipcond.diffusion.prompts import Texts
 from clipcond.errors import ConfigError
-from clipcond.prompt.schedules import is_scheduled, resolve
+from clipcond.prompt.dialects.schedules import is_scheduled, resolve
 
 _PRK_CALLS = 4  # of each Runge-Kutta step that PNDM starts with, unless its config skips them
 

@@ -2,7 +2,7 @@
 
 Names and encoders follow `clipcond.prompt.embeddings`, so that a plan made from a folder and the vectors loaded from it
 agree. Pickles are opened with `weights_only`: nothing in them is run. A vector is known by the digest of its content,
-which is what `Row.vectors` holds.
+which is what `TokenSequence.vectors` holds.
 """
 
 from __future__ import annotations

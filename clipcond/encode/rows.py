@@ -20,7 +20,7 @@ MAX_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenSequence:
     """One sequence for an encoder. Equal rows have equal states, whatever batch they are encoded in.
 
     ids: all L of them, special tokens and padding included.
@@ -34,7 +34,7 @@ class Row:
     vectors: tuple[tuple[int, str], ...] = ()
 
 
-def check_rows(rows: Sequence[Row], vectors: Mapping[str, Tensor], *, width: int, context: int | None) -> int:
+def check_rows(rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor], *, width: int, context: int | None) -> int:
     """L, the length that all rows have.
 
     Raises ShapeError for no rows, rows of different or impossible lengths, positions outside a row and vectors of
@@ -58,7 +58,7 @@ def check_rows(rows: Sequence[Row], vectors: Mapping[str, Tensor], *, width: int
     return length
 
 
-def _check_vectors(rows: Sequence[Row], vectors: Mapping[str, Tensor], width: int) -> None:
+def _check_vectors(rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor], width: int) -> None:
     for digest in dict.fromkeys(digest for row in rows for _, digest in row.vectors):
         if digest not in vectors:
             raise ConfigError(f"rows: they name the vector {digest}, which was not given; pass it in `vectors`")
@@ -67,7 +67,7 @@ def _check_vectors(rows: Sequence[Row], vectors: Mapping[str, Tensor], width: in
             raise ShapeError(f"vectors: {digest} is of shape {shape}, expected ({width},) for this text encoder")
 
 
-def ids_of(rows: Sequence[Row], device: torch.device | None = None) -> Tensor:
+def ids_of(rows: Sequence[TokenSequence], device: torch.device | None = None) -> Tensor:
     """(N, L) int64 ids; 0 where a vector takes the place, since its id may lie beyond the token table."""
     ids = torch.tensor([row.ids for row in rows])
     if any(row.vectors for row in rows):
@@ -76,7 +76,7 @@ def ids_of(rows: Sequence[Row], device: torch.device | None = None) -> Tensor:
     return ids.to(device)
 
 
-def seen(rows: Sequence[Row], device: torch.device | None = None) -> Tensor | None:
+def attention_mask(rows: Sequence[TokenSequence], device: torch.device | None = None) -> Tensor | None:
     """(N, L) bool, False at the positions that nothing attends to; None where no row has any."""
     if not any(row.masked for row in rows):
         return None
@@ -86,7 +86,7 @@ def seen(rows: Sequence[Row], device: torch.device | None = None) -> Tensor | No
     return mask.to(device)
 
 
-def first_eos(rows: Sequence[Row]) -> tuple[int, ...]:
+def first_eos(rows: Sequence[TokenSequence]) -> tuple[int, ...]:
     """The position of the first EOS of each row. Raises ShapeError for a row without one."""
     places = []
     for number, row in enumerate(rows):
@@ -99,7 +99,9 @@ def first_eos(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 @contextmanager
-def placed(table: nn.Module, rows: Sequence[Row], vectors: Mapping[str, Tensor]) -> Iterator[None]:
+def override_embeddings(
+    table: nn.Module, rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor]
+) -> Iterator[None]:
     """While open, what `table` looks up for a batch of these rows has the vectors in their places.
 
     table: the module that turns (N, L) ids into (N, L, D) token embeddings; it is left as it was. Other threads that

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.encode.fingerprint import Fingerprint, running_device
-from clipcond.encode.rows import MAX_TOKENS, Row, check_rows, ids_of, placed, seen
+from clipcond.encode.rows import MAX_TOKENS, TokenSequence, attention_mask, check_rows, ids_of, override_embeddings
 from clipcond.encode.tower import TextStates, joined
 from clipcond.errors import ConfigError, ModelError
 
@@ -54,7 +54,7 @@ class T5Tower:
     @torch.no_grad()
     def encode_rows(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TokenSequence],
         *,
         vectors: Mapping[str, Tensor] = _NONE,
         clip_skip: int = 0,
@@ -76,9 +76,9 @@ class T5Tower:
         size = max(1, max_tokens // length)
         return joined([self._forward(rows[at : at + size], vectors) for at in range(0, len(rows), size)])
 
-    def _forward(self, rows: Sequence[Row], vectors: Mapping[str, Tensor]) -> TextStates:
-        mask = seen(rows, self.device)
+    def _forward(self, rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor]) -> TextStates:
+        mask = attention_mask(rows, self.device)
         ids = ids_of(rows, self.device)
-        with placed(self._stack.embed_tokens, rows, vectors):
+        with override_embeddings(self._stack.embed_tokens, rows, vectors):
             out = self._model(ids) if mask is None else self._model(ids, attention_mask=mask.long())
         return TextStates(hidden=out[0], pooled=None, projected=None)

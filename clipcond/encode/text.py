@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.encode.fingerprint import Fingerprint, running_device
-from clipcond.encode.rows import MAX_TOKENS, Row, check_rows, first_eos
+from clipcond.encode.rows import MAX_TOKENS, TokenSequence, check_rows, first_eos
 from clipcond.encode.shapes import check_axes
 from clipcond.encode.text_backends import Backend, OpenClipText, TransformersText
 from clipcond.encode.text_rows import RowPass, states
@@ -118,7 +118,7 @@ class TextTower:
     @torch.no_grad()
     def encode_rows(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TokenSequence],
         *,
         vectors: Mapping[str, Tensor] = _NONE,
         clip_skip: int = 0,
@@ -137,7 +137,7 @@ class TextTower:
 
     @torch.no_grad()
     def pool_rows(
-        self, rows: Sequence[Row], *, vectors: Mapping[str, Tensor] = _NONE, max_tokens: int = MAX_TOKENS
+        self, rows: Sequence[TokenSequence], *, vectors: Mapping[str, Tensor] = _NONE, max_tokens: int = MAX_TOKENS
     ) -> TextStates:
         """Only the pooled and projected vectors of N rows of one length, as `encode_rows` gives them.
 
@@ -146,7 +146,9 @@ class TextTower:
         """
         return self._pass(rows, vectors, 0, True).pool(max_tokens)
 
-    def _pass(self, rows: Sequence[Row], vectors: Mapping[str, Tensor], clip_skip: int, final_norm: bool) -> RowPass:
+    def _pass(
+        self, rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor], clip_skip: int, final_norm: bool
+    ) -> RowPass:
         check_rows(rows, vectors, width=self.width, context=self.context)
         self._check_skip(clip_skip)
         return RowPass(

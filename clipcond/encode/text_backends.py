@@ -24,10 +24,12 @@ class Backend(Protocol):
     model: nn.Module  # the outermost module that a forward calls
     table: nn.Module  # looks up token embeddings
 
-    def layer_and_last(self, ids: Tensor, skip: int, seen: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    def layer_and_last(
+        self, ids: Tensor, skip: int, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
         """The raw output (N, L, D) `skip` layers before the end, or None for -1, and the last one after its norm.
 
-        seen: (N, L) bool, False at positions that nothing attends to; None hands no mask to the model.
+        attention_mask: (N, L) bool, False at positions that nothing attends to; None hands no mask to the model.
         """
 
     def packing(self) -> PackedStack | None:
@@ -56,8 +58,10 @@ class TransformersText:
         self.context = int(stack.embeddings.position_embedding.weight.shape[0])
         self.layers = len(stack.encoder.layers)
 
-    def layer_and_last(self, ids: Tensor, skip: int, seen: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        mask = {} if seen is None else {"attention_mask": seen.long()}
+    def layer_and_last(
+        self, ids: Tensor, skip: int, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
+        mask = {} if attention_mask is None else {"attention_mask": attention_mask.long()}
         out = self.model(ids, output_hidden_states=skip >= 0, **mask)
         return (out.hidden_states[-1 - skip] if skip >= 0 else None), out.last_hidden_state
 
@@ -99,13 +103,15 @@ class OpenClipText:
         self.context = int(tower.positional_embedding.shape[0])
         self.layers = len(self._blocks)
 
-    def layer_and_last(self, ids: Tensor, skip: int, seen: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    def layer_and_last(
+        self, ids: Tensor, skip: int, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
         tower, length = self._tower, ids.shape[1]
         dtype = tower.transformer.get_cast_dtype()
         x = tower.token_embedding(ids).to(dtype) + tower.positional_embedding[:length].to(dtype)
         mask = tower.attn_mask[:length, :length]
-        if seen is not None:  # (N·heads, L, L), as nn.MultiheadAttention wants it
-            hidden = mask.masked_fill(~seen[:, None, :], float("-inf"))
+        if attention_mask is not None:  # (N·heads, L, L), as nn.MultiheadAttention wants it
+            hidden = mask.masked_fill(~attention_mask[:, None, :], float("-inf"))
             mask = hidden.repeat_interleave(self._blocks[0].attn.num_heads, dim=0)
         sequence_first = not getattr(tower.transformer, "batch_first", True)
         kept = x if skip == self.layers else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from clipcond.encode.packed.attention import attention_of
 from clipcond.encode.packed.stack import PackedStack, layer_and_last, parts
 from clipcond.encode.packed.tree import Tree, tree
-from clipcond.encode.rows import Row, ids_of, placed, seen
+from clipcond.encode.rows import TokenSequence, attention_mask, ids_of, override_embeddings
 from clipcond.encode.text_backends import Backend
 from clipcond.encode.tower import TextStates, joined
 
@@ -25,7 +25,7 @@ class RowPass:
 
     backend: Backend
     device: torch.device
-    rows: Sequence[Row]
+    rows: Sequence[TokenSequence]
     ends: Sequence[int]  # the position of each row's first EOS
     vectors: Mapping[str, Tensor]  # by digest
     skip: int  # layers from the end, -1 for the last one with its norm
@@ -86,9 +86,9 @@ class RowPass:
         out = self._forward([_cut(self.rows[number], max(ends) + 1) for number in numbers], ends)
         return TextStates(hidden=out.hidden[:, :0], pooled=out.pooled, projected=out.projected)
 
-    def _forward(self, rows: Sequence[Row], ends: Sequence[int]) -> TextStates:
-        with placed(self.backend.table, rows, self.vectors):
-            ids, mask = ids_of(rows, self.device), seen(rows, self.device)
+    def _forward(self, rows: Sequence[TokenSequence], ends: Sequence[int]) -> TextStates:
+        with override_embeddings(self.backend.table, rows, self.vectors):
+            ids, mask = ids_of(rows, self.device), attention_mask(rows, self.device)
             return states(self.backend, ids, torch.tensor(ends), self.skip, self.final_norm, mask)
 
     def _packed(self, stack: PackedStack, part: Tree, numbers: Sequence[int], *, hidden: bool = True) -> TextStates:
@@ -98,7 +98,7 @@ class RowPass:
         with stack.open() as device:
             x = stack.token_embedding(ids_of(rows)[row, position].to(device))
             x = stack.cast(self._put_vectors(x, part, rows)) + stack.positions(position.to(device))
-            attention = attention_of(part, seen(rows), x.device, x.dtype, x.shape[1] // stack.layers[0].heads)
+            attention = attention_of(part, attention_mask(rows), x.device, x.dtype, x.shape[1] // stack.layers[0].heads)
             kept, last = layer_and_last(stack, x, attention, self.skip)
             at_end = part.nodes[torch.arange(len(rows)), torch.tensor([self.ends[number] for number in numbers])]
             pooled = last[at_end.to(last.device)]
@@ -108,7 +108,7 @@ class RowPass:
                 hidden=wanted[nodes.to(wanted.device)], pooled=pooled, projected=self.backend.project(pooled)
             )
 
-    def _put_vectors(self, x: Tensor, part: Tree, rows: Sequence[Row]) -> Tensor:
+    def _put_vectors(self, x: Tensor, part: Tree, rows: Sequence[TokenSequence]) -> Tensor:
         """(M, D) token embeddings with the vectors in their places."""
         ends = part.ends.tolist()
         places = [(n, at, digest) for n, row in enumerate(rows) for at, digest in row.vectors if at < ends[n]]
@@ -119,10 +119,10 @@ class RowPass:
 
 
 def states(
-    backend: Backend, ids: Tensor, ends: Tensor, skip: int, final_norm: bool, seen: Tensor | None = None
+    backend: Backend, ids: Tensor, ends: Tensor, skip: int, final_norm: bool, attention_mask: Tensor | None = None
 ) -> TextStates:
     """One batch through the model's own forward: (N, L) ids and mask where the tower computes, (N,) places of EOS."""
-    raw, last = backend.layer_and_last(ids, skip, seen)
+    raw, last = backend.layer_and_last(ids, skip, attention_mask)
     hidden = last if raw is None else backend.norm(raw) if final_norm else raw
     pooled = last[torch.arange(len(last), device=last.device), ends.to(last.device)]
     return TextStates(hidden=hidden, pooled=pooled, projected=backend.project(pooled))
@@ -151,8 +151,8 @@ class _Parts:
         )
 
 
-def _cut(row: Row, length: int) -> Row:
-    return Row(
+def _cut(row: TokenSequence, length: int) -> TokenSequence:
+    return TokenSequence(
         row.ids[:length],
         tuple(at for at in row.masked if at < length),
         tuple((at, digest) for at, digest in row.vectors if at < length),

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clipcond.encode.rows import MAX_TOKENS, Row
+from clipcond.encode.rows import MAX_TOKENS, TokenSequence
 
 
 class Tower(Protocol):
@@ -32,7 +32,7 @@ class Tower(Protocol):
 
     def encode_rows(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TokenSequence],
         *,
         vectors: Mapping[str, Tensor] = ...,
         clip_skip: int = 0,

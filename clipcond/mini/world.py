@@ -36,7 +36,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
     "black": (0, 0, 0),
 }
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+LAYOUTS = ("circle", "square", "triangle", "star", "cross", "ring")
 CELLS = (
     "top left", "top center", "top right",
     "middle left", "center", "middle right",
@@ -72,7 +72,7 @@ class Scene:
 def sample(rng: random.Random, *, least: int = 1, most: int = 9) -> Scene:
     """A random scene of `least` to `most` objects, uniform in their number and in every attribute."""
     cells = rng.sample(CELLS, rng.randint(least, most))
-    objects = tuple(Object(colour=rng.choice(list(COLOURS)), shape=rng.choice(SHAPES), cell=cell) for cell in cells)
+    objects = tuple(Object(colour=rng.choice(list(COLOURS)), shape=rng.choice(LAYOUTS), cell=cell) for cell in cells)
     return Scene(rng.choice(list(BACKGROUNDS)), objects)
 
 
@@ -184,7 +184,7 @@ def _look(pixels: np.ndarray, ground: np.ndarray, cell: str) -> tuple[str, str] 
     shared = np.minimum(masks, flat).sum(axis=1)
     overlap = shared / (masks.sum(axis=1) + flat.sum() - shared)
     best = int(overlap.argmax())
-    return (name, SHAPES[shapes[best]]) if overlap[best] >= _MIN_OVERLAP else None
+    return (name, LAYOUTS[shapes[best]]) if overlap[best] >= _MIN_OVERLAP else None
 
 
 def _window(pixels: np.ndarray, cell: str) -> np.ndarray:
@@ -200,7 +200,7 @@ _WINDOW = 22
 def _masks() -> tuple[np.ndarray, np.ndarray]:
     """Soft masks of every shape at a lattice of places and sizes, (M, 22·22) float32, with their shape's index, (M,)."""
     masks, shapes = [], []
-    for index, shape in enumerate(SHAPES):
+    for index, shape in enumerate(LAYOUTS):
         for radius in (7.0, 7.5, 8.0, 8.5):
             for dx in np.arange(-2, 2.5, 0.5):
                 for dy in np.arange(-2, 2.5, 0.5):

@@ -15,8 +15,8 @@ from clipcond.cli.tokens_view import all_warnings, cut_reason, groups
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
-    from clipcond.prompt.analysis import Analysis, Phrase
-    from clipcond.prompt.collection import Survey
+    from clipcond.prompt.analysis.collection import Survey
+    from clipcond.prompt.analysis.phrases import Analysis, Phrase
     from clipcond.prompt.findings import Finding
     from clipcond.prompt.plan import Chunk, EncoderPlan, PlannedToken, PromptPlan
 

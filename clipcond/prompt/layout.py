@@ -8,7 +8,7 @@ from typing import Literal
 
 from clipcond.prompt.chunking import Slot
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
-from clipcond.prompt.tokenizer import Row, Token, token_rows
+from clipcond.prompt.tokenizer import Token, TokenRow, token_rows
 
 SectionCut = Literal["end", "break"]
 PADDING = "!"
@@ -52,9 +52,9 @@ def ends_word(token: Token) -> bool:
     return token.piece.endswith("</w>") or isinstance(token, EmbeddingToken)
 
 
-def apart_rows(text: str) -> list[Row]:
+def apart_rows(text: str) -> list[TokenRow]:
     """`token_rows` of a tokenizer that knows `!` as its padding token: each `!` is one, and ends the word before it."""
-    found: list[Row] = []
+    found: list[TokenRow] = []
     start = 0
     for part in text.split(PADDING):
         found += [(number, piece, start + first, start + last) for number, piece, first, last in token_rows(part)]
@@ -67,7 +67,7 @@ def apart_rows(text: str) -> list[Row]:
 def sections(
     prompt: str,
     items: Sequence[Item],
-    rows: Callable[[str], Sequence[Row]],
+    rows: Callable[[str], Sequence[TokenRow]],
     vectors: Mapping[str, int],
     *,
     breaks: bool = True,
@@ -119,7 +119,9 @@ def flat(items: Sequence[Item]) -> Iterator[Words | Break | Compose | Embedding]
             yield item
 
 
-def _add_words(prompt: str, words: Words, segment: int, rows: Callable[[str], Sequence[Row]], section: Section) -> None:
+def _add_words(
+    prompt: str, words: Words, segment: int, rows: Callable[[str], Sequence[TokenRow]], section: Section
+) -> None:
     places, text, weight = words.places, words.text, words.weight
     mark = (segment, words.group, -1)
     found = rows(text)

@@ -14,7 +14,7 @@ from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Fram
 from clipcond.prompt.findings import Finding, findings
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap, swapped
 from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, apart_rows, ends_word, flat, sections
-from clipcond.prompt.tokenizer import CONTENT, Row, token_rows
+from clipcond.prompt.tokenizer import CONTENT, TokenRow, token_rows
 
 if TYPE_CHECKING:
     from clipcond.prompt.embeddings import EmbeddingFile
@@ -174,7 +174,7 @@ def plan(
     check(chunking)
     parsed = None
     if dialect != "plain" or embeddings:
-        from clipcond.prompt.dialects import parse
+        from clipcond.prompt.dialects.parse import parse
 
         parsed = parse(prompt, dialect, embeddings=_widest(embeddings or {}))
         parsed = replace(parsed, items=swapped(parsed.items)) if edited else parsed
@@ -182,7 +182,7 @@ def plan(
     found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
     told = len(found)
     clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
-    stock: dict[bool, Sequence[Row]] = {}
+    stock: dict[bool, Sequence[TokenRow]] = {}
     for name, encoder in (encoders or FAMILIES[family]).items():
         if not encoder.chunked:
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
@@ -222,7 +222,7 @@ def _adapters(items: Sequence[Item]) -> Iterator[Adapter]:
             yield from _adapters(item.items)
 
 
-def _plain(prompt: str, rows: Sequence[Row]) -> Section:
+def _plain(prompt: str, rows: Sequence[TokenRow]) -> Section:
     """A prompt without syntax: one section."""
     return Section(
         tokens=[PlannedToken(number, piece, prompt[start:end], start, end) for number, piece, start, end in rows]
@@ -363,7 +363,7 @@ def _t5_plan(
     return _encoder_plan(encoder, chunks, _dropped(prompt, stock[encoder.limit :]))
 
 
-def _dropped(prompt: str, lost: Sequence[Row]) -> Dropped | None:
+def _dropped(prompt: str, lost: Sequence[TokenRow]) -> Dropped | None:
     """What a stock pipeline loses, from the rows beyond its limit."""
     if not lost:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError, ResourceMissing
-from clipcond.prompt.tokenizer import Row, without_surrogates
+from clipcond.prompt.tokenizer import TokenRow, without_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,7 +44,7 @@ class T5Tokenizer:
         """
         return _read(tokenizer.to_str(), "the pipeline's tokenizer")
 
-    def rows(self, text: str) -> list[Row]:
+    def rows(self, text: str) -> list[TokenRow]:
         """The content tokens of a text as (id, piece, start, end); no EOS, nothing cut off, no empty span."""
         encoding = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
         parts = zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BOS, EOS, VOCABULARY = 49406, 49407, 49408
 CONTEXT, CONTENT = 77, 75
 Normalisation = Literal["transformers", "openai"]
-Row = tuple[int, str, int, int]  # id, piece, start, end
+TokenRow = tuple[int, str, int, int]  # id, piece, start, end
 _Known = TypeVar("_Known")
 
 _MERGES = VOCABULARY - 512 - 2  # the file holds more; CLIP uses the first 48,894
@@ -72,7 +72,7 @@ def tokenize(text: str, normalisation: Normalisation = "transformers") -> tuple[
     return tuple([Token(number, piece, text[start:end], start, end) for number, piece, start, end in rows])
 
 
-def token_rows(text: str) -> list[Row]:
+def token_rows(text: str) -> list[TokenRow]:
     """`tokenize(text)` as plain tuples (id, piece, start, end), for those who make tokens of their own kind."""
     return _transformers_rows(text)
 
@@ -138,7 +138,7 @@ def without_surrogates(text: str) -> str:
 # the two ways from text to tokens
 
 
-def _transformers_rows(text: str) -> list[Row]:
+def _transformers_rows(text: str) -> list[TokenRow]:
     if text.isascii():
         try:
             return _rows(text, _known_rows)
@@ -171,7 +171,7 @@ def _closed(text: str, spans: Sequence[Span]) -> list[Span]:
     return closed[::-1]
 
 
-def _openai_rows(text: str) -> Iterator[Row]:
+def _openai_rows(text: str) -> Iterator[TokenRow]:
     clean, alignment = _openai_aligned(text)
     words = list(_openai_words().finditer(clean))
     places = [place for word in words for place in (*alignment[slice(*word.span())], _BETWEEN)]
@@ -232,7 +232,7 @@ _remembered_repair = lru_cache(maxsize=2048)(_repair)  # captions come again in 
 # that need no repair are remembered under `openai`, those of repaired texts under `clean`.
 
 _known_ids: dict[str, dict[str, tuple[int, ...]]] = {"transformers": {}, "openai": {}, "clean": {}}
-_known_rows: dict[str, tuple[Row, ...]] = {}  # of printable ASCII, offsets from the start of the piece
+_known_rows: dict[str, tuple[TokenRow, ...]] = {}  # of printable ASCII, offsets from the start of the piece
 
 
 def _pieces(text: str) -> list[str]:
@@ -284,9 +284,9 @@ def _piecewise(
     return [[*chain.from_iterable(map(table.__getitem__, pieces))] for pieces in texts]
 
 
-def _rows(text: str, table: Mapping[str, tuple[Row, ...]]) -> list[Row]:
+def _rows(text: str, table: Mapping[str, tuple[TokenRow, ...]]) -> list[TokenRow]:
     """The rows of an ASCII text whose pieces are all in a table. Raises KeyError where one is not."""
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     at = 0
     for piece in text.lower().split(" "):
         for number, name, start, end in table[piece]:
@@ -295,9 +295,9 @@ def _rows(text: str, table: Mapping[str, tuple[Row, ...]]) -> list[Row]:
     return rows
 
 
-def _learnt_rows(text: str) -> dict[str, tuple[Row, ...]] | None:
+def _learnt_rows(text: str) -> dict[str, tuple[TokenRow, ...]] | None:
     """The rows of each piece of an ASCII text, remembered too; None where a piece is not fit to be remembered."""
-    table: dict[str, tuple[Row, ...]] = {}
+    table: dict[str, tuple[TokenRow, ...]] = {}
     model = _with_model(_transformers)
     for piece in set(text.lower().split(" ")):
         if len(piece) > _LONGEST_KNOWN or not _PRINTABLE.fullmatch(piece):

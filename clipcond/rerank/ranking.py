@@ -16,7 +16,7 @@ import torch
 
 from clipcond.errors import ConfigError, ImageError
 from clipcond.images.decode import open_image, workers
-from clipcond.images.metadata.reading import read_metadata, words
+from clipcond.images.metadata.reading import plain_prompt, read_metadata
 from clipcond.rerank.scorer import Scorer
 from clipcond.score.selection import mmr, stretched
 from clipcond.score.similarity import clip_scores, cosines
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class RankedImage:
     """One picture. Either it has a rank and scores, or an error that says what kept it from having them."""
 
     path: Path
@@ -60,22 +60,22 @@ class Row:
 class Ranking:
     """Rows in order: what was scored by rank, then what could not be, by path."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RankedImage, ...]
     model: str
     prompt: str | None  # None: each picture's own
 
     @property
-    def scored(self) -> tuple[Row, ...]:
+    def scored(self) -> tuple[RankedImage, ...]:
         """The rows that have scores, by rank."""
         return tuple(row for row in self.rows if row.error is None)
 
     @property
-    def kept(self) -> tuple[Row, ...]:
+    def kept(self) -> tuple[RankedImage, ...]:
         """The rows that passed the threshold and are among the first `top`, by rank."""
         return tuple(row for row in self.rows if row.kept)
 
     @property
-    def errors(self) -> tuple[Row, ...]:
+    def errors(self) -> tuple[RankedImage, ...]:
         """The rows without scores."""
         return tuple(row for row in self.rows if row.error is not None)
 
@@ -126,7 +126,7 @@ def _check(prompt: str | None, top: int | None, threshold: float | None, diversi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    row: Row
+    row: RankedImage
     pixels: NDArray[np.uint8] | None
 
 
@@ -136,19 +136,21 @@ def _prepare(path: Path, prompt: str | None, tower: ImageTower) -> _Prepared:
         image = open_image(path)
         found = None if prompt is not None else read_metadata(image)
         if found is not None:
-            prompt = words(found.infotext) if found.infotext else ""
+            prompt = plain_prompt(found.infotext) if found.infotext else ""
             if not prompt:
-                return _Prepared(Row(path=path, error=found.reason or "its own prompt is empty; pass a prompt"), None)
-        return _Prepared(Row(path=path, prompt=prompt), tower.preprocess.pixels(image))
+                return _Prepared(
+                    RankedImage(path=path, error=found.reason or "its own prompt is empty; pass a prompt"), None
+                )
+        return _Prepared(RankedImage(path=path, prompt=prompt), tower.preprocess.pixels(image))
     except ImageError as error:
-        return _Prepared(Row(path=path, error=str(error).removeprefix(f"{path}: ")), None)
+        return _Prepared(RankedImage(path=path, error=str(error).removeprefix(f"{path}: ")), None)
 
 
 def _embed(
     paths: Sequence[Path], prompt: str | None, tower: ImageTower, batch_size: int, on_progress: Callable[[int], object]
-) -> tuple[list[Row], torch.Tensor]:
+) -> tuple[list[RankedImage], torch.Tensor]:
     """A row per path, and (N, P) vectors of the rows without error; threads decode two batches ahead of the tower."""
-    rows: list[Row] = []
+    rows: list[RankedImage] = []
     vectors: list[torch.Tensor] = []
     waiting: list[NDArray[np.uint8]] = []
     with ThreadPoolExecutor(workers()) as pool:
@@ -183,7 +185,7 @@ def _ahead(
             future.cancel()
 
 
-def _scored(rows: list[Row], vectors: torch.Tensor, scorer: Scorer) -> list[Row]:
+def _scored(rows: list[RankedImage], vectors: torch.Tensor, scorer: Scorer) -> list[RankedImage]:
     """Rows with their scores; row n belongs to vector n, and each distinct prompt is encoded once."""
     members: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
@@ -204,8 +206,8 @@ def _scored(rows: list[Row], vectors: torch.Tensor, scorer: Scorer) -> list[Row]
 
 
 def _rank(
-    rows: list[Row], vectors: torch.Tensor, top: int | None, threshold: float | None, diversity: float
-) -> list[Row]:
+    rows: list[RankedImage], vectors: torch.Tensor, top: int | None, threshold: float | None, diversity: float
+) -> list[RankedImage]:
     """Rows in their final order with ranks and marks; row n belongs to vector n."""
     score = [row.cosine or 0.0 for row in rows]
     order = sorted(range(len(rows)), key=lambda n: (-score[n], str(rows[n].path)))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ShapeError
 from clipcond.models.load import DualEncoder, load_dual
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
@@ -87,7 +87,7 @@ class Scorer:
     def _vectors(self, rows: list[list[int]]) -> NDArray[np.float64]:
         """N rows of up to 75 content ids, padded to the longest. Returns (N, P) float64 rows of unit length."""
         length = max(map(len, rows)) + 2
-        padded = [Row((BOS, *row, *[EOS] * (length - 1 - len(row)))) for row in rows]
+        padded = [TokenSequence((BOS, *row, *[EOS] * (length - 1 - len(row)))) for row in rows]
         projected = self.dual.text.pool_rows(padded).projected
         if projected is None:
             raise ShapeError(f"the text encoder of {self.dual.name} has no projection; expected a dual encoder's")

@@ -10,7 +10,7 @@ import torch
 
 from clipcond.errors import ConfigError
 from clipcond.files import writing
-from clipcond.train.config import FREE, TrainConfig
+from clipcond.train.config import RESUME_MAY_CHANGE, TrainConfig
 
 
 def write(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 def refuse_changes(saved: dict[str, Any], config: TrainConfig, data: str, *, where: Path) -> None:
     """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint knows."""
     now, then = json.loads(json.dumps(config.to_dict())), json.loads(saved["config"])
-    fixed = (name for name in now if name not in FREE and then.get(name, now[name]) != now[name])
+    fixed = (name for name in now if name not in RESUME_MAY_CHANGE and then.get(name, now[name]) != now[name])
     changed = [f"{name} {then[name]!r} → {now[name]!r}" for name in fixed]
     if saved["data"] != data:
         changed.append("the content of the training data")

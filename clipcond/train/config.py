@@ -17,7 +17,17 @@ PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
 # What may change between a run and its resumption: it does not touch the weights.
-FREE = ("out", "threads", "log_every", "eval_every", "save_every", "keep", "device", "cache_gib", "val_data")
+RESUME_MAY_CHANGE = (
+    "out",
+    "threads",
+    "log_every",
+    "eval_every",
+    "save_every",
+    "keep",
+    "device",
+    "cache_gib",
+    "val_data",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

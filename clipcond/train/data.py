@@ -26,7 +26,7 @@ _SEPARATORS = (",", "\t", ";", "|")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ImageSource:
     """Where an image's bytes are: a whole file, or a stretch of a tar."""
 
     path: Path
@@ -51,7 +51,7 @@ class Place:
 class Pairs:
     """N images with one or more captions each, in the order of the source."""
 
-    places: Sequence[Place]
+    places: Sequence[ImageSource]
     captions: Sequence[tuple[str, ...]]
     source: str = field(default="")
 
@@ -122,7 +122,7 @@ def _from_rows(rows: Iterable[tuple[int, str, list[str]]], path: Path) -> Pairs:
         if not said or not all(caption.strip() for caption in said):
             raise DataError(f"{path}, line {number}: the caption of {image} is empty")
         captions.setdefault(image, []).extend(said)
-    places = [Place(path.parent / image) for image in captions]
+    places = [ImageSource(path.parent / image) for image in captions]
     lacking = [place for place in places if not place.path.is_file()]
     if lacking:
         raise DataError(f"{lacking[0]} does not exist ({len(lacking)} of the {len(places)} images that {path} names)")
@@ -190,17 +190,17 @@ def _captions_of(record: Any, where: str) -> list[str]:
 
 
 def _from_tars(shards: list[Path], source: str) -> Pairs:
-    places: list[Place] = []
+    places: list[ImageSource] = []
     captions: list[tuple[str, ...]] = []
     for shard in shards:
-        images: dict[str, Place] = {}
+        images: dict[str, ImageSource] = {}
         said: dict[str, tuple[str, ...]] = {}
         try:
             with tarfile.open(shard, "r:") as tar:
                 for member in tar:
                     key, ending = _key(member.name)
                     if ending in IMAGE_ENDINGS:
-                        images[key] = Place(shard, member.offset_data, member.size, member.name)
+                        images[key] = ImageSource(shard, member.offset_data, member.size, member.name)
                     elif ending in (".txt", ".json") and member.isfile():
                         file = tar.extractfile(member)
                         assert file is not None
@@ -236,7 +236,7 @@ def _tar_captions(content: bytes, ending: str, where: str) -> tuple[str, ...]:
 # ── pixels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_image(place: Place) -> Image.Image:
+def open_image(place: ImageSource) -> Image.Image:
     """The decoded image. Raises DataError."""
     content = place.read()
     try:
@@ -250,7 +250,7 @@ def open_image(place: Place) -> Image.Image:
         raise DataError(f"cannot decode {place}: {' '.join(str(error).split())}") from error
 
 
-def decode(place: Place, preprocess: Preprocess) -> np.ndarray:
+def decode(place: ImageSource, preprocess: Preprocess) -> np.ndarray:
     """The image's pixels as the model takes them, (3, H, W) uint8. Raises DataError."""
     return np.ascontiguousarray(preprocess.pixels(open_image(place)).transpose(2, 0, 1))
 

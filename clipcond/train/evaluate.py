@@ -70,7 +70,7 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
 
     Captions beyond 75 tokens are cut, as in training. Raises ModelError, DataError.
     """
-    from clipcond.encode.rows import Row
+    from clipcond.encode.rows import TokenSequence
     from clipcond.models.load import load_dual
     from clipcond.train.batches import id_rows
     from clipcond.train.data import open_image
@@ -82,7 +82,7 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
 
     def texts(said: list[str]) -> Tensor:
         ids, _ = id_rows(said, dual.normalisation)
-        projected = dual.text.pool_rows([Row(tuple(row)) for row in ids.tolist()]).projected
+        projected = dual.text.pool_rows([TokenSequence(tuple(row)) for row in ids.tolist()]).projected
         assert projected is not None, "a dual encoder projects its texts"
         return torch.nn.functional.normalize(projected.float(), dim=-1).cpu()
 

@@ -31,7 +31,7 @@ from clipcond.train.data import Pairs, Pixels, preflight, read_pairs, split
 from clipcond.train.evaluate import Gallery, gallery, score_gallery
 from clipcond.train.losses import clamp_logit_scale, info_nce
 from clipcond.train.model import check_model, freeze, image_features, text_features, use_plain_attention
-from clipcond.train.optimizer import Optimizer, rate_of
+from clipcond.train.optimizer import Optimizer, learning_rate_at
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -130,7 +130,7 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
 
     with _signals() as stopped:
         for batch in _saving(batches.ahead(first, total), save):
-            rate = rate_of(step, total, config.rate, warmup)
+            rate = learning_rate_at(step, total, config.rate, warmup)
             optimizer.zero_grad()
             with _autocast(config.precision, device):
                 images = image_features(model, normalise(batch.pixels))

@@ -26,7 +26,7 @@ class Optimizer:
         self.sparse = [table] if table.requires_grad else []
         groups = [
             {"params": params, "weight_decay": decay}
-            for params, decay in zip(decayed(model), (config.weight_decay, 0.0), strict=True)
+            for params, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True)
             if params
         ]
         self.parts: list[torch.optim.Optimizer] = []
@@ -60,7 +60,7 @@ class Optimizer:
             part.load_state_dict(state)
 
 
-def decayed(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_by_decay(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """What trains, without the token table: matrices, which decay, and norms, biases, positions and temperature."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -80,7 +80,7 @@ def clip_gradients(gradients: Iterable[Tensor], most: float) -> Tensor:
     return norm
 
 
-def rate_of(step: int, total: int, peak: float, warmup: int) -> float:
+def learning_rate_at(step: int, total: int, peak: float, warmup: int) -> float:
     """The learning rate of a step counted from 0: linear up to `peak`, then a half cosine to 0 after the last step."""
     if step < warmup:
         return peak * (step + 1) / warmup

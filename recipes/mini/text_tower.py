@@ -99,7 +99,7 @@ def batch(seed: int | str, step: int, count: int) -> Batch:
         for thing in scene.objects:
             cell = world.CELLS.index(thing.cell)
             colours[row, cell] = list(world.COLOURS).index(thing.colour)
-            shapes[row, cell] = world.SHAPES.index(thing.shape)
+            shapes[row, cell] = world.LAYOUTS.index(thing.shape)
             present[row, cell] = 1
     background = torch.tensor([list(world.BACKGROUNDS).index(scene.background) for scene in drawn])
     return Batch(tokens, owner, colours, shapes, present, background)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clipcond.cli.tokens_view import show
-from clipcond.prompt.analysis import analyse
+from clipcond.prompt.analysis.phrases import analyse
 from clipcond.prompt.plan import plan
 
 PROMPT = (

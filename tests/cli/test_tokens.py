@@ -19,7 +19,7 @@ from clipcond.cli import main
 from clipcond.cli.render import excerpt
 from clipcond.cli.tokens_job import plain_request
 from clipcond.cli.tokens_view import shade, show, show_line
-from clipcond.prompt.analysis import analyse
+from clipcond.prompt.analysis.phrases import analyse
 from clipcond.prompt.plan import plan
 from clipcond.wording import visible
 
@@ -558,7 +558,7 @@ NOT_PLAIN = [
 @pytest.mark.parametrize("words", PLAIN)
 def test_a_plain_request_is_what_typer_makes_of_it(words: list[str], monkeypatch) -> None:
     made = []
-    monkeypatch.setattr("clipcond.cli.tokens.fulfil", lambda request: made.append(request) or 0)
+    monkeypatch.setattr("clipcond.cli.tokens.run", lambda request: made.append(request) or 0)
     monkeypatch.setattr("clipcond.cli.tokens_job.plain_request", lambda _: None)
     assert main(["tokens", *words]) == 0
     assert made == [plain_request(words)]

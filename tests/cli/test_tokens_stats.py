@@ -12,7 +12,7 @@ from rich.console import Console
 
 from clipcond.cli import main
 from clipcond.cli.tokens_stats import bar_of, show_survey
-from clipcond.prompt.collection import survey
+from clipcond.prompt.analysis.collection import survey
 
 PROMPTS = ["a red fox, best quality", "a dog by rutkowski, best quality", "", "fox " * 80]
 

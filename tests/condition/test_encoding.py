@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipcond.condition.cache import Cache
 from clipcond.condition.encoding import encode
-from clipcond.encode.rows import MAX_TOKENS, Row
+from clipcond.encode.rows import MAX_TOKENS, TokenSequence
 from clipcond.encode.tower import TextStates, Tower
 
 
@@ -22,7 +22,7 @@ class Counting:
     print: str = "one"
     dtype: torch.dtype = torch.float32
     pools: bool = True
-    asked: list[list[Row]] = field(default_factory=list)
+    asked: list[list[TokenSequence]] = field(default_factory=list)
     width = 3
     device = torch.device("cpu")
 
@@ -31,7 +31,7 @@ class Counting:
 
     def encode_rows(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TokenSequence],
         *,
         vectors: Mapping[str, Tensor] | None = None,
         clip_skip: int = 0,
@@ -44,7 +44,7 @@ class Counting:
         return TextStates(hidden=hidden, pooled=pooled, projected=None)
 
 
-A, B, LONG = Row((1, 2)), Row((3, 4)), Row((1, 2, 3))
+A, B, LONG = TokenSequence((1, 2)), TokenSequence((3, 4)), TokenSequence((1, 2, 3))
 
 
 def test_each_row_is_encoded_once_and_comes_back_in_order() -> None:
@@ -81,8 +81,8 @@ def test_everything_that_states_depend_on_is_in_the_key() -> None:
     cache = Cache()
     others = [
         (Counting(), A, {}),
-        (Counting(), Row(A.ids, masked=(1,)), {}),
-        (Counting(), Row(A.ids, vectors=((1, "v"),)), {}),
+        (Counting(), TokenSequence(A.ids, masked=(1,)), {}),
+        (Counting(), TokenSequence(A.ids, vectors=((1, "v"),)), {}),
         (Counting(), A, {"clip_skip": 1}),
         (Counting(), A, {"final_norm": False}),
         (Counting(print="two"), A, {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipcond.condition.families import SHAPES, assemble, layer
+from clipcond.condition.families import LAYOUTS, assemble, layer
 from clipcond.errors import ConfigError, ShapeError
 
 
@@ -38,18 +38,18 @@ def test_the_dtype_is_that_of_the_pipeline_and_then_the_wider_one() -> None:
     ],
 )
 def test_layers(family: str, skip: int, expected: tuple[int, bool]) -> None:
-    assert layer(SHAPES[family], SHAPES[family].encoders[0], skip) == expected
+    assert layer(LAYOUTS[family], LAYOUTS[family].encoders[0], skip) == expected
 
 
 def test_t5_gives_its_output_whatever_is_skipped_of_clip() -> None:
-    assert layer(SHAPES["sd3"], "t5", 2) == (0, True)
+    assert layer(LAYOUTS["sd3"], "t5", 2) == (0, True)
 
 
 def test_what_cannot_be_skipped_is_named() -> None:
     with pytest.raises(ConfigError, match="clip_skip is -1, expected 0 or more"):
-        layer(SHAPES["sd15"], "clip_l", -1)
+        layer(LAYOUTS["sd15"], "clip_l", -1)
     with pytest.raises(ConfigError, match="clip_skip is 1, expected 0: this family takes no token states of CLIP"):
-        layer(SHAPES["flux"], "clip_l", 1)
+        layer(LAYOUTS["flux"], "clip_l", 1)
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -14,20 +14,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipcond.condition._variants import compel_terms, down_terms, tan_share
+from clipcond.condition.masked_chunks import compel_terms, down_terms, tan_share
 from clipcond.condition.weighting import (
     DEFAULTS,
     METHODS,
     MODIFIERS,
+    MaskedChunk,
     Method,
-    Variant,
     Weighed,
     needs,
     parse_method,
     variant_row,
     weigh,
 )
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.plan import Dialect
 
@@ -60,7 +60,7 @@ def test_the_share_of_the_masked_encoding(vector: dict[str, Any]) -> None:
         torch.tensor([[-1, 0, -1, -1]]),
         method=Method("compel"),
         empty=empty[0],
-        variants={Variant(0, (1,), "masked"): masked[0]},
+        variants={MaskedChunk(0, (1,), "masked"): masked[0]},
     ).hidden
     share = torch.full((D,), vector["expected"]).double()
     torch.testing.assert_close(out[0, 2], share, rtol=0, atol=vector["tolerance"])
@@ -140,13 +140,13 @@ class Encoder:
         self.generator = torch.Generator().manual_seed(7)
         self.hidden = self._states(chunks, length).to(dtype)
         self.empty = self._states(length).to(dtype)
-        self.known: dict[Variant, Tensor] = {}
+        self.known: dict[MaskedChunk, Tensor] = {}
         self.dtype, self.length = dtype, length
 
     def _states(self, *sizes: int) -> Tensor:
         return torch.randn(*sizes, D, generator=self.generator) + 1
 
-    def variant(self, variant: Variant) -> Tensor:
+    def variant(self, variant: MaskedChunk) -> Tensor:
         """As a causal encoder's: other than the chunk's from the first hidden position on."""
         if variant not in self.known:
             states = self._states(self.length).to(self.dtype)
@@ -226,7 +226,7 @@ def _slow_compel(encoder: Encoder, weights: Rows, segments: list[list[int]]) -> 
             flat = range(max(first, chunk * length), min(last, chunk * length + length - 1) + 1)
             hidden = tuple(at % length for at in flat if at in (first, last) or at % length not in (0, length - 1))
             if hidden:
-                chunks[chunk] = encoder.variant(Variant(chunk, hidden, "masked")).double()
+                chunks[chunk] = encoder.variant(MaskedChunk(chunk, hidden, "masked")).double()
         share = math.tan((1 - max(1e-5, weight)) * math.pi / 2)
         above += share * _slow_comfy(chunks, weights, e)
         below += share
@@ -241,13 +241,13 @@ def _slow_comfy_pp(encoder: Encoder, weights: Rows, segments: list[list[int]]) -
         factor = level - (levels[number - 1] if number else 0)
         for chunk, row in enumerate(weights):
             lower = tuple(at for at, w in enumerate(row) if w < level and segments[chunk][at] >= 0)
-            states = encoder.variant(Variant(chunk, lower, "replaced")) if lower else encoder.hidden[chunk]
+            states = encoder.variant(MaskedChunk(chunk, lower, "replaced")) if lower else encoder.hidden[chunk]
             out[chunk] += factor * states.double()
     for chunk, row in enumerate(weights):
         for at, weight in enumerate(row):
             if weight > 1:
                 same = tuple(other for other, mark in enumerate(segments[chunk]) if mark == segments[chunk][at])
-                replaced = encoder.variant(Variant(chunk, same, "replaced")).double()
+                replaced = encoder.variant(MaskedChunk(chunk, same, "replaced")).double()
                 out[chunk, at] += (weight - 1) * (z[chunk, at] - replaced[at])
     return out
 
@@ -533,14 +533,16 @@ def test_other_lengths_and_no_special_tokens() -> None:
     weights, segments = torch.ones(1, 300), torch.zeros(1, 300, dtype=torch.int64)
     weights[0, 0], segments[0, 0], segments[0, 200:] = 0.5, 1, -1
     encoder = Encoder(1, 300)
-    assert needs(weights, segments, Method("compel")).variants == (Variant(0, (0,), "masked"),)
+    assert needs(weights, segments, Method("compel")).variants == (MaskedChunk(0, (0,), "masked"),)
     assert not torch.equal(weighed(encoder, weights, segments, "compel").hidden[0, 299], encoder.hidden[0, 299])
 
 
 def test_the_row_of_a_variant() -> None:
-    row = Row((1, 2, 3, 4, 5), masked=(4,), vectors=((1, "a"), (2, "b")))
-    assert variant_row(row, Variant(0, (1, 3), "masked"), 9) == Row((1, 2, 3, 4, 5), (1, 3, 4), row.vectors)
-    assert variant_row(row, Variant(0, (1, 3), "replaced"), 9) == Row((1, 9, 3, 9, 5), (4,), ((2, "b"),))
+    row = TokenSequence((1, 2, 3, 4, 5), masked=(4,), vectors=((1, "a"), (2, "b")))
+    assert variant_row(row, MaskedChunk(0, (1, 3), "masked"), 9) == TokenSequence(
+        (1, 2, 3, 4, 5), (1, 3, 4), row.vectors
+    )
+    assert variant_row(row, MaskedChunk(0, (1, 3), "replaced"), 9) == TokenSequence((1, 9, 3, 9, 5), (4,), ((2, "b"),))
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -555,7 +557,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ShapeError, match=r"empty: axis L is 3, expected 4 in \(L, D\)"):
         weigh(hidden, weights, segments, method=comfy, empty=hidden[0, :3])
     variants = dict.fromkeys(needs(weights, segments, Method("compel")).variants, hidden[0, :, :5])
-    with pytest.raises(ShapeError, match=r"states of Variant\(chunk=0, .*: axis D is 5, expected 6 in \(L, D\)"):
+    with pytest.raises(ShapeError, match=r"states of MaskedChunk\(chunk=0, .*: axis D is 5, expected 6 in \(L, D\)"):
         weigh(hidden, weights, segments, method=Method("compel"), empty=hidden[0], variants=variants)
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipcond.condition.weighting import Variant, needs, parse_method, variant_row, weigh
-from clipcond.encode.rows import Row
+from clipcond.condition.weighting import MaskedChunk, needs, parse_method, variant_row, weigh
+from clipcond.encode.rows import TokenSequence
 from clipcond.prompt.plan import plan
 from clipcond.prompt.tokenizer import token_ids
 
@@ -130,10 +130,10 @@ def _compel(prompt: str, mode: str, model: Any, tokenizer: Any) -> tuple[Tensor,
     return states[0], ids[0][0].flatten().tolist()
 
 
-def _ours(prompt: str, chunking: str, model: Any) -> tuple[Tensor, list[Row]]:
+def _ours(prompt: str, chunking: str, model: Any) -> tuple[Tensor, list[TokenSequence]]:
     """Our states (K, L, D) and rows."""
     laid = plan(prompt, dialect="compel", chunking=chunking).encoders["clip_l"]
-    rows = [Row(tuple(ids)) for ids in laid.ids()]
+    rows = [TokenSequence(tuple(ids)) for ids in laid.ids()]
     weights, segments = torch.ones(len(rows), 77), torch.full((len(rows), 77), -1)
     for number, chunk in enumerate(laid.chunks):
         inside = slice(1, 1 + len(chunk.tokens))
@@ -146,17 +146,17 @@ def _ours(prompt: str, chunking: str, model: Any) -> tuple[Tensor, list[Row]]:
         weights,
         segments,
         method=method,
-        empty=_forward(model, Row((49406, *[49407] * 76))) if wanted.empty else None,
+        empty=_forward(model, TokenSequence((49406, *[49407] * 76))) if wanted.empty else None,
         variants={each: _encoded(model, rows, each) for each in wanted.variants},
     )
     return weighed.hidden, rows
 
 
-def _encoded(model: Any, rows: list[Row], variant: Variant) -> Tensor:
+def _encoded(model: Any, rows: list[TokenSequence], variant: MaskedChunk) -> Tensor:
     return _forward(model, variant_row(rows[variant.chunk], variant, COMMA))
 
 
-def _forward(model: Any, row: Row) -> Tensor:
+def _forward(model: Any, row: TokenSequence) -> Tensor:
     """States (L, D) of one row by a pass of its own."""
     mask = torch.ones(1, len(row.ids), dtype=torch.int64)
     mask[0, list(row.masked)] = 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipcond.diffusion.conditioner import Conditioner
-from clipcond.diffusion.towers import Loading
+from clipcond.diffusion.pipeline_view import PipelineView
 from clipcond.encode.tower import TextStates
 from clipcond.errors import ConfigError, ModelError
 
@@ -175,7 +175,7 @@ def test_encoders_of_different_dtypes(fresh: Pipes, family: str) -> None:
 def test_encoders_on_different_devices(fresh: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, meta = fresh("sd3"), torch.device("meta")
     conditioner = Conditioner.from_pipeline(pipe)
-    monkeypatch.setattr(Loading, "device", property(lambda _: meta))
+    monkeypatch.setattr(PipelineView, "device", property(lambda _: meta))
     tower = conditioner.loading.encoders["clip_l"].tower
     encode = tower.encode_rows
 

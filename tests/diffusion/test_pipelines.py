@@ -1,4 +1,4 @@
-"""Loading pipelines: by name, quietly, and with one line where it fails."""
+"""PipelineView pipelines: by name, quietly, and with one line where it fails."""
 
 from __future__ import annotations
 

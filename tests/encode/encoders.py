@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.runtime.torchvision_repair import repair
 
 repair()
@@ -42,11 +42,11 @@ def open_clip_model(**options: Any) -> torch.nn.Module:
     return model
 
 
-def row_of(words: int, *, seed: int = 0, pad: int = EOS, length: int = 77) -> Row:
+def row_of(words: int, *, seed: int = 0, pad: int = EOS, length: int = 77) -> TokenSequence:
     """A row of so many random words, the same for the same seed; rows of one seed begin alike."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, 49000, (length - 2,), generator=generator)[:words].tolist()
-    return Row((BOS, *ids, EOS, *[pad] * (length - 2 - words)))
+    return TokenSequence((BOS, *ids, EOS, *[pad] * (length - 2 - words)))
 
 
 def close(a: torch.Tensor | None, b: torch.Tensor | None, atol: float = 1e-5) -> None:

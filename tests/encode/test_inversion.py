@@ -12,9 +12,9 @@ import pytest
 import torch
 from encoders import clip_model, close
 
-from clipcond.condition.reading import read
+from clipcond.condition.encoder_input import read
 from clipcond.encode.inversion import Inversion, Inversions, digest, gather, load_folder, load_inversion
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError, DataError, ModelError, ResourceMissing, ShapeError
 from clipcond.prompt.chunking import POLICIES
@@ -203,8 +203,8 @@ def test_states_are_those_of_an_extended_token_table(
 def test_a_vector_is_not_the_end_of_the_text(vectors: torch.Tensor) -> None:
     tower = TextTower.from_transformers(clip_model())
     key = digest(vectors[0])
-    placed = Row((49406, 49407, 320, 49407, *[0] * 73), vectors=((1, key),))
-    cut = Row(placed.ids[:4], vectors=placed.vectors)
+    placed = TokenSequence((49406, 49407, 320, 49407, *[0] * 73), vectors=((1, key),))
+    cut = TokenSequence(placed.ids[:4], vectors=placed.vectors)
     out, short = (tower.encode_rows([row], vectors={key: vectors[0]}) for row in (placed, cut))
     close(out.pooled, short.hidden[:, 3])
 

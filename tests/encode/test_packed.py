@@ -19,7 +19,7 @@ from clipcond.encode.fingerprint import running_device
 from clipcond.encode.packed.layers import clip_stack, open_clip_stack
 from clipcond.encode.packed.stack import attention as packed_attention
 from clipcond.encode.packed.tree import tree
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower
 from clipcond.encode.tower import TextStates
 
@@ -27,19 +27,19 @@ WIDTH = 32
 VECTORS = {"u": torch.linspace(-1, 1, WIDTH), "v": torch.linspace(1, -1, WIDTH)}
 
 
-def variants(seed: int = 0) -> list[Row]:
+def variants(seed: int = 0) -> list[TokenSequence]:
     """Two prompts that begin alike, variants of one with masks and vectors, a cut variant, one twice and a lone one."""
     row, other = row_of(60, seed=seed), row_of(40, seed=seed)
     return [
         other,
-        Row(row.ids, masked=(4, 5)),
+        TokenSequence(row.ids, masked=(4, 5)),
         row,
-        Row(row.ids, masked=(30, 31, 32)),
-        Row(row.ids, masked=(76,)),
-        Row(row.ids, vectors=((20, "u"),)),
-        Row(row.ids, vectors=((20, "v"), (21, "u"))),
-        Row(row.ids, masked=(20,), vectors=((20, "v"), (21, "u"))),
-        Row((*row.ids[:50], 267, *row.ids[51:])),
+        TokenSequence(row.ids, masked=(30, 31, 32)),
+        TokenSequence(row.ids, masked=(76,)),
+        TokenSequence(row.ids, vectors=((20, "u"),)),
+        TokenSequence(row.ids, vectors=((20, "v"), (21, "u"))),
+        TokenSequence(row.ids, masked=(20,), vectors=((20, "v"), (21, "u"))),
+        TokenSequence((*row.ids[:50], 267, *row.ids[51:])),
         row,
         row_of(30, seed=seed + 1),
     ]
@@ -59,7 +59,7 @@ def alike(ours: TextStates, theirs: TextStates, atol: float = 1e-5) -> None:
         close(ours.projected, theirs.projected, atol)
 
 
-def compare(tower: TextTower, rows: list[Row], atol: float = 1e-5, **options: Any) -> None:
+def compare(tower: TextTower, rows: list[TokenSequence], atol: float = 1e-5, **options: Any) -> None:
     ours = tower.encode_rows(rows, vectors=VECTORS, **options)
     with own_forward_only(tower):
         alike(ours, tower.encode_rows(rows, vectors=VECTORS, **options), atol)
@@ -98,13 +98,19 @@ def test_computes_each_beginning_once(tower: TextTower, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(text_rows, "layer_and_last", counting)
     row = row_of(60)
-    tower.encode_rows([row, Row(row.ids, masked=(40, 41)), Row(row.ids, masked=(70,)), row_of(60, seed=5)])
+    tower.encode_rows(
+        [row, TokenSequence(row.ids, masked=(40, 41)), TokenSequence(row.ids, masked=(70,)), row_of(60, seed=5)]
+    )
     assert counted == [77 + 37 + 7 + 76]  # all in one pass; the last row has nothing but BOS in common
 
 
 def test_plain_rows_that_have_little_in_common_stay_as_the_pipeline_has_them() -> None:
     model = clip_model(projection=False)
-    rows = [row_of(20, seed=7), row_of(60, seed=8), Row((*row_of(20, seed=7).ids[:7], *row_of(20, seed=9).ids[7:]))]
+    rows = [
+        row_of(20, seed=7),
+        row_of(60, seed=8),
+        TokenSequence((*row_of(20, seed=7).ids[:7], *row_of(20, seed=9).ids[7:])),
+    ]
     with torch.no_grad():
         theirs = model(torch.tensor([row.ids for row in rows]))[0]
     assert torch.equal(TextTower.from_transformers(model).encode_rows(rows).hidden, theirs)
@@ -244,7 +250,7 @@ def test_other_layers_go_the_model_s_own_way() -> None:
     stack = getattr(model, "text_model", model)
     stack.encoder.layers[0].__class__ = OtherLayer
     assert clip_stack(model, stack) is None
-    rows = [row_of(60), Row(row_of(60).ids, masked=(50,))]
+    rows = [row_of(60), TokenSequence(row_of(60).ids, masked=(50,))]
     with torch.no_grad():
         theirs = model(torch.tensor([rows[0].ids]))[0]
     assert torch.equal(TextTower.from_transformers(model).encode_rows(rows).hidden[:1], theirs)
@@ -266,7 +272,7 @@ symbols = st.tuples(st.sampled_from([5, 6]), st.sampled_from(["", "masked", "u",
 @pytest.mark.property
 def test_a_tree_gives_each_beginning_one_number(listed: list[list[tuple[int, str]]], data: st.DataObject) -> None:
     rows = [
-        Row(
+        TokenSequence(
             tuple(token for token, _ in places),
             tuple(at for at, (_, kind) in enumerate(places) if kind == "masked"),
             tuple((at, kind) for at, (_, kind) in enumerate(places) if kind in "uv" and kind),
@@ -278,13 +284,16 @@ def test_a_tree_gives_each_beginning_one_number(listed: list[list[tuple[int, str
     assert sorted(whole.order) == list(range(len(rows)))
     limit = data.draw(st.integers(1, 90))
     for part in packed.parts(whole, limit):
-        seen: dict[tuple[object, ...], int] = {}
+        attention_mask: dict[tuple[object, ...], int] = {}
         for place, number in enumerate(part.order):
             # a vector makes the id meaningless
             kinds = [(kind if kind in ("u", "v") else token, kind) for token, kind in listed[number]]
             for at in range(7 if ends is None else ends[number]):
-                assert seen.setdefault(tuple(kinds[: at + 1]), int(part.nodes[place, at])) == part.nodes[place, at]
-        assert sorted(seen.values()) == list(range(part.size)) == list(range(len(part.firsts[0])))
+                assert (
+                    attention_mask.setdefault(tuple(kinds[: at + 1]), int(part.nodes[place, at]))
+                    == part.nodes[place, at]
+                )
+        assert sorted(attention_mask.values()) == list(range(part.size)) == list(range(len(part.firsts[0])))
         assert part.size <= limit or len(part.order) == 1
     assert [at for part in packed.parts(whole, limit) for at in part.order] == list(whole.order)
 
@@ -300,7 +309,7 @@ def test_any_rows_equal_the_own_forward(data: st.DataObject) -> None:
         masked = tuple(sorted(data.draw(st.sets(st.integers(1, 19), max_size=4))))
         at = data.draw(st.none() | st.integers(1, row.ids.index(EOS)))
         vectors = ((at, "u"),) if at is not None and row.ids[at] != EOS else ()
-        rows.append(Row(row.ids, masked, vectors))
+        rows.append(TokenSequence(row.ids, masked, vectors))
     with own_forward_only(tower):
         expected = tower.encode_rows(rows, vectors=VECTORS)
     alike(tower.encode_rows(rows, vectors=VECTORS, max_tokens=data.draw(st.integers(1, 200))), expected)
@@ -357,7 +366,14 @@ def _stand_in(used: list[str]) -> Any:
 
 
 def test_blocks_without_padding_equal_the_padded_pass(tower: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [row_of(9), row_of(75), row_of(9), row_of(0), row_of(12, seed=4), Row(row_of(9).ids, vectors=((4, "u"),))]
+    rows = [
+        row_of(9),
+        row_of(75),
+        row_of(9),
+        row_of(0),
+        row_of(12, seed=4),
+        TokenSequence(row_of(9).ids, vectors=((4, "u"),)),
+    ]
     padded = [tower.encode_rows(some, vectors=VECTORS) for some in (rows, rows[:1])]
     used: list[str] = []
     monkeypatch.setattr(packed_attention, "block_library", lambda *_: _stand_in(used))
@@ -365,7 +381,7 @@ def test_blocks_without_padding_equal_the_padded_pass(tower: TextTower, monkeypa
     alike(tower.encode_rows(rows, vectors=VECTORS), padded[0])
     alike(tower.pool_rows(rows[:1], vectors=VECTORS), _pooled_only(padded[1]))
     assert used == ["from the end", "from the end", "causal"]
-    compare(tower, [Row(row.ids, masked=(2,)) for row in rows])  # masks go the dense way
+    compare(tower, [TokenSequence(row.ids, masked=(2,)) for row in rows])  # masks go the dense way
     assert len(used) == 3
 
 
@@ -395,7 +411,7 @@ def test_xformers_on_a_gpu_equals_the_padded_pass() -> None:
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("limit", [1, 100, 10_000])
 def test_pooling_alone_equals_the_padded_pass(tower: TextTower, packing: bool, limit: int) -> None:
-    rows = [*variants(), row_of(0), row_of(75), row_of(3, pad=0), Row(row_of(9).ids, masked=(3, 40))]
+    rows = [*variants(), row_of(0), row_of(75), row_of(3, pad=0), TokenSequence(row_of(9).ids, masked=(3, 40))]
     padded = tower.encode_rows(rows, vectors=VECTORS)
     if packing:
         out = tower.pool_rows(rows, vectors=VECTORS, max_tokens=limit)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from encoders import close
 
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.t5 import T5Tower
 from clipcond.errors import ConfigError, ModelError, ShapeError
 from clipcond.runtime.torchvision_repair import repair
@@ -28,7 +28,7 @@ def tower(model: torch.nn.Module) -> T5Tower:
     return T5Tower.from_transformers(model)
 
 
-ROWS = [Row((5, 6, 7, 1, 0, 0)), Row((9, 1, 0, 0, 0, 0)), Row((5, 6, 8, 11, 12, 1))]
+ROWS = [TokenSequence((5, 6, 7, 1, 0, 0)), TokenSequence((9, 1, 0, 0, 0, 0)), TokenSequence((5, 6, 8, 11, 12, 1))]
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def test_plain_rows_call_the_model_as_a_pipeline_does(model: torch.nn.Module, to
 
 @torch.no_grad()
 def test_masked_positions_are_the_attention_mask_of_the_model(model: torch.nn.Module, tower: T5Tower) -> None:
-    out = tower.encode_rows([Row(ROWS[0].ids, masked=(1, 2)), ROWS[1]])
+    out = tower.encode_rows([TokenSequence(ROWS[0].ids, masked=(1, 2)), ROWS[1]])
     mask = torch.tensor([[1, 0, 0, 1, 1, 1]])
     close(out.hidden[:1], model(torch.tensor([ROWS[0].ids]), attention_mask=mask)[0])
     close(out.hidden[1:], tower.encode_rows(ROWS[1:2]).hidden)
@@ -50,8 +50,8 @@ def test_masked_positions_are_the_attention_mask_of_the_model(model: torch.nn.Mo
 
 def test_a_vector_stands_where_the_token_s_own_would(model: torch.nn.Module, tower: T5Tower) -> None:
     vector = model.shared.weight[8].detach()
-    out = tower.encode_rows([Row((5, 6, 700, 1), vectors=((2, "v"),))], vectors={"v": vector})
-    close(out.hidden, tower.encode_rows([Row((5, 6, 8, 1))]).hidden)
+    out = tower.encode_rows([TokenSequence((5, 6, 700, 1), vectors=((2, "v"),))], vectors={"v": vector})
+    close(out.hidden, tower.encode_rows([TokenSequence((5, 6, 8, 1))]).hidden)
 
 
 def test_says_what_it_is(tower: T5Tower) -> None:
@@ -77,6 +77,6 @@ def test_refuses_misfits(tower: T5Tower) -> None:
     with pytest.raises(ConfigError, match="clip_skip is 0 and final_norm False, expected 0 and True"):
         tower.encode_rows(ROWS, final_norm=False)
     with pytest.raises(ShapeError, match="rows: 0 positions, expected 1 or more"):
-        tower.encode_rows([Row(())])
+        tower.encode_rows([TokenSequence(())])
     with pytest.raises(ModelError, match="Linear is no T5 encoder of transformers"):
         T5Tower.from_transformers(torch.nn.Linear(2, 2))

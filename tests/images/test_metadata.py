@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clipcond.images.decode import open_image
-from clipcond.images.metadata.reading import LARGEST, Found, decode_user_comment, read_metadata, words
+from clipcond.images.metadata.reading import LARGEST, ImagePrompt, decode_user_comment, plain_prompt, read_metadata
 from clipcond.prompt.infotext import Infotext
 
 INFOTEXT = "a cat\nNegative prompt: dög\nSteps: 20, Sampler: Euler a, Seed: 1"
@@ -72,7 +72,9 @@ def test_character_codes(value: bytes, text: str) -> None:
 
 def test_none_says_so(tmp_path: Path) -> None:
     found = read_metadata(written(tmp_path, "a.png"))
-    assert found == Found(None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt")
+    assert found == ImagePrompt(
+        None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt"
+    )
 
 
 def test_a_photograph_with_other_exif_has_no_prompt(tmp_path: Path) -> None:
@@ -122,4 +124,4 @@ def test_odd_types_and_damaged_exif_are_passed_over() -> None:
     ],
 )
 def test_the_words_are_without_the_marks_of_their_syntax(prompt: str, dialect: str | None, text: str) -> None:
-    assert words(Infotext(prompt, "", {"Prompt dialect": dialect} if dialect else {})) == text
+    assert plain_prompt(Infotext(prompt, "", {"Prompt dialect": dialect} if dialect else {})) == text

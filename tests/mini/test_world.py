@@ -20,7 +20,7 @@ def changed(thing: world.Object, scene: world.Scene, rng: random.Random) -> worl
     """The object with one attribute changed, so that the scene does not hold it."""
     attribute = rng.choice(["colour", "shape", "cell"])
     there = set(scene.objects)
-    pool = {"colour": tuple(world.COLOURS), "shape": world.SHAPES, "cell": world.CELLS}[attribute]
+    pool = {"colour": tuple(world.COLOURS), "shape": world.LAYOUTS, "cell": world.CELLS}[attribute]
     return rng.choice([new for value in pool if (new := replace(thing, **{attribute: value})) not in there])
 
 

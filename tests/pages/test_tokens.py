@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from clipcond.cli import main
 from clipcond.errors import OutputExists
 from clipcond.pages.tokens import MOST_CHUNKS, MOST_FINDINGS, prompt_page, survey_page, write_page
-from clipcond.prompt.analysis import analyse
-from clipcond.prompt.collection import survey
+from clipcond.prompt.analysis.collection import survey
+from clipcond.prompt.analysis.phrases import analyse
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.plan import PromptPlan, plan
 

@@ -51,7 +51,7 @@ def test_the_file_defines_exactly_one_pipeline(custom: Any) -> None:
 
 
 def test_its_pictures_are_those_of_the_composed_stock_pipeline(custom: Any, sd_pipe: Any) -> None:
-    from clipcond.diffusion.composition import composed
+    from clipcond.diffusion.compose_denoiser import composed
 
     prompts = ["a (red:1.2) fox AND a bird :0.6 AND [snow:rain:1]", "a fox"]
     ours = draw(custom, prompts, 16, 16, negative_prompt="grey", clip_skip=1)

@@ -4,7 +4,7 @@ import torch
 from clipcond.models.open_clip_folder import read_open_clip_folder
 from clipcond.train.config import TrainConfig
 from clipcond.train.model import freeze, text_features
-from clipcond.train.optimizer import Optimizer, clip_gradients, decayed, rate_of
+from clipcond.train.optimizer import Optimizer, clip_gradients, learning_rate_at, split_by_decay
 
 IDS = torch.tensor([[49406, 300, 301, 49407], [49406, 300, 49407, 49407]])
 GIVEN = {"data": "x", "model": "x", "out": "x"}
@@ -16,17 +16,17 @@ def model(dual_folder):
 
 
 def test_the_rate_at_first_middle_and_last_step():
-    rates = [rate_of(step, 110, 2.0, 10) for step in range(110)]
+    rates = [learning_rate_at(step, 110, 2.0, 10) for step in range(110)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == rates[10] == pytest.approx(2.0)
     assert rates[60] == pytest.approx(1.0)
     assert 0 < rates[109] < 0.001
-    assert rate_of(0, 5, 1.0, 0) == 1.0
+    assert learning_rate_at(0, 5, 1.0, 0) == 1.0
 
 
 def test_only_matrices_decay(model):
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    matrices, rest = ([names[id(p)] for p in group] for group in decayed(model))
+    matrices, rest = ([names[id(p)] for p in group] for group in split_by_decay(model))
     assert "visual.conv1.weight" in matrices
     assert "text_projection" in matrices
     assert "transformer.resblocks.0.attn.in_proj_weight" in matrices

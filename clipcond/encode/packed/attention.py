@@ -29,18 +29,18 @@ class Attention(Protocol):
 
 
 def attention_of(
-    tree: Tree, seen: Tensor | None, device: torch.device, dtype: torch.dtype, head_width: int
+    tree: Tree, attention_mask: Tensor | None, device: torch.device, dtype: torch.dtype, head_width: int
 ) -> Attention:
     """The attention of a tree's nodes, in blocks where that is possible.
 
-    seen: (N, L) bool on the CPU, in the tree's order, False at positions that nothing attends to.   dtype: of queries,
+    attention_mask: (N, L) bool on the CPU, in the tree's order, False at positions that nothing attends to.   dtype: of queries,
     keys and values, which have `head_width` numbers a head.
     """
-    if seen is None:
+    if attention_mask is None:
         library = block_library(device, dtype, head_width)
         if library is not None:
             return Blocks(tree, device, library)
-    return Dense(groups(tree, seen, device))
+    return Dense(groups(tree, attention_mask, device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,10 +54,10 @@ class Group:
     nodes: Tensor  # (m,) these nodes
 
 
-def groups(tree: Tree, seen: Tensor | None, device: torch.device) -> tuple[Group, ...]:
+def groups(tree: Tree, attention_mask: Tensor | None, device: torch.device) -> tuple[Group, ...]:
     """How the rows of a tree attend: each node is the query of one group.
 
-    seen: (N, L) bool on the CPU, in the tree's order, False at positions that nothing attends to.
+    attention_mask: (N, L) bool on the CPU, in the tree's order, False at positions that nothing attends to.
     """
     length = tree.nodes.shape[1]
     starts = tree.starts // GRAIN * GRAIN
@@ -67,20 +67,22 @@ def groups(tree: Tree, seen: Tensor | None, device: torch.device) -> tuple[Group
     found = []
     for start, end in torch.unique(spans, dim=0).tolist():
         rows = torch.nonzero((starts == start) & (ends == end) & (tree.starts < tree.ends)).flatten()
-        found.append(_group(tree, rows, start, end, seen, device))
+        found.append(_group(tree, rows, start, end, attention_mask, device))
     return tuple(found)
 
 
-def _group(tree: Tree, rows: Tensor, start: int, end: int, seen: Tensor | None, device: torch.device) -> Group:
+def _group(
+    tree: Tree, rows: Tensor, start: int, end: int, attention_mask: Tensor | None, device: torch.device
+) -> Group:
     nodes = tree.nodes[rows]
     queries, positions = nodes[:, start:end], torch.arange(end)
     own = (positions >= tree.starts[rows, None]) & (positions < tree.ends[rows, None])
     places = torch.nonzero(own[:, start:].flatten()).flatten()
     mask = None
-    if start or seen is not None:
+    if start or attention_mask is not None:
         mask = (positions[None, :] <= positions[start:, None])[None, None]
-        if seen is not None and not bool(seen[rows].all()):
-            mask = mask & seen[rows, None, None, :end]
+        if attention_mask is not None and not bool(attention_mask[rows].all()):
+            mask = mask & attention_mask[rows, None, None, :end]
     return Group(
         queries=queries.to(device),
         keys=nodes[:, :end].to(device),

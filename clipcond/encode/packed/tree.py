@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 
 _BEHIND = -(1 << 62)  # the symbol of places behind a row that was cut
 
@@ -45,7 +45,7 @@ class Tree:
         return Tree(order=self.order[first:last], starts=starts, ends=ends, nodes=_nodes(starts, ends, length))
 
 
-def tree(rows: Sequence[Row], ends: Sequence[int] | None = None) -> Tree:
+def tree(rows: Sequence[TokenSequence], ends: Sequence[int] | None = None) -> Tree:
     """The tree of N rows of one length L; with `ends`, of rows that are cut there."""
     symbols = _symbols(rows)
     length = symbols.shape[1]
@@ -61,7 +61,7 @@ def tree(rows: Sequence[Row], ends: Sequence[int] | None = None) -> Tree:
     return Tree(order=tuple(order), starts=starts, ends=cut, nodes=_nodes(starts, cut, length))
 
 
-def _symbols(rows: Sequence[Row]) -> Tensor:
+def _symbols(rows: Sequence[TokenSequence]) -> Tensor:
     """(N, L) int64, equal where id, mask and vector are."""
     symbols = torch.tensor([row.ids for row in rows]) * 2
     numbers: dict[str, int] = {}

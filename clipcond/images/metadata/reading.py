@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from clipcond.prompt.dialects import DIALECTS
+from clipcond.prompt.dialects.parse import DIALECTS
+from clipcond.prompt.dialects.translate import translate
 from clipcond.prompt.infotext import Infotext, parse_infotext
-from clipcond.prompt.translate import translate
 
 LARGEST = 1 << 20  # bytes or characters of a field that is read; Pillow's own cap for PNG text
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImagePrompt:
     """What a picture says about its making: an infotext and the field it was in, or the reason why there is none."""
 
     infotext: Infotext | None
@@ -29,21 +29,23 @@ class Found:
     reason: str = ""
 
 
-def read_metadata(image: Image.Image) -> Found:
+def read_metadata(image: Image.Image) -> ImagePrompt:
     """The infotext of a picture that was opened and decoded. Never raises."""
     for source, read in (("parameters", _png_text), ("UserComment", _user_comment), ("comment", _gif_comment)):
         text = read(image)
         if not text:
             continue
         if len(text) > LARGEST:
-            return Found(None, source, f"its {source} field is too large to be a prompt ({len(text):,} characters)")
+            return ImagePrompt(
+                None, source, f"its {source} field is too large to be a prompt ({len(text):,} characters)"
+            )
         if _is_json(text):
-            return Found(None, source, f"its {source} field holds JSON, not an A1111 infotext; pass a prompt")
-        return Found(parse_infotext(text), source)
-    return Found(None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt")
+            return ImagePrompt(None, source, f"its {source} field holds JSON, not an A1111 infotext; pass a prompt")
+        return ImagePrompt(parse_infotext(text), source)
+    return ImagePrompt(None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt")
 
 
-def words(infotext: Infotext) -> str:
+def plain_prompt(infotext: Infotext) -> str:
     """The prompt without the marks of its syntax: what the picture is to show, for a model that reads plain text.
 
     The syntax is the one that clipcond wrote beside it, otherwise A1111's, whose format this is.

@@ -192,7 +192,7 @@ def _reader(dialect: str) -> Callable[[str], str]:
     """What takes a dialect's marks out of a prompt."""
     if dialect == "plain":
         return str
-    from clipcond.prompt.dialects import DIALECTS, detect, parse
+    from clipcond.prompt.dialects.parse import DIALECTS, detect, parse
 
     if dialect not in {*DIALECTS, AUTO}:
         raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join([*DIALECTS, AUTO])}")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipcond.prompt import collection
-from clipcond.prompt.collection import Bin, CommonPhrase, LongPrompt, SplitWord, survey
+from clipcond.prompt.analysis import collection
+from clipcond.prompt.analysis.collection import Bin, CommonPhrase, LongPrompt, SplitWord, survey
 from clipcond.prompt.tokenizer import token_ids
 
 FOX = "fox " * 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clipcond.prompt._reading import Notes, number
+from clipcond.prompt.dialects.reading import Notes, number
 from clipcond.prompt.findings import compel_place, embedding_place
 
 _TAG = re.compile(r"<(?:lora|lyco|hypernet):")

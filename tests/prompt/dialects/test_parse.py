@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects import DIALECTS, detect, parse
+from clipcond.prompt.dialects.parse import DIALECTS, detect, parse
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Parsed, Schedule, Swap, Words
 
-HERE = Path(__file__).parent / "vectors"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "reference" / "vectors"
+HERE = Path(__file__).parents[1] / "vectors"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "reference" / "vectors"
 VECTORS = [
     pytest.param(dialect, vector, id=f"{dialect}-{vector['prompt']}")
     for dialect in DIALECTS[1:]
@@ -561,7 +561,7 @@ def test_hostile_text_is_read_in_linear_time(dialect: str, unit: str) -> None:
     assert time.process_time() - began < 2  # takes 0.1 s; what is quadratic takes minutes
 
 
-GUIDE = Path(__file__).parents[2] / "docs" / "prompt-language.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "prompt-language.md"
 
 
 def test_the_examples_of_the_guide_are_true() -> None:

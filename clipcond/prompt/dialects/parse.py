@@ -12,8 +12,8 @@ from functools import partial
 from types import MappingProxyType
 
 from clipcond.errors import ConfigError
-from clipcond.prompt._reading import Notes
-from clipcond.prompt._textual import split
+from clipcond.prompt.dialects.embedding_names import split
+from clipcond.prompt.dialects.reading import Notes
 from clipcond.prompt.findings import a1111_place, compel_place, embedding_place, findings, said_to_be, unreadable
 from clipcond.prompt.items import Item, Parsed, Words
 
@@ -62,21 +62,21 @@ def parse(
         items = into_embeddings(_whole(prompt)) if prompt else ()
         notes.extend(findings(prompt))
     elif dialect == "a1111":
-        from clipcond.prompt._a1111 import read
+        from clipcond.prompt.dialects.a1111 import read
 
         items = read(prompt, notes, into_embeddings, adapters=adapters, schedules=schedules)
     elif dialect == "comfy":
-        from clipcond.prompt._comfy import read as read_comfy
+        from clipcond.prompt.dialects.comfy import read as read_comfy
 
         items = read_comfy(prompt, notes, embeddings)
     elif dialect == "compel":
-        from clipcond.prompt._compel import read as read_compel
+        from clipcond.prompt.dialects.compel import read as read_compel
 
         items = read_compel(prompt, notes, into_embeddings, adapters)
     else:
         raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     if dialect != "plain":
-        from clipcond.prompt._foreign import note_foreign
+        from clipcond.prompt.dialects.foreign import note_foreign
 
         note_foreign(prompt, dialect, notes)
         notes.extend(unreadable(prompt))

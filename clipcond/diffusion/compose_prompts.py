@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from clipcond.diffusion.composition import Composed, Composition, given
+from clipcond.diffusion.compose_denoiser import Composed, Composition, given
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.encode_requests import as_written
 from clipcond.diffusion.prompts import Prompts, negatives_of, prompts_of
 from clipcond.diffusion.requests import Options, Request
-from clipcond.diffusion.sides import as_written
 from clipcond.diffusion.timeline import Timeline, needed, scheduled, spread
 from clipcond.errors import ConfigError
 from clipcond.prompt.plan import PromptPlan

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from clipcond.prompt import _reading as reading
-from clipcond.prompt._reading import BARE, SANE, Groups, Notes, Piece
-from clipcond.prompt._textual import part
+from clipcond.prompt.dialects import reading
+from clipcond.prompt.dialects.embedding_names import part
+from clipcond.prompt.dialects.reading import BARE, SANE, Groups, Notes, Piece
 from clipcond.prompt.items import Embedding, Item, Words
 
 _MARKS = re.compile(r"\\[()]|[()]")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.analysis import LISTS, analyse, boilerplate
+from clipcond.prompt.analysis.phrases import LISTS, analyse, boilerplate
 from clipcond.prompt.plan import PromptPlan, plan
 from clipcond.resources import bundled
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from clipcond.prompt import _reading as reading
-from clipcond.prompt._compel_calls import CALL, Swapping, Whole, read_lora, read_swap, whole_call
-from clipcond.prompt._compel_groups import WORD, Pairs, suffix
-from clipcond.prompt._reading import SANE, Groups, Notes, Piece
+from clipcond.prompt.dialects import reading
+from clipcond.prompt.dialects.compel_calls import CALL, Swapping, Whole, read_lora, read_swap, whole_call
+from clipcond.prompt.dialects.compel_groups import WORD, Pairs, suffix
+from clipcond.prompt.dialects.reading import SANE, Groups, Notes, Piece
 from clipcond.prompt.items import Adapter, Compose, Item, Swap, Words
 
 _ESCAPE = re.compile(r'\\[()",.+=\-]')

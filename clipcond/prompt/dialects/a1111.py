@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from clipcond.prompt import _reading as reading
-from clipcond.prompt._reading import BARE, SANE, Groups, Notes, Piece
-from clipcond.prompt._scheduling import DEEPEST, Place, find
-from clipcond.prompt._tags import read_tags
+from clipcond.prompt.dialects import reading
+from clipcond.prompt.dialects.reading import BARE, SANE, Groups, Notes, Piece
+from clipcond.prompt.dialects.schedule_syntax import DEEPEST, ScheduleSpan, find
+from clipcond.prompt.dialects.tags import read_tags
 from clipcond.prompt.items import Adapter, Break, Compose, Item, Schedule, Words
 
 _MARKS = re.compile(r"\\[()\[\]\\]|[()\[\]]|\b(?:BREAK|AND)\b")
@@ -37,7 +37,7 @@ class _Text:
 class _Timed:
     """A schedule that is being read, with what is around it; it is made once all weights are known."""
 
-    place: Place
+    place: ScheduleSpan
     around: list[_Record]
     floor: tuple[int, int]
     options: list[list[_Record]]
@@ -124,9 +124,9 @@ def _parts(prompt: str, marks: list[int], tags: dict[int, Adapter], notes: Notes
     return parts
 
 
-def _schedules(prompt: str, marks: list[int], notes: Notes) -> dict[int, Place]:
+def _schedules(prompt: str, marks: list[int], notes: Notes) -> dict[int, ScheduleSpan]:
     """The schedules of all parts; none reaches across an AND."""
-    found: dict[int, Place] = {}
+    found: dict[int, ScheduleSpan] = {}
     too_deep: list[int] = []
     start = 0
     for index, at in enumerate(marks):
@@ -148,7 +148,7 @@ class _Reader:
 
     prompt: str
     notes: Notes
-    schedules: dict[int, Place] = field(default_factory=dict)
+    schedules: dict[int, ScheduleSpan] = field(default_factory=dict)
     tags: dict[int, Adapter] = field(default_factory=dict)
     tails: dict[int, int] = field(default_factory=dict)  # where a part's weight stands: start → end
     weights: dict[int, float] = field(default_factory=dict)  # of the part behind an AND
@@ -321,7 +321,7 @@ class _Reader:
                 node = parent[node]
         self.round, self.square = self.floor
 
-    def _schedule_opens(self, place: Place) -> None:
+    def _schedule_opens(self, place: ScheduleSpan) -> None:
         first: list[_Record] = []
         options = [first] if place.when is None or len(place.cuts) == 2 else [[], first]
         timed = _Timed(place, self.into, self.floor, options)

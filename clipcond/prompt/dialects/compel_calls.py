@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from clipcond.prompt._compel_groups import WORD, Pairs
-from clipcond.prompt._reading import blanks_after, number
+from clipcond.prompt.dialects.compel_groups import WORD, Pairs
+from clipcond.prompt.dialects.reading import blanks_after, number
 from clipcond.prompt.items import Adapter
 
 CALL = re.compile(r"\.(and|add|blend|swap|attend)\(")

@@ -17,7 +17,7 @@ LEAST = 1e-5  # compel: the tangent of a quarter turn would be infinite
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class MaskedChunk:
     """A chunk to be encoded again with the tokens at `positions` hidden.
 
     positions: ascending, counted from 0 in the whole row, BOS included.
@@ -33,10 +33,10 @@ class Term(NamedTuple):
     """A variant and its factor in a sum over variants."""
 
     factor: float
-    variant: Variant
+    variant: MaskedChunk
 
 
-class Place(NamedTuple):
+class TokenPosition(NamedTuple):
     """Where a content token stands, and what is known about it."""
 
     chunk: int
@@ -45,12 +45,12 @@ class Place(NamedTuple):
     segment: int
 
 
-def content(weights: Weights, segments: Segments) -> Iterator[Place]:
+def content(weights: Weights, segments: Segments) -> Iterator[TokenPosition]:
     """The content tokens of a prompt, in its order."""
     for chunk, (row, marks) in enumerate(zip(weights, segments, strict=True)):
         for position, (weight, segment) in enumerate(zip(row, marks, strict=True)):
             if segment >= 0:
-                yield Place(chunk, position, weight, segment)
+                yield TokenPosition(chunk, position, weight, segment)
 
 
 def tan_share(weight: float) -> float:
@@ -65,19 +65,22 @@ def compel_terms(weights: Weights, segments: Segments) -> list[Term]:
     weight before it encodes. Where one goes on in the next chunk, compel also masks EOS and padding of the chunk that it
     leaves, all but the last position of the row.
     """
-    fragments: list[tuple[float, list[Place]]] = []
+    fragments: list[tuple[float, list[TokenPosition]]] = []
     for weight, run in groupby(content(weights, segments), key=lambda place: place.weight):
         if weight < 1:
             fragments.append((tan_share(weight), list(run)))
     total = 1 + sum(factor for factor, _ in fragments)
     return [
-        Term(factor / total, Variant(chunk, _compel_positions(list(places), len(weights[0]), chunk < run[-1].chunk), "masked"))
+        Term(
+            factor / total,
+            MaskedChunk(chunk, _compel_positions(list(places), len(weights[0]), chunk < run[-1].chunk), "masked"),
+        )
         for factor, run in fragments
         for chunk, places in groupby(run, key=lambda place: place.chunk)
-    ]  # fmt: skip
+    ]
 
 
-def _compel_positions(places: Sequence[Place], length: int, goes_on: bool) -> tuple[int, ...]:
+def _compel_positions(places: Sequence[TokenPosition], length: int, goes_on: bool) -> tuple[int, ...]:
     own = tuple(place.position for place in places)
     return own + tuple(range(own[-1] + 1, length - 1)) if goes_on else own
 
@@ -94,14 +97,14 @@ def down_terms(weights: Weights, segments: Segments) -> list[Term]:
         levels = sorted({place.weight for place in below})
         for level, above in pairwise([*levels, 1.0]):
             hidden = tuple(place.position for place in below if place.weight <= level)
-            terms.append(Term(above - level, Variant(chunk, hidden, "replaced")))
+            terms.append(Term(above - level, MaskedChunk(chunk, hidden, "replaced")))
     return terms
 
 
-def up_variants(weights: Weights, segments: Segments) -> list[Variant]:
+def up_variants(weights: Weights, segments: Segments) -> list[MaskedChunk]:
     """For each chunk of each segment that weighs more than 1 the chunk with the segment's tokens replaced."""
     heavy: dict[tuple[int, int], list[int]] = {}
     for place in content(weights, segments):
         if place.weight > 1:
             heavy.setdefault((place.chunk, place.segment), []).append(place.position)
-    return [Variant(chunk, tuple(positions), "replaced") for (chunk, _), positions in heavy.items()]
+    return [MaskedChunk(chunk, tuple(positions), "replaced") for (chunk, _), positions in heavy.items()]

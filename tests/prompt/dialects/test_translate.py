@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects import DIALECTS, parse
+from clipcond.prompt.dialects.parse import DIALECTS, parse
+from clipcond.prompt.dialects.translate import translate
 from clipcond.prompt.items import Adapter, Break, Embedding, Words
-from clipcond.prompt.translate import translate
 
 WEIGHTED = ("a1111", "comfy", "compel")
 soup = st.text(alphabet="ab ()[]\\:1.5+-\",<>|'\n", max_size=40)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from clipcond.encode.rows import Row
+from clipcond.encode.rows import TokenSequence
 from clipcond.prompt.families import CLIP_FRAME, Frame
 from clipcond.prompt.layout import EmbeddingToken, PlannedToken
 from clipcond.prompt.plan import Chunk, EncoderPlan
@@ -27,7 +27,7 @@ class Reading:
     weighted: prompt[start:end] from its first to its last token of another weight than 1, None where all are 1.
     """
 
-    rows: tuple[Row, ...]  # (K)
+    rows: tuple[TokenSequence, ...]  # (K)
     weights: Tensor  # (K, L) float32, on the CPU
     segments: Tensor  # (K, L) int64, on the CPU
     parts: tuple[int, ...]  # (K)
@@ -72,14 +72,14 @@ def read(plan: EncoderPlan, *, inversions: Inversions = _NONE) -> Reading:
     )
 
 
-def empty_row(pad_id: int, *, frame: Frame = CLIP_FRAME, length: int | None = None) -> Row:
+def empty_row(pad_id: int, *, frame: Frame = CLIP_FRAME, length: int | None = None) -> TokenSequence:
     """The row of the empty prompt, of `length` places or as many as the frame has."""
     opening = [] if frame.opening is None else [frame.opening]
     ids = [*opening, frame.closing]
-    return Row((*ids, *[pad_id] * ((length or frame.length) - len(ids))))
+    return TokenSequence((*ids, *[pad_id] * ((length or frame.length) - len(ids))))
 
 
-def _row(chunk: Chunk, pad_id: int, length: int, inversions: Inversions) -> Row:
+def _row(chunk: Chunk, pad_id: int, length: int, inversions: Inversions) -> TokenSequence:
     ids, vectors, first = chunk.ids(pad_id), [], _first(chunk.frame)
     for number, token in enumerate(chunk.tokens):
         if isinstance(token, EmbeddingToken):
@@ -88,7 +88,7 @@ def _row(chunk: Chunk, pad_id: int, length: int, inversions: Inversions) -> Row:
                 ids[first + number] = found
             else:
                 vectors.append((first + number, found))
-    return Row((*ids, *[pad_id] * (length - len(ids))), vectors=tuple(vectors))
+    return TokenSequence((*ids, *[pad_id] * (length - len(ids))), vectors=tuple(vectors))
 
 
 def _first(frame: Frame) -> int:

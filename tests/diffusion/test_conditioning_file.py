@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from clipcond.diffusion import saving
+from clipcond.diffusion import conditioning_file as saving
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import TENSORS, Conditioning
 from clipcond.diffusion.plan_documents import from_document, to_document

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from clipcond.prompt._reading import Notes, number
+from clipcond.prompt.dialects.reading import Notes, number
 from clipcond.prompt.items import Adapter
 
 KINDS = ("lora", "lyco", "hypernet")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipcond.diffusion.composing import compose
-from clipcond.diffusion.composition import Composed, Composition, combine, composed
+from clipcond.diffusion.compose_denoiser import Composed, Composition, combine, composed
+from clipcond.diffusion.compose_prompts import compose
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.errors import ConfigError, ShapeError
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from clipcond.condition._variants import Term, Variant
+from clipcond.condition.masked_chunks import MaskedChunk, Term
 
 
 def comfy(z: Tensor, w: Tensor, e: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def _mean(states: Tensor) -> tuple[Tensor, Tensor]:
     return mean, mean.abs() > flat.std(dim=1, correction=0) / flat.shape[1] ** 0.5
 
 
-def compel(z: Tensor, w: Tensor, e: Tensor, terms: Sequence[Term], states: Mapping[Variant, Tensor]) -> Tensor:
+def compel(z: Tensor, w: Tensor, e: Tensor, terms: Sequence[Term], states: Mapping[MaskedChunk, Tensor]) -> Tensor:
     """(B + Σ tᵢ·Mᵢ) / (1 + Σ tᵢ): B as `comfy`, Mᵢ the same with fragment i masked; written as B + Σ sᵢ·(Mᵢ − B).
 
     So chunks that a fragment is not in, and rows that do not notice it, stay as they are to the last bit.
@@ -53,7 +53,7 @@ def compel(z: Tensor, w: Tensor, e: Tensor, terms: Sequence[Term], states: Mappi
 
 
 def comfy_pp(
-    z: Tensor, w: Tensor, down: Sequence[Term], up: Sequence[Variant], states: Mapping[Variant, Tensor]
+    z: Tensor, w: Tensor, down: Sequence[Term], up: Sequence[MaskedChunk], states: Mapping[MaskedChunk, Tensor]
 ) -> Tensor:
     """down(z) + (w⁺ − 1)·Σ 1ᵢ·(z − zᵢ): down as in `down_terms`, zᵢ the states with piece i replaced, 1ᵢ its own rows."""
     out = z.clone()

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clipcond.prompt._reading import HEAVIEST
+from clipcond.prompt.dialects.reading import HEAVIEST
 
 DEEPEST = 32  # schedules inside of schedules; what stands around more of them stays text
 _WHEN = re.compile(r"\s*(?:([0-9]+)|([0-9]+\.[0-9]*|\.[0-9]+))\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ScheduleSpan:
     """A schedule's marks: the bracket at `start`, those between the options, and `close`; the number is not an option.
 
     A switch with one option says what comes in; before, there is nothing. `when` is None for an alternation, an int
@@ -34,13 +34,13 @@ class _Open:
     height: int = 0  # schedules inside of one another that it holds
 
 
-def find(prompt: str, marks: Sequence[int], too_deep: list[int]) -> dict[int, Place]:
+def find(prompt: str, marks: Sequence[int], too_deep: list[int]) -> dict[int, ScheduleSpan]:
     """The schedules among `marks`, the places of `[ ] ( ) : |`, escapes, tags and words like BREAK, in order.
 
     What is malformed is no schedule; a bracket around more than DEEPEST schedules is none either and is added to
     `too_deep`. Returns start → place.
     """
-    found: dict[int, Place] = {}
+    found: dict[int, ScheduleSpan] = {}
     stack: list[_Open] = []
     squares: list[int] = []  # where in the stack the square ones are
     for at in marks:
@@ -75,12 +75,12 @@ def _pass_on(closed: _Open, stack: list[_Open]) -> None:
         stack[-1].height = max(stack[-1].height, closed.height)
 
 
-def _schedule(prompt: str, closed: _Open, close: int) -> Place | None:
+def _schedule(prompt: str, closed: _Open, close: int) -> ScheduleSpan | None:
     """What the bracket that closes at `close` schedules."""
     cuts = closed.cuts
     kinds = {prompt[at] for at in cuts}
     if kinds == {"|"}:
-        return Place(closed.at, tuple(cuts), close, None)
+        return ScheduleSpan(closed.at, tuple(cuts), close, None)
     if kinds != {":"} or len(cuts) > 2:
         return None
     match = _WHEN.fullmatch(prompt, cuts[-1] + 1, close)
@@ -88,4 +88,4 @@ def _schedule(prompt: str, closed: _Open, close: int) -> Place | None:
         return None
     step, share = match.groups()
     when = int(min(float(step), HEAVIEST)) if share is None else min(float(share), HEAVIEST)
-    return Place(closed.at, tuple(cuts), close, when)
+    return ScheduleSpan(closed.at, tuple(cuts), close, when)

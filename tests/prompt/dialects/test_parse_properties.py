@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from clipcond.prompt.dialects import DIALECTS, detect, parse
+from clipcond.prompt.dialects.parse import DIALECTS, detect, parse
+from clipcond.prompt.dialects.schedules import resolve
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
-from clipcond.prompt.schedules import resolve
 
 pytestmark = pytest.mark.property
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from clipcond.condition.families import SHAPES, T5, Shape
+from clipcond.condition.families import LAYOUTS, T5, FamilyLayout
 from clipcond.encode.t5 import T5Tower
 from clipcond.encode.text import TextTower
 from clipcond.encode.tower import Tower
@@ -41,7 +41,7 @@ _NUMBERS: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Loaded:
+class PipelineEncoder:
     """One text encoder of a pipeline.
 
     number: `_2` for text_encoder_2, nothing for the first.   pads_apart: see `clipcond.prompt.families.Encoder`.
@@ -94,13 +94,13 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Loading:
+class PipelineView:
     """A pipeline as the Conditioner sees it. `family` is a name of `clipcond.prompt.families`."""
 
     pipe: Any
     family: str
-    shape: Shape
-    encoders: Mapping[str, Loaded]  # those that are there, in the order of the pipeline
+    shape: FamilyLayout
+    encoders: Mapping[str, PipelineEncoder]  # those that are there, in the order of the pipeline
 
     @property
     def name(self) -> str:
@@ -179,7 +179,7 @@ def bare(token: str) -> str:
     return token[1:-1] if len(token) > 2 and token[0] == "<" and token[-1] == ">" else token
 
 
-def load_towers(pipe: Any) -> Loading:
+def view_pipeline(pipe: Any) -> PipelineView:
     """Read a diffusers pipeline. Raises ModelError, naming its class and what it lacks, for one that is not supported."""
     name = type(pipe).__name__
     if isinstance(pipe, (str, Path)):
@@ -196,7 +196,7 @@ def load_towers(pipe: Any) -> Loading:
     if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
         shape_name, encoders = "sd2", {"clip_h": replace(encoders["clip_l"], name="clip_h")}
     family = "sdxl" if shape_name == "refiner" else shape_name
-    loading = Loading(pipe=pipe, family=family, shape=SHAPES[shape_name], encoders=encoders)
+    loading = PipelineView(pipe=pipe, family=family, shape=LAYOUTS[shape_name], encoders=encoders)
     if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
     wanted = {"prompt_embeds", "pooled_prompt_embeds"} if loading.shape.pooled else {"prompt_embeds"}
@@ -221,7 +221,7 @@ def _shape(name: str, parts: Mapping[str, Any]) -> str:
     raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
 
 
-def _check_refiner(name: str, parts: Mapping[str, Any], encoder: Loaded) -> None:
+def _check_refiner(name: str, parts: Mapping[str, Any], encoder: PipelineEncoder) -> None:
     """Raise ModelError for a base model that was loaded without its first encoder, which looks like a refiner."""
     wanted = getattr(parts["unet"].config, "cross_attention_dim", None)
     if isinstance(wanted, int) and wanted != encoder.tower.width:
@@ -231,7 +231,7 @@ def _check_refiner(name: str, parts: Mapping[str, Any], encoder: Loaded) -> None
         )
 
 
-def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> Loaded:
+def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> PipelineEncoder:
     """One encoder of a pipeline, checked."""
     module, tokenizer = parts.get(f"text_encoder{number}"), parts.get(f"tokenizer{number}")
     for part, found in (("tokenizer", tokenizer), ("text_encoder", module)):
@@ -246,7 +246,7 @@ def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> 
         raise ModelError(f"{name} has a text encoder that masks its padding (use_attention_mask); {SUPPORTED}")
     tower = TextTower.from_transformers(module)  # type: ignore[arg-type]
     _check_vocabulary(name, tokenizer, tower)
-    return Loaded(
+    return PipelineEncoder(
         name=encoder,
         number=number,
         module=module,
@@ -257,7 +257,7 @@ def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> 
     )
 
 
-def _t5(name: str, number: str, module: Any, tokenizer: Any) -> Loaded:
+def _t5(name: str, number: str, module: Any, tokenizer: Any) -> PipelineEncoder:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"{name} has a slow tokenizer{number} of class {type(tokenizer).__name__}; load the fast one")
@@ -266,7 +266,7 @@ def _t5(name: str, number: str, module: Any, tokenizer: Any) -> Loaded:
     except ConfigError as error:
         raise ModelError(f"{name} has a tokenizer{number} that is not T5's: {error}") from error
     tower = T5Tower.from_transformers(module)
-    return Loaded(
+    return PipelineEncoder(
         name=T5,
         number=number,
         module=module,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from clipcond.condition.reading import empty_row, read
-from clipcond.encode.rows import Row
+from clipcond.condition.encoder_input import empty_row, read
+from clipcond.encode.rows import TokenSequence
 from clipcond.prompt.families import FAMILIES, Frame
 from clipcond.prompt.plan import plan
 from clipcond.prompt.tokenizer import BOS, EOS, token_ids
@@ -14,7 +14,7 @@ from clipcond.prompt.tokenizer import BOS, EOS, token_ids
 def test_a_short_prompt_is_one_row_with_weights_at_its_places() -> None:
     encoder = plan("a (red:1.3) fox", dialect="a1111").encoders["clip_l"]
     reading = read(encoder)
-    assert reading.rows == (Row((BOS, *token_ids("a red fox"), EOS, *[EOS] * 72)),)
+    assert reading.rows == (TokenSequence((BOS, *token_ids("a red fox"), EOS, *[EOS] * 72)),)
     expected = torch.ones(1, 77)
     expected[0, 2] = 1.3
     assert reading.weights.dtype == torch.float32
@@ -63,6 +63,6 @@ def test_the_empty_row_is_the_row_of_the_empty_prompt() -> None:
     for encoder in plan("", family="sdxl").encoders.values():
         assert (empty_row(encoder.pad_id),) == read(encoder).rows
     t5 = Frame(opening=None, closing=1, length=8)
-    assert empty_row(0, frame=t5) == Row((1, *[0] * 7))
-    assert empty_row(0, frame=t5, length=3) == Row((1, 0, 0))
+    assert empty_row(0, frame=t5) == TokenSequence((1, *[0] * 7))
+    assert empty_row(0, frame=t5, length=3) == TokenSequence((1, 0, 0))
     assert FAMILIES["flux"]["t5"].pad_id == 0

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from clipcond.diffusion.conditioning import TENSORS, Conditioning, PlacedFinding
 from clipcond.diffusion.plan_documents import from_document, to_document
-from clipcond.diffusion.swapping import Edit, Edited
 from clipcond.diffusion.timeline import Timeline
+from clipcond.diffusion.word_swaps import Edit, Edited
 from clipcond.errors import ClipCondError, ConfigError, DataError, ModelError, ResourceMissing
 from clipcond.files import write_file
 from clipcond.prompt.plan import plan
 
 if TYPE_CHECKING:
     from clipcond.diffusion.conditioner import Conditioner
-    from clipcond.diffusion.towers import Loading
+    from clipcond.diffusion.pipeline_view import PipelineView
 
 FORMAT, FIRST_FORMAT = "clipcond.conditioning/2", "clipcond.conditioning/1"
 _EDITED = ("prompt_embeds", "pooled_prompt_embeds")
@@ -240,7 +240,7 @@ def _for(found: _Found, path: Path, conditioner: Conditioner, force: bool) -> Co
         own = replace(own, edited=replace(own.edited, **moved(there)))
     if found.times is None:
         return own
-    from clipcond.diffusion.scheduling import StepCallback  # imports diffusers
+    from clipcond.diffusion.step_callback import StepCallback  # imports diffusers
 
     return replace(own, callback=StepCallback(loading.pipe, found.times, [moved(state) for state in found.states]))
 
@@ -257,7 +257,7 @@ def _misfit(loaded: Conditioning, conditioner: Conditioner) -> str | None:
     return None
 
 
-def _unusable(loaded: Conditioning, loading: Loading) -> str | None:
+def _unusable(loaded: Conditioning, loading: PipelineView) -> str | None:
     """Why the call of a pipeline cannot take the tensors at all, whoever made them."""
     pooled = loaded.pooled_prompt_embeds is not None
     if pooled != bool(loading.shape.pooled):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects import DIALECTS, parse
+from clipcond.prompt.dialects.parse import DIALECTS, parse
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from clipcond.errors import ConfigError
-from clipcond.prompt._reading import Notes
-from clipcond.prompt._scheduling import Place, find
-from clipcond.prompt._tags import read_tags
+from clipcond.prompt.dialects.reading import Notes
+from clipcond.prompt.dialects.schedule_syntax import ScheduleSpan, find
+from clipcond.prompt.dialects.tags import read_tags
 
 _MARKS = re.compile(r"\\[()\[\]\\]|[()\[\]:|<]|\bAND\b")
 
@@ -58,10 +58,10 @@ def is_scheduled(prompt: str) -> bool:
     return bool(_places(prompt))
 
 
-def _places(prompt: str) -> list[Place]:
+def _places(prompt: str) -> list[ScheduleSpan]:
     """The schedules of a prompt, in order; a bracket never reaches across an AND."""
     tags = read_tags(prompt, Notes(), None) if "<" in prompt else {}
-    found: dict[int, Place] = {}
+    found: dict[int, ScheduleSpan] = {}
     marks: list[int] = []
     behind = 0
     for match in _MARKS.finditer(prompt):
@@ -88,7 +88,7 @@ def _last_step(when: float, steps: int, hires_steps: int | None) -> int:
 
 
 def _pieces(
-    prompt: str, places: Sequence[Place], lasts: dict[int, int], step: int, start: int, end: int
+    prompt: str, places: Sequence[ScheduleSpan], lasts: dict[int, int], step: int, start: int, end: int
 ) -> Iterator[str]:
     """The text of prompt[start:end] at a step. Schedules are nested to a fixed depth at most."""
     at = start
@@ -102,11 +102,11 @@ def _pieces(
     yield prompt[at:end]
 
 
-def _start(place: Place) -> int:
+def _start(place: ScheduleSpan) -> int:
     return place.start
 
 
-def _option(place: Place, step: int, lasts: dict[int, int]) -> tuple[int, int]:
+def _option(place: ScheduleSpan, step: int, lasts: dict[int, int]) -> tuple[int, int]:
     """The span of the option that holds at a step; an empty one where there is nothing before a switch."""
     edges = (place.start, *place.cuts, place.close)
     if place.when is None:
