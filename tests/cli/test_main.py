@@ -12,7 +12,6 @@ import pytest
 import typer
 
 import clipcond
-from clipcond.cli import main as module
 from clipcond.cli.app import app
 from clipcond.cli.main import COMMANDS, main
 from clipcond.errors import ModelError, OutputExists
@@ -148,7 +147,7 @@ def test_an_interruption_while_a_module_loads_is_130(monkeypatch) -> None:
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "import_module", interrupt)
+    monkeypatch.setattr(sys.modules["clipcond.cli.main"], "import_module", interrupt)
     assert main(["tokens", "--help"]) == 130
 
 

@@ -27,7 +27,7 @@ def test_comes_back_as_it_was(sd_pipe: Any, tmp_path: Path) -> None:
 def test_is_not_overwritten_unasked(sd_pipe: Any, tmp_path: Path) -> None:
     file = tmp_path / "fox.safetensors"
     condition(sd_pipe, "a fox").save(file)
-    with pytest.raises(OutputExists, match=r"fox\.safetensors exists already; choose another name"):
+    with pytest.raises(OutputExists, match=r"fox\.safetensors is there already; choose another name"):
         condition(sd_pipe, "a bird").save(file)
     condition(sd_pipe, "a bird").save(file, overwrite=True)
     assert Conditioning.load(file).prompts == ("a bird",)

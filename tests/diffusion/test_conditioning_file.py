@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from clipcond.errors import ConfigError, DataError, ModelError, OutputExists, Re
 from clipcond.prompt.plan import plan
 
 Pipes = Callable[[str], Any]
+Limit = Callable[[int], AbstractContextManager[None]]
 FIELDS = (
     "plans", "negative_plans", "other_plans", "findings", "family", "dialect", "clip_skip", "weighting", "chunking",
     "pooled", "lengths", "fingerprints",
@@ -161,24 +163,15 @@ def test_a_loaded_conditioning_makes_the_same_picture(pipes: Pipes, made: Condit
     assert torch.equal(draw(made), draw(back))
 
 
-def test_is_complete_or_not_there(made: Conditioning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_complete_or_not_there(made: Conditioning, tmp_path: Path, file_size_limit: Limit) -> None:
     file = tmp_path / "fox.safetensors"
 
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as opened:
-            opened.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left"):
-            made.save(file)
+    with file_size_limit(100), pytest.raises(OSError, match=r"File too large: '.*fox\.safetensors'"):
+        made.save(file)
     assert list(tmp_path.iterdir()) == []
     made.save(file)
     before = file.read_bytes()
-    with pytest.raises(
-        OutputExists, match=r"fox\.safetensors exists already; choose another name or ask for overwriting"
-    ):
+    with pytest.raises(OutputExists, match=r"fox\.safetensors is there already; choose another name or ask for over"):
         made.save(file)
     assert [file.read_bytes(), *tmp_path.iterdir()] == [before, file]
     with pytest.raises(ResourceMissing, match=r"there is no folder .*nowhere; make it, or choose another name"):
@@ -194,7 +187,7 @@ def test_a_file_system_without_links_will_do(
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     made.save(tmp_path / "fox.safetensors")
     same(Conditioning.load(tmp_path / "fox.safetensors"), made)
-    with pytest.raises(OutputExists, match="exists already"):
+    with pytest.raises(OutputExists, match="is there already"):
         made.save(tmp_path / "fox.safetensors")
 
 

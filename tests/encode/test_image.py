@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clipcond.encode import image as module
 from clipcond.encode.image import ImageTower
 from clipcond.errors import ConfigError, ImageError, ModelError, ShapeError
+from clipcond.images import decode as module
 from clipcond.images.decode import open_image, to_rgb
 from clipcond.images.preprocess import Preprocess
 from clipcond.runtime.torchvision_repair import repair

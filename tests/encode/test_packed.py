@@ -14,10 +14,11 @@ from encoders import EOS, clip_model, close, open_clip_model, row_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipcond.encode import packed, text_rows
+from clipcond.encode import text_rows
 from clipcond.encode.fingerprint import running_device
+from clipcond.encode.packed import attention as packed_attention
+from clipcond.encode.packed import stack as packed
 from clipcond.encode.packed.layers import clip_stack, open_clip_stack
-from clipcond.encode.packed.stack import attention as packed_attention
 from clipcond.encode.packed.tree import tree
 from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower

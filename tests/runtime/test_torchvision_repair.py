@@ -38,7 +38,7 @@ def test_it_acts_only_where_operators_are_missing() -> None:
         "library = torch.library.Library('torchvision', 'FRAGMENT')\n"
         "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
         "library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
-        "from clipcond.encode import torchvision_repair\n"
+        "from clipcond.runtime import torchvision_repair\n"
         "print(torchvision_repair.repair())"
     )
     assert out == "False"
@@ -48,7 +48,7 @@ def test_it_acts_only_where_operators_are_missing() -> None:
 def test_what_it_declares_is_exactly_what_is_missing() -> None:
     out = run(
         "import torch\n"
-        "from clipcond.encode import torchvision_repair as module\n"
+        "from clipcond.runtime import torchvision_repair as module\n"
         "works = module._operators_load()\n"
         "had = [name for name in ('nms', 'qnms') if hasattr(torch.ops.torchvision, name)]\n"
         "acted = module.repair()\n"

@@ -1,0 +1,125 @@
+"""Files are written whole or not at all, never over another unasked, and every failure names the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from clipcond.errors import DataError, OutputExists
+from clipcond.files import UNFINISHED, BoundedFolder, move_file, refuse_to_overwrite, write_file, writing
+
+Limit = Callable[[int], AbstractContextManager[None]]
+
+
+def test_writes_text_as_utf8_and_bytes_as_they_are(tmp_path: Path) -> None:
+    assert write_file(tmp_path / "a", "füchse\n").read_bytes() == "füchse\n".encode()
+    assert write_file(str(tmp_path / "b"), b"\r\n").read_bytes() == b"\r\n"
+
+
+def test_never_writes_over_a_file_unasked(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a", "mine")
+    with pytest.raises(OutputExists, match="a is there already; name another file, nothing is overwritten"):
+        write_file(file, "theirs")
+    with pytest.raises(OutputExists, match="say --force, nothing"):
+        write_file(file, "theirs", otherwise="say --force")
+    assert file.read_text() == "mine"
+    assert write_file(file, "new", overwrite=True).read_text() == "new"
+
+
+def test_a_link_that_dangles_is_in_the_way_too(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputExists, match="link is there already"):
+        refuse_to_overwrite(tmp_path / "link")
+    with pytest.raises(OutputExists, match="link is there already"):
+        write_file(tmp_path / "link", "")
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    def slow_writer() -> None:
+        with writing(tmp_path / "a") as file:
+            file.write(b"ours")
+            (tmp_path / "a").write_text("theirs")
+
+    with pytest.raises(OutputExists, match="a is there already"):
+        slow_writer()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path: Path, file_size_limit: Limit, overwrite: bool) -> None:
+    if overwrite:
+        write_file(tmp_path / "a", "before")
+    with file_size_limit(1000), pytest.raises(OSError, match=r"File too large: '.*/a'"):
+        write_file(tmp_path / "a", b"x" * 100_000, overwrite=overwrite)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"] * overwrite
+
+
+def test_a_folder_that_is_not_there_is_named_by_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*/no/a'"):
+        write_file(tmp_path / "no" / "a", "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("bad"), OSError("cannot write mode"), FileNotFoundError(2, "gone", "other"), KeyboardInterrupt()],
+)
+def test_what_goes_wrong_in_the_block_passes_and_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def writer() -> None:
+        with writing(tmp_path / "a") as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        writer()
+    assert caught.value is error
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_get_the_mode_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        file = write_file(tmp_path / "a", "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    write_file(tmp_path / "a", "mine")
+    with pytest.raises(OutputExists, match="a is there already"):
+        write_file(tmp_path / "a", "theirs")
+    assert move_file(tmp_path / "a", tmp_path / "b").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_moves_and_never_over_another(tmp_path: Path) -> None:
+    file, other = write_file(tmp_path / "a", "mine"), write_file(tmp_path / "b", "theirs")
+    with pytest.raises(OutputExists, match=r"b is there already; .*a stays where it is, nothing is overwritten"):
+        move_file(file, other)
+    assert (file.read_text(), other.read_text()) == ("mine", "theirs")
+    assert move_file(file, tmp_path / "c").read_text() == "mine"
+    assert not file.exists()
+
+
+def test_a_bounded_folder_keeps_what_was_used_last(tmp_path: Path) -> None:
+    folder = BoundedFolder(tmp_path, 10_000, ".x")
+    for key in "abc":
+        folder.write(key, key.encode() * 1000)
+    for age, key in enumerate("bca"):
+        os.utime(tmp_path / f"{key}.x", (1000 + age, 1000 + age))
+    (tmp_path / "other.txt").write_text("o" * 50_000)
+    (tmp_path / f".old.x.1{UNFINISHED}").write_text("abandoned")
+    os.utime(tmp_path / f".old.x.1{UNFINISHED}", (0, 0))
+    BoundedFolder(tmp_path, 3_500, ".x").write("d", b"d" * 1000)
+    assert {path.name for path in tmp_path.iterdir()} == {"c.x", "a.x", "d.x", "other.txt"}
+    assert folder.read("b") is None
+    assert folder.read("d") == b"d" * 1000
