@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from clipcond._version import __version__
 
 _HOME = {
     "Cache": "clipcond.condition.cache",
@@ -33,7 +36,6 @@ _HOME = {
     "translate": "clipcond.prompt.dialects.translate",
 }
 _MODULES = ("mini", "rerank", "train")  # sub-packages that are part of the surface; the last two can be called
-__version__ = "0.1.0"
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:  # the same names, for editors and mypy
@@ -65,6 +67,21 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.train.config import TrainConfig as TrainConfig
     from clipcond.train.evaluate import evaluate as evaluate
     from clipcond.train.loop import train as train
+
+
+class _TorchvisionFinder:
+    """Stands in front of torchvision's first import, by whomever, and declares what a CPU-only torch lacks for it."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
+        if name == "torchvision" and cls in sys.meta_path:
+            sys.meta_path.remove(cls)
+            from clipcond.runtime.torchvision_repair import repair
+
+            repair()
+
+
+sys.meta_path.insert(0, _TorchvisionFinder)
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clipcond import __version__
+from clipcond._version import __version__
 from clipcond.cli.main import CHECK_FAILED, FAILED, INTERRUPTED, OK, READER_GONE, USAGE, main
 
 __all__ = ["CHECK_FAILED", "FAILED", "INTERRUPTED", "OK", "READER_GONE", "USAGE", "app", "main"]

@@ -98,7 +98,7 @@ def _tell(
     """Count, make, judge and rank; the story, and what writes each of its pictures."""
     import random
 
-    from clipcond import __version__
+    from clipcond._version import __version__
     from clipcond.mini import world
     from clipcond.pages.demo import Story
     from clipcond.prompt.plan import plan

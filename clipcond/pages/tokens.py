@@ -10,7 +10,7 @@ from math import log2
 from string import Template
 from typing import TYPE_CHECKING
 
-from clipcond import __version__
+from clipcond._version import __version__
 from clipcond.cli.tokens_view import all_warnings, cut_reason, groups
 from clipcond.wording import visible
 

@@ -108,7 +108,7 @@ class Machine:
 
 def inspect() -> Machine:
     """Look at everything; imports every library once to see that it works, which takes some seconds."""
-    from clipcond import __version__
+    from clipcond._version import __version__
 
     repaired = _repair()
     libraries = (*_libraries(REQUIRED, required=True), *_libraries(OPTIONAL, required=False))

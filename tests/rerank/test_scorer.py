@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from clipcond.encode.rows import Row
 from clipcond.errors import ModelError, ShapeError
 from clipcond.prompt.tokenizer import BOS, EOS
 from clipcond.rerank.scorer import Scorer

@@ -85,3 +85,34 @@ def test_it_does_nothing_without_torchvision() -> None:
         "print(module.repair(), 'torch' in sys.modules)"
     )
     assert out == "False False"
+
+
+@needs_torchvision
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "import torch",
+        "import transformers, diffusers",
+        "try:\n    import torchvision\nexcept RuntimeError:\n    pass",
+    ],
+    ids=["nothing", "torch", "lazy libraries", "torchvision, which failed"],
+)
+def test_importing_clipcond_heals_the_users_own_imports_in_every_order(before: str) -> None:
+    out = run(
+        f"{before}\nimport clipcond\n"
+        "from diffusers import StableDiffusionPipeline\nimport open_clip\nfrom transformers import CLIPModel\nprint('done')"
+    )
+    assert out == "done"
+
+
+@needs_torchvision
+def test_the_finder_acts_once_and_imports_nothing_before() -> None:
+    out = run(
+        "import sys, clipcond\n"
+        "before = [finder for finder in sys.meta_path if 'Torchvision' in repr(finder)], 'torch' in sys.modules\n"
+        "import torchvision\n"
+        "after = [finder for finder in sys.meta_path if 'Torchvision' in repr(finder)]\n"
+        "print(len(before[0]), before[1], len(after))"
+    )
+    assert out == "1 False 0"
