@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ModelError, ShapeError
 from clipcond.prompt.tokenizer import BOS, EOS
 from clipcond.rerank.scorer import Scorer
@@ -82,7 +83,7 @@ def test_each_distinct_text_is_encoded_once(dual_folder: Path, monkeypatch: pyte
     scorer = Scorer.load(str(dual_folder), device="cpu")
     pool, counted = scorer.dual.text.pool_rows, []
 
-    def counting(rows: list[Row]) -> object:
+    def counting(rows: list[TokenSequence]) -> object:
         counted.append(len(rows))
         return pool(rows)
 
