@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from clipcond.errors import ConfigError, ResourceMissing
+from clipcond.prompt import byte_pairs
 from clipcond.prompt.alignment import Span, align, through
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _transformers_rows(text: str) -> list[TokenRow]:
         except KeyError:
             pass
     alone = len(text) <= _LONG and next(_one_offs) < _FEW
-    if not alone and len(text) <= _LONG and text.isascii() and (table := _learnt_rows(text)) is not None:
+    if len(text) <= _LONG and text.isascii() and (table := _learnt_rows(text, alone)) is not None:
         return _rows(text, table)
     encoding = _encode(_transformers, without_surrogates(text), alone)
     spans = _closed(text, encoding.offsets)
@@ -295,21 +296,27 @@ def _rows(text: str, table: Mapping[str, tuple[TokenRow, ...]]) -> list[TokenRow
     return rows
 
 
-def _learnt_rows(text: str) -> dict[str, tuple[TokenRow, ...]] | None:
-    """The rows of each piece of an ASCII text, remembered too; None where a piece is not fit to be remembered."""
+def _learnt_rows(text: str, alone: bool) -> dict[str, tuple[TokenRow, ...]] | None:
+    """Return the rows of each piece of an ASCII text, remembered too; None where a piece is not fit to be remembered.
+
+    alone: without the whole model, which takes longer to build than a prompt to read.
+    """
     table: dict[str, tuple[TokenRow, ...]] = {}
-    model = _with_model(_transformers)
     for piece in set(text.lower().split(" ")):
         if len(piece) > _LONGEST_KNOWN or not _PRINTABLE.fullmatch(piece):
             return None
         found = _known_rows.get(piece)
         if found is None:
-            whole = model.encode(piece, add_special_tokens=False)
-            parts = zip(whole.ids, whole.tokens, whole.offsets, strict=True)
-            found = tuple([(number, name, *span) for number, name, span in parts])
+            found = tuple(byte_pairs.rows(piece)) if alone else _modelled_rows(piece)
         table[piece] = found
     _learn(_known_rows, table)
     return table
+
+
+def _modelled_rows(piece: str) -> tuple[TokenRow, ...]:
+    whole = _with_model(_transformers).encode(piece, add_special_tokens=False)
+    parts = zip(whole.ids, whole.tokens, whole.offsets, strict=True)
+    return tuple([(number, name, *span) for number, name, span in parts])
 
 
 # the machinery, built when it is first needed
@@ -322,9 +329,14 @@ def _byte_characters() -> list[str]:
     return [chr(code) for code in printable] + [chr(256 + number) for number in range(others)]
 
 
+def merges() -> list[tuple[str, str]]:
+    """Return CLIP's merges in order of rank, as the two pieces that each joins."""
+    return [(first, second) for first, _, second in (line.partition(" ") for line in _merges().split("\n"))]
+
+
 @cache
 def _merges() -> str:
-    """The lines `first second` of CLIP's merges in order of rank; number `rank` makes the piece of id 512 + `rank`."""
+    """Return the lines `first second` of CLIP's merges in order of rank; `rank` makes the piece of id 512 + `rank`."""
     text = gzip.decompress(vocabulary_file().read_bytes()).decode("utf-8")
     return "\n".join(text.split("\n", _MERGES + 1)[1:-1])
 
