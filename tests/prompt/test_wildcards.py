@@ -366,7 +366,7 @@ def test_what_is_added_to_a_prompt_keeps_to_the_stated_length(large):
     assert [(one.code, one.start, one.end) for one in warnings] == [("too-long", 2, 20)]
     long = "x" * (2 * MAX_LENGTH)
     assert expand(long).prompts == (long,)  # the user's own text is not cut
-    assert len(expand("${a=" + long + "}${a}${a}").prompts[0]) == MAX_LENGTH - 2
+    assert len(expand("${a=" + long + "}${a}${a}").prompts[0]) == MAX_LENGTH - 2 + len("${a}")
     for template in ("${a=__no__ " + "y" * 5000 + "}" + "${a}" * 5000, "{3$$" + long + "|b|c}"):
         assert len(expand(template).prompts[0]) <= MAX_LENGTH + len(template)
 
