@@ -1,4 +1,4 @@
-"""Where each character of a rewritten text came from: exact for what is known, conservative for what is not.
+"""The origin of each character of a rewritten text: exact for what is known, conservative for what is not.
 
 An *alignment* of a text `new` made from a text `old` is a tuple of half-open spans into `old`, one for each character
 of `new`: never empty, inside `old`, and with starts and ends that never step back. A character that came out of

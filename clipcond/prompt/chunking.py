@@ -1,4 +1,4 @@
-"""Where a prompt that is longer than one pass of an encoder is cut.
+"""Chunking: cut a prompt that is longer than one pass of an encoder.
 
 A policy is a pure function (slots, start, end) -> border: of slots[start:end], which fill a chunk, slots[start:border]
 stay. It may move the border to the left and never empties the chunk.
@@ -32,7 +32,7 @@ MOVES_WHOLE = 8  # a piece with fewer tokens is not cut by the comfy policy
 class Slot(NamedTuple):
     """A place for one token, and what a policy may want to know about it.
 
-    ends_word: whether a word ends here.   segment: numbers the pieces of one weight, in their order.
+    ends_word: a word ends here.   segment: numbers the pieces of one weight, in their order.
     group: numbers the weighted groups, -1 outside of all.   unit: numbers the embeddings, -1 outside of all.
     """
 

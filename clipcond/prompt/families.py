@@ -18,8 +18,8 @@ class Encoder:
 
     limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
     pad_id: what fills a sequence on the right.   chunked: whether longer prompts are laid out in several chunks.
-    pads_apart: whether the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
-    tokenizers of OpenCLIP's towers do; open_clip itself does not.
+    pads_apart: the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
+    tokenizers of OpenCLIP's towers do in the pipelines of SD 2, SDXL and SD3; open_clip itself does not.
     """
 
     name: str
@@ -47,8 +47,8 @@ CLIP_FRAME = Frame(opening=BOS, closing=EOS, length=CONTEXT)
 
 # OpenCLIP's text towers pad with `!`, id 0
 _L = Encoder(name="clip_l", limit=CONTENT, pad_id=EOS)
-_G = Encoder(name="clip_g", limit=CONTENT, pad_id=0)
-_H = Encoder(name="clip_h", limit=CONTENT, pad_id=0)
+_G = Encoder(name="clip_g", limit=CONTENT, pad_id=0, pads_apart=True)
+_H = Encoder(name="clip_h", limit=CONTENT, pad_id=0, pads_apart=True)
 
 
 def _t5(positions: int) -> Encoder:

@@ -11,7 +11,8 @@ from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Sche
 from clipcond.prompt.tokenizer import Token, TokenRow, token_rows
 
 SectionCut = Literal["end", "break"]
-PADDING = "!"
+PADDING, PADDING_ID = "!", 0
+_LONE_MARK = f"{PADDING}</w>"
 PLACEHOLDER = 0  # the id in the place of an embedding's vector, as in A1111
 
 
@@ -34,7 +35,7 @@ class EmbeddingToken(PlannedToken):
 
 @dataclass(slots=True)
 class Section:
-    """What stands between two borders that the prompt itself sets. `part` numbers what AND composes, from 0."""
+    """The tokens between two borders that the prompt itself sets. `part` numbers what AND composes, from 0."""
 
     part: int = 0
     tokens: list[PlannedToken] = field(default_factory=list)
@@ -48,19 +49,20 @@ class Section:
 
 
 def ends_word(token: Token) -> bool:
-    """Whether a CLIP token is the last of its word."""
+    """True if a CLIP token is the last of its word."""
     return token.piece.endswith("</w>") or isinstance(token, EmbeddingToken)
 
 
 def apart_rows(text: str) -> list[TokenRow]:
     """`token_rows` of a tokenizer that knows `!` as its padding token: each `!` is one, and ends the word before it."""
     found: list[TokenRow] = []
-    start = 0
-    for part in text.split(PADDING):
-        found += [(number, piece, start + first, start + last) for number, piece, first, last in token_rows(part)]
-        start += len(part) + 1
-        if start <= len(text):
-            found.append((0, f"{PADDING}</w>", start - 1, start))
+    added = 0  # blanks that were put in so far
+    for number, piece, start, end in token_rows(text.replace(PADDING, f" {PADDING} ")):
+        if piece == _LONE_MARK:
+            found.append((PADDING_ID, piece, start - added - 1, end - added - 1))
+            added += 2
+        else:
+            found.append((number, piece, start - added, end - added))
     return found
 
 
@@ -141,7 +143,7 @@ def _add_words(
 
 
 def _end(prompt: str, text: str, places: Sequence[int], last: int) -> int:
-    """Where text[:last] ends in the prompt: behind its last character, and behind the backslash that escapes it."""
+    """The end of text[:last] in the prompt: behind its last character, and behind the backslash that escapes it."""
     at, following = places[last - 1], places[last]
     escaped = prompt[at] == "\\" and following >= at + 2 and prompt[at + 1 : at + 2] == text[last - 1]
     return at + 2 if escaped else at + 1

@@ -13,7 +13,16 @@ from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding, findings
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap, swapped
-from clipcond.prompt.layout import EmbeddingToken, PlannedToken, Section, apart_rows, ends_word, flat, sections
+from clipcond.prompt.layout import (
+    PADDING,
+    EmbeddingToken,
+    PlannedToken,
+    Section,
+    apart_rows,
+    ends_word,
+    flat,
+    sections,
+)  # fmt: skip
 from clipcond.prompt.tokenizer import CONTENT, TokenRow, token_rows
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """What a stock pipeline loses: prompt[start:end], from the first dropped token to the end of the last."""
+    """The part that a stock pipeline loses: prompt[start:end], from the first dropped token to the end of the last."""
 
     text: str
     start: int
@@ -110,7 +119,7 @@ class EncoderPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPlan:
-    """How clipcond encodes a prompt for a family, per encoder in the order of the pipeline.
+    """The encoding of a prompt for a family, per encoder in the order of the pipeline.
 
     `parts` is empty for a prompt that is one; otherwise chunk.part indexes it. `adapters` are taken out of the text.
     """
@@ -125,7 +134,7 @@ class PromptPlan:
 
     @property
     def truncated(self) -> bool:
-        """Whether a stock pipeline would lose anything."""
+        """True if a stock pipeline would lose anything."""
         return any(encoder.truncated for encoder in self.encoders.values())
 
     def to_json(self) -> dict[str, object]:
@@ -187,12 +196,13 @@ def plan(
         if not encoder.chunked:
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
             continue
-        rows = apart_rows if encoder.pads_apart else token_rows
-        if encoder.pads_apart not in stock:
-            stock[encoder.pads_apart] = rows(prompt)
-        read = stock[encoder.pads_apart]
+        apart = encoder.pads_apart and PADDING in prompt
+        rows = apart_rows if apart else token_rows
+        if apart not in stock:
+            stock[apart] = rows(prompt)
+        read = stock[apart]
         vectors = _vectors(embeddings or {}, encoder)
-        if (key := (encoder.pads_apart, *vectors.values())) not in clip:
+        if (key := (apart, *vectors.values())) not in clip:
             laid = [_plain(prompt, read)] if parsed is None else sections(prompt, parsed.items, rows, vectors)
             clip[key] = _chunks(laid, chunking)
             found += _cut_words(prompt, clip[key])
@@ -276,8 +286,8 @@ def _cut_words(prompt: str, chunks: Sequence[Chunk]) -> Iterator[Finding]:
             message = f"{last.piece} has more vectors than a chunk has places, so that it is cut"
             yield Finding("embedding-split", message, last.start, last.end)
         elif not ends_word(last):
-            start = next((t.end for t in reversed(chunk.tokens) if ends_word(t)), None)
-            begin = last.start if start is None else min(t.start for t in chunk.tokens if t.start >= start)
+            first_of_word = next((at for at in range(len(chunk.tokens), 0, -1) if ends_word(chunk.tokens[at - 1])), 0)
+            begin = chunk.tokens[first_of_word].start
             end = next((t.end for t in following.tokens if ends_word(t)), following.tokens[-1].end)
             yield Finding("word-split", f"a chunk ends inside {prompt[begin:end]!r}", begin, end)
 
@@ -286,7 +296,7 @@ def _cut_words(prompt: str, chunks: Sequence[Chunk]) -> Iterator[Finding]:
 
 
 def _widest(embeddings: Embeddings) -> dict[str, int]:
-    """How many vectors each embedding has in the encoder that it has most in."""
+    """The number of vectors of each embedding in the encoder that it has most in."""
     return {
         name: found if isinstance(found, int) else max(found.vectors.values(), default=0)
         for name, found in embeddings.items()
@@ -294,7 +304,7 @@ def _widest(embeddings: Embeddings) -> dict[str, int]:
 
 
 def _vectors(embeddings: Embeddings, encoder: Encoder) -> dict[str, int]:
-    """How many vectors each embedding has for an encoder."""
+    """The number of vectors of each embedding for an encoder."""
     return {
         name: found if isinstance(found, int) else found.vectors.get(encoder.name, 0)
         for name, found in embeddings.items()
@@ -312,7 +322,7 @@ def _unfit(
 
 
 def _held(embedding: EmbeddingFile | int, wanted: str) -> str:
-    """What an embedding has instead, with the width of its vectors and the one that an encoder wants."""
+    """The widths that an embedding has instead of the one that an encoder wants, as part of a message."""
     from clipcond.prompt.embeddings import WIDTHS
 
     if isinstance(embedding, int):
@@ -364,7 +374,7 @@ def _t5_plan(
 
 
 def _dropped(prompt: str, lost: Sequence[TokenRow]) -> Dropped | None:
-    """What a stock pipeline loses, from the rows beyond its limit."""
+    """The part that a stock pipeline loses, from the rows beyond its limit."""
     if not lost:
         return None
     start, end = lost[0][2], lost[-1][3]

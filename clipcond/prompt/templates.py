@@ -4,6 +4,7 @@
 |---|---|
 | `{red\\|blue}` `{0.7::red\\|blue}` | one of them; the first 0.7 times as likely as the second |
 | `{2$$a\\|b\\|c}` `{1-2$$ and $$a\\|b}` | two of them, joined by a comma; one or two, joined by ` and ` |
+| `{2$${red} cat\\|dog}` `{2$$ and $${a}\\|b}` | the same before a choice: what stands behind `$$` is no variable |
 | `__colours__` `__places/indoors__` `__place*__` | an entry of a list, of a list in a folder, of all lists that match |
 | `${v=…}` `${v=!…}` `${v?=…}` `${v}` `${v:red}` | set, set to one choice, set if unset, use, use with a default |
 | ` # …` | a comment to the end of the line; `#` directly before a letter is text |
@@ -15,7 +16,9 @@ Parsing is linear and total: what does not close stays text and earns a warning.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from clipcond.prompt.findings import Finding
 
@@ -31,13 +34,21 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_AMOUNT = re.compile(r"\s*(?:([0-9]{1,6})(-)?([0-9]{1,6})?|-([0-9]{1,6}))\$\$(?:([^$]*)\$\$)?")
+_AMOUNT = re.compile(
+    r"""
+      \s* (?: (?P<low>[0-9]{1,6}) (?P<dash>-)? (?P<high>[0-9]{1,6})? | -(?P<up_to>[0-9]{1,6}) ) \$\$
+      (?: (?P<joiner>(?:[^${}|\\]|\\.)*) \$\$ )?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_JOINER_ESCAPE = re.compile(r"\\([{}|#]|__)")
 _LIKELY = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})::")
+UNIT = 10**9  # weights are counted in these parts, so that sums of them are exact
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of the alternatives, and how likely it is beside the others."""
+    """One of the alternatives, with its weight beside the others."""
 
     weight: float
     nodes: tuple[Node, ...]
@@ -45,9 +56,13 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`{…}`: from `least` to `most` of the options, joined. start:end is its place in the source."""
+    """`{…}`: from `least` to `most` of the options, joined. start:end is its place in the source.
+
+    odds: those of the options, summed up (`summed_odds`).
+    """
 
     options: tuple[Option, ...]
+    odds: Sequence[int]
     least: int
     most: int
     joiner: str
@@ -89,11 +104,12 @@ class Template:
 
 @dataclass(slots=True)
 class _Open:
-    """A brace that is still open. `options` holds the pieces between its bars."""
+    """A brace that is still open. `options` holds the pieces between its bars, `amount` what stands before them."""
 
     start: int
     head: str
     match: re.Match[str] | None = None
+    amount: re.Match[str] | None = None
     options: list[list[Node]] = field(default_factory=lambda: [[]])
 
 
@@ -113,7 +129,9 @@ def parse(source: str) -> Template:
             at = _leave_comment(source, start, nodes)
         elif match["variable"] or mark in ("{", "%{"):
             if len(stack) <= MAX_DEPTH:
-                stack.append(_Open(start, match[0] if match["variable"] else str(mark), match))
+                amount = _AMOUNT.match(source, end) if mark == "{" else None
+                at = amount.end() if amount else end
+                stack.append(_Open(start, match[0] if match["variable"] else str(mark), match, amount))
             else:
                 if not skipped:
                     warnings.append(Finding("too-deep", f"braces more than {MAX_DEPTH} deep stay text", start, end))
@@ -138,9 +156,22 @@ def parse(source: str) -> Template:
 
 
 def entry(line: str) -> tuple[float, Template]:
-    """A line of a list: how likely it is (`0.5::` in front, else 1), and its template, whose source lacks that mark."""
+    """A line of a list: its weight (`0.5::` in front, else 1), and its template, whose source lacks that mark."""
     match = _LIKELY.match(line)
     return (float(match[1]), parse(line[match.end() :].strip())) if match else (1.0, parse(line.strip()))
+
+
+def weight(line: str) -> float:
+    """The weight of a line of a list, without reading the rest of it."""
+    match = _LIKELY.match(line)
+    return float(match[1]) if match else 1.0
+
+
+def summed_odds(weights: Sequence[float]) -> Sequence[int]:
+    """Of each alternative its odds and those of all before it, as whole numbers of no other meaning."""
+    if all(weight == 1 for weight in weights):
+        return range(1, len(weights) + 1)
+    return list(accumulate(round(weight * UNIT) for weight in weights))
 
 
 def _starts_comment(source: str, at: int) -> bool:
@@ -148,7 +179,7 @@ def _starts_comment(source: str, at: int) -> bool:
 
 
 def _leave_comment(source: str, at: int, nodes: list[Node]) -> int:
-    """Where the text goes on behind a comment. The blanks before it go, and its whole line if it has nothing else."""
+    """The place behind a comment. The blanks before it go, and its whole line if it has nothing else."""
     if nodes and isinstance(nodes[-1], str):
         nodes[-1] = nodes[-1].rstrip(" \t")
     line_end = source.find("\n", at)
@@ -167,16 +198,20 @@ def _close(closed: _Open, source: str, end: int, warnings: list[Finding]) -> Nod
     if closed.match and closed.match["variable"]:
         how = closed.match["how"]
         return Variable(closed.match["name"], how, _merged(closed.options[0]), closed.start, end)
-    options = [_merged(nodes) for nodes in closed.options]
-    least, most, joiner = 1, 1, ","
-    if amount := _AMOUNT.match(_first_text(options[0])):
-        low, dash, high, up_to = amount[1], amount[2], amount[3], amount[4]
-        least = int(low or 1)
-        most = int(high or up_to or (ALL if dash else least))
-        least, most = sorted((least, most))
-        joiner = "," if amount[5] is None else amount[5]
-        options[0] = _behind(options[0], amount.end())
-    return Choice(tuple(map(_option, options)), least, most, joiner, closed.start, end)
+    options = tuple(_option(_merged(nodes)) for nodes in closed.options)
+    least, most, joiner = _amount(closed.amount)
+    odds = summed_odds([option.weight for option in options])
+    return Choice(options, odds, least, most, joiner, closed.start, end)
+
+
+def _amount(said: re.Match[str] | None) -> tuple[int, int, str]:
+    """The least and the greatest number of options, and what joins them; without a mark one option."""
+    if said is None:
+        return 1, 1, ","
+    least = int(said["low"] or 1)
+    most = int(said["high"] or said["up_to"] or (ALL if said["dash"] else least))
+    joiner = "," if said["joiner"] is None else _JOINER_ESCAPE.sub(r"\1", said["joiner"])
+    return min(least, most), max(least, most), joiner
 
 
 def _option(nodes: tuple[Node, ...]) -> Option:
@@ -218,7 +253,7 @@ def _flat(stack: list[_Open]) -> list[Node]:
     """Everything in the open braces as one row, their marks as text."""
     nodes: list[Node] = []
     for frame in stack:
-        nodes.append(frame.head)
+        nodes.append(frame.head + (frame.amount[0] if frame.amount else ""))
         for number, option in enumerate(frame.options):
             nodes += ["|", *option] if number else option
     return nodes

@@ -108,7 +108,7 @@ def count_tokens(texts: Sequence[str], normalisation: Normalisation = "transform
 
 
 def typed_special_tokens(text: str) -> tuple[Span, ...]:
-    """Where a text contains the name of a special token, which is read as ordinary text."""
+    """Spans of the names of special tokens in a text, which are read as ordinary text."""
     return tuple(found.span() for found in _TYPED_SPECIAL.finditer(text))
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+from itertools import chain
 from typing import get_args
 
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 import clipcond
 from clipcond.errors import ConfigError
+from clipcond.prompt.dialects.translate import translate
+from clipcond.prompt.layout import apart_rows
 from clipcond.prompt.plan import DIALECTS, FAMILIES, Dialect, Family, plan
-from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS, token_ids
+from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS, token_ids, token_rows
 
 
 def words(count: int) -> str:
@@ -70,7 +74,8 @@ def test_no_token_is_lost_or_moved(text: str, family: str) -> None:
         if encoder.unknown:
             continue
         planned = [token for chunk in encoder.chunks for token in chunk.tokens]
-        assert [token.id for token in planned] == token_ids(text)
+        marked = "!" in text and FAMILIES[family][encoder.name].pads_apart
+        assert [token.id for token in planned] == ([row[0] for row in apart_rows(text)] if marked else token_ids(text))
         assert all(token.weight == 1.0 for token in planned)
         assert all(len(chunk.tokens) == CONTENT for chunk in encoder.chunks[:-1])
         assert all(len(row) == CONTEXT and row[0] == BOS and EOS in row for row in encoder.ids())
@@ -211,3 +216,57 @@ def test_a_plan_keeps_what_encoding_needs() -> None:
     assert plan("cat").parts == plan("cat").encoders["clip_l"].chunks[0].segments == ()
     found = plan('("a cat", "").blend(1, 0.5)', dialect="compel")
     assert [(chunk.part, len(chunk.tokens)) for chunk in found.encoders["clip_l"].chunks] == [(0, 2), (1, 0)]
+
+
+# all code points
+
+
+def shapes() -> dict[tuple[tuple[int, int, bool], ...], str]:
+    """Every different way in which one code point before a comma becomes tokens, and the first code point of each."""
+    found: dict[tuple[tuple[int, int, bool], ...], str] = {}
+    codes = chain(range(0x40000), range(0x40000, 0xE0000, 977), range(0xE0000, 0xE1000), range(0xE1000, 0x110000, 977))
+    points = [chr(code) for code in codes if not chr(code).isspace()]  # planes without any character: every 977th
+    rows = token_rows(" ".join(f"{point}," for point in points))
+    at = 0
+    for number, point in enumerate(points):
+        start, tokens = 3 * number, []
+        while at < len(rows) and rows[at][2] < start + 2:
+            tokens.append((rows[at][2] - start, rows[at][3] - start, rows[at][1].endswith("</w>")))
+            at += 1
+        found.setdefault(tuple(tokens), point)
+    return found
+
+
+@pytest.mark.property
+def test_no_code_point_at_any_chunk_border_raises() -> None:
+    found = shapes()
+    assert len(found) > 5
+    assert "İ" in found.values()  # the first whose two tokens share a character
+    for point in [*found.values(), "\ud800", "\udfff"]:
+        for ahead in range(70, 77):
+            for dialect in DIALECTS:
+                planned = plan("a " * ahead + f"{point},", dialect=dialect, family="sdxl")
+                for warning in planned.warnings:
+                    assert 0 <= warning.start < warning.end <= len(planned.prompt)
+
+
+def test_a_border_between_two_tokens_of_one_character_cuts_its_word() -> None:
+    prompt = "a " * 73 + "İ,"
+    (warning,) = plan(prompt).warnings
+    assert (warning.code, prompt[warning.start : warning.end]) == ("word-split", "İ,")
+
+
+@pytest.mark.property
+@given(text=st.text(st.characters(), max_size=120), dialect=st.sampled_from(DIALECTS), ahead=st.integers(60, 80))
+def test_any_text_of_any_code_points_is_planned(text: str, dialect: str, ahead: int) -> None:
+    planned = plan("a " * ahead + text, dialect=dialect, family="sdxl")
+    broken = re.search("[\ud800-\udfff]", text) is not None
+    assert ("broken-unicode" in {warning.code for warning in planned.warnings}) is broken
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_half_of_a_surrogate_pair_is_read_as_a_replacement_character_and_said(dialect: str) -> None:
+    planned = plan("a \ud83d fox", dialect=dialect)
+    assert planned.encoders["clip_l"].ids() == plan("a \ufffd fox").encoders["clip_l"].ids()
+    assert [(warning.code, warning.start, warning.end) for warning in planned.warnings] == [("broken-unicode", 2, 3)]
+    assert translate("a \ud83d fox", dialect, "plain").text.split() == ["a", "\ufffd", "fox"]

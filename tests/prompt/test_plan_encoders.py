@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from clipcond.prompt.plan import plan
 from clipcond.prompt.tokenizer import token_ids, token_rows
 
 SDXL = FAMILIES["sdxl"]
-APART = {**SDXL, "clip_g": replace(SDXL["clip_g"], pads_apart=True)}
+MERGED = {**SDXL, "clip_g": replace(SDXL["clip_g"], pads_apart=False)}
+TOKENIZERS = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
 
 
 def test_fewer_encoders_are_planned() -> None:
@@ -31,7 +33,7 @@ def test_the_pad_id_is_that_of_the_pipeline() -> None:
 @pytest.mark.parametrize("dialect", ["plain", "a1111"])
 def test_every_exclamation_mark_may_be_a_token_of_its_own(dialect: str) -> None:
     prompt = "wow!!! a cat!?"
-    planned = plan(prompt, family="sdxl", encoders=APART, dialect=dialect)
+    planned = plan(prompt, family="sdxl", dialect=dialect)
     (usual,), (apart,) = (planned.encoders[name].chunks for name in ("clip_l", "clip_g"))
     assert [token.id for token in usual.tokens] == token_ids(prompt)
     wow, cat, mark = token_ids("wow"), token_ids("a cat"), token_ids("?")
@@ -40,8 +42,56 @@ def test_every_exclamation_mark_may_be_a_token_of_its_own(dialect: str) -> None:
     assert [prompt[token.start : token.end] for token in apart.tokens] == [token.text for token in apart.tokens]
 
 
+def test_open_clips_own_tokenizer_merges_marks_as_an_option() -> None:
+    planned = plan("wow!!!", family="sdxl", encoders=MERGED)
+    left, right = (planned.encoders[name].chunks[0].tokens for name in ("clip_l", "clip_g"))
+    assert left == right
+
+
+@pytest.mark.parametrize(
+    ("family", "counts"),
+    [("sd15", {"clip_l": 3}), ("sd2", {"clip_h": 5}), ("sdxl", {"clip_l": 3, "clip_g": 5})],
+)
+def test_exclamation_marks_count_as_the_second_tokenizers_read_them(family: str, counts: dict[str, int]) -> None:
+    planned = plan("a cat!!!", family=family)
+    assert {name: encoder.content_tokens for name, encoder in planned.encoders.items()} == counts
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl", "sd3"])
+def test_ninety_marks_are_truncated_where_they_are_not_merged(family: str) -> None:
+    assert plan("wow! " * 30 + "!" * 30, family=family).truncated
+    assert not plan("wow! " * 30 + "!" * 30, family="sd15").truncated
+
+
+@pytest.mark.skipif(not TOKENIZERS.is_dir(), reason=f"no tokenizers of the pipelines at {TOKENIZERS}")
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat!!!",
+        "!",
+        "?!?!",
+        "don't! 's!re",
+        "n'!t",
+        "e\u0301!\u0301",
+        "İ!x",
+        " !\u00a0! ",
+        "«!»",
+        "a!\n!b",
+        "！!",
+        "!" * 30,
+    ],
+)
+def test_ids_are_those_of_the_pipelines_own_tokenizers(family: str, prompt: str) -> None:
+    from transformers import CLIPTokenizer
+
+    for name, folder in (("clip_l", "tokenizer"), ("clip_g", "tokenizer_2")):
+        theirs = CLIPTokenizer.from_pretrained(TOKENIZERS / family / folder)(prompt, add_special_tokens=False).input_ids
+        assert [token.id for token in plan(prompt, family=family).encoders[name].chunks[0].tokens] == theirs
+
+
 def test_marks_count_for_what_a_stock_pipeline_drops() -> None:
-    planned = plan("!" * 76, family="sdxl", encoders=APART)
+    planned = plan("!" * 76, family="sdxl")
     assert planned.encoders["clip_l"].truncated is False
     dropped = planned.encoders["clip_g"].dropped
     assert dropped is not None
@@ -49,7 +99,7 @@ def test_marks_count_for_what_a_stock_pipeline_drops() -> None:
 
 
 def test_weights_stay_with_their_marks() -> None:
-    planned = plan("a (cat!:1.5)", family="sdxl", encoders=APART, dialect="a1111")
+    planned = plan("a (cat!:1.5)", family="sdxl", dialect="a1111")
     found = [(token.text, token.weight) for token in planned.encoders["clip_g"].chunks[0].tokens]
     assert found == [("a", 1.0), ("cat", 1.5), ("!", 1.5)]
 

@@ -1,7 +1,10 @@
 """Templates: what each mark does, that chance is the same everywhere, and that expansion always ends."""
 
 import hashlib
+import os
 import time
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError, ResourceMissing
-from clipcond.prompt.templates import MAX_DEPTH
+from clipcond.prompt import wildcard_lists
+from clipcond.prompt.draws import Draw
+from clipcond.prompt.templates import MAX_DEPTH, summed_odds
 from clipcond.prompt.wildcards import MAX_LENGTH, expand
 from clipcond.resources import bundled
 
@@ -277,3 +282,181 @@ def test_text_without_marks_stays_as_it_is(text, seed):
 def test_chance_draws_from_the_combinations(choices, seed):
     template = " ".join("{" + "|".join(options) + "}" for options in choices)
     assert {*expand(template, seed=seed, count=3).prompts} <= {*every(template)}
+
+
+# any size
+
+
+def timed(template, **options):
+    """The expansion, and the seconds that it took."""
+    started = time.perf_counter()
+    expansion = expand(template, **options)
+    return expansion, time.perf_counter() - started
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "big.txt").write_text("\n".join(f"entry {number}" for number in range(300_000)))
+    (folder / "odds.txt").write_text("\n".join(f"0.{number % 9 + 1}::entry {number}" for number in range(300_000)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(3000):
+        (folder / f"list number {number}.txt").write_text(f"{number} a\n2::{number} b\n" if number % 2 else f"{number}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("template", "prompts"),
+    [
+        ("{2$${red} cat|dog}", ["red cat,dog", "dog,red cat"]),
+        ("{1-2$${big}|small}", ["big", "small", "big,small", "small,big"]),
+        ("{2$$ and $${a}|b}", ["a and b", "b and a"]),
+        ("{2$$${v:x}|b}", ["x,b", "b,x"]),
+        ("{2$$0.5::{a}|b}", ["a,b", "b,a"]),
+        (r"{2$$ \| $${a}|b}", ["a | b", "b | a"]),
+        ("{2$$__animals/dog__ {x}|b}", ["pug x,b", "b,pug x"]),
+    ],
+)
+def test_an_amount_before_an_alternative_that_starts_with_a_mark(template, prompts, folder):
+    assert every(template, folders=[folder]) == prompts
+    assert codes(template, folders=[folder]) == []
+
+
+def test_an_unclosed_choice_keeps_its_amount():
+    assert expand("{2$$ and $${a}|b").prompts == ("{2$$ and $$a|b",)
+
+
+@pytest.mark.parametrize("options", [{"combinatorial": True, "limit": 10}, {"count": 100}, {"combinatorial": True}])
+def test_two_thousand_alternatives_take_milliseconds(options):
+    alternatives = "|".join(f"a{number}" for number in range(2000))
+    expansion, seconds = timed("{" + alternatives + "}", **options)
+    assert len(expansion.prompts) == options.get("limit", options.get("count", 1000))
+    assert seconds < 1  # 10 to 30 ms
+
+
+def test_combinations_of_two_out_of_two_thousand_come_in_their_order():
+    expansion, seconds = timed(
+        "{2$$" + "|".join(f"a{number}" for number in range(2000)) + "}", combinatorial=True, limit=2000
+    )
+    assert expansion.prompts[:2] == ("a0,a1", "a0,a2")
+    assert expansion.prompts[1999] == "a1,a0"
+    assert seconds < 2
+
+
+@pytest.mark.parametrize("name", ["big", "odds"])
+@pytest.mark.parametrize("options", [{}, {"count": 100}, {"combinatorial": True}])
+@pytest.mark.parametrize("template", ["__{}__", "{{2$$__{}__}}", "{{1000000$$__{}__}}"])
+def test_a_list_of_300_000_entries_is_drawn_from_in_time(template, options, name, large):
+    expand(f"__{name}__", folders=[large])  # read once: a tenth of a second, with odds half of one
+    template = template.format(name)
+    expansion, seconds = timed(template, folders=[large], **({**options, "count": 3} if "00" in template else options))
+    assert all(len(prompt) <= MAX_LENGTH + len(template) for prompt in expansion.prompts)
+    assert seconds < 10
+
+
+def test_what_is_added_to_a_prompt_keeps_to_the_stated_length(large):
+    (prompt,), warnings = (found := expand("a {1000000$$__big__} b", folders=[large])).prompts, found.warnings
+    assert len(prompt) == MAX_LENGTH + len("a  b") or MAX_LENGTH - 30_000 < len(prompt) < MAX_LENGTH
+    assert prompt.endswith(" b")
+    assert [(one.code, one.start, one.end) for one in warnings] == [("too-long", 2, 20)]
+    long = "x" * (2 * MAX_LENGTH)
+    assert expand(long).prompts == (long,)  # the user's own text is not cut
+    assert len(expand("${a=" + long + "}${a}${a}").prompts[0]) == MAX_LENGTH - 2 + len("${a}")
+    for template in ("${a=__no__ " + "y" * 5000 + "}" + "${a}" * 5000, "{3$$" + long + "|b|c}"):
+        assert len(expand(template).prompts[0]) <= MAX_LENGTH + len(template)
+
+
+def test_3000_lists_are_drawn_from_as_one(many):
+    expansion, seconds = timed("__*__ __*__", folders=[many], count=1000)
+    assert len({*expansion.prompts}) > 900
+    assert seconds < 10  # a tenth of a second and the time to read 3,000 files
+    first, seconds = timed("__list*__", folders=[many], combinatorial=True, limit=5000)
+    assert (len(first.prompts), first.prompts[:3]) == (4500, ("0", "1 a", "1 b"))
+    assert seconds < 5
+
+
+def test_odds_hold_across_lists(tmp_path):
+    (tmp_path / "x1.txt").write_text("8::a\n0::b")
+    (tmp_path / "x2.txt").write_text("c\nd")
+    drawn = expand("__x*__", folders=[tmp_path], count=2000).prompts
+    assert 0.75 < drawn.count("a") / 2000 < 0.85
+    assert drawn.count("b") == 0
+    assert drawn.count("c") > 100 < drawn.count("d")
+
+
+def test_lists_that_name_all_lists_end(tmp_path):
+    for number in range(300):
+        (tmp_path / f"l{number}.txt").write_text("x __*__ __*__\n3::y")
+    expansion, seconds = timed("__*__", folders=[tmp_path], count=20)
+    assert len(expansion.prompts) == 20
+    assert seconds < 10
+    (tmp_path / "q1.txt").write_text("one __q*__")
+    (tmp_path / "q2.txt").write_text("two __q*__")
+    assert {*every("__q*__", folders=[tmp_path])} == {"one two __q*__", "two one __q*__"}
+    assert codes("__q*__", folders=[tmp_path]) == [("cyclic-wildcard", 0, 6)]
+
+
+def test_500_misspelt_names_beside_3000_lists(many):
+    template = " ".join(f"__lst numbr {number}x__" for number in range(500))
+    expansion, seconds = timed(template, folders=[many])
+    assert expansion.prompts == (template,)
+    assert expansion.warnings[0].message == "there is no list 'lst numbr 0x'; did you mean 'list number 0'?"
+    assert len(expansion.warnings) == 51
+    assert "unknown-wildcard and more of the same" in {f"{one.code} {one.message}" for one in expansion.warnings}
+    assert seconds < 5  # 0.2
+
+
+def test_500_patterns_beside_3000_lists(many):
+    expand("__*__", folders=[many])
+    expansion, seconds = timed(" ".join(f"__*{number}__" for number in range(500)), folders=[many])
+    assert expansion.warnings == ()
+    assert seconds < 10  # 1
+
+
+def test_prompts_that_explode_end_early():
+    doubling = "".join(f"${{a{number + 1}=${{a{number}}}${{a{number}}}}}" for number in range(45))
+    expansion, seconds = timed("${a0={b|c}}" + doubling + "${a45}", combinatorial=True)
+    assert 1 <= len(expansion.prompts) < 1000
+    assert {one.code for one in expansion.warnings} == {"too-long", "too-many"}
+    assert seconds < 60  # 5
+
+
+def test_a_list_that_is_no_file_or_too_large_is_a_warning(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "large.txt").write_text("0123456789")
+    monkeypatch.setattr(wildcard_lists, "LARGEST_LIST", 9)
+    messages = [one.message for one in expand("__pipe__ __large__", folders=[tmp_path]).warnings]
+    assert messages == [
+        "the list 'pipe' cannot be read: it is no regular file",
+        "the list 'large' cannot be read: it has 10 bytes, more than 9",
+    ]
+
+
+@pytest.mark.property
+@given(st.text(st.characters(), max_size=60), st.integers())
+@example("{\ud800|__\udfff__}", 0)
+@example("${\ud800=\udfff}", 0)
+def test_no_template_of_any_code_points_raises(template, seed):
+    assert len(expand(template, seed=seed).prompts) == 1
+    expand(template, combinatorial=True, limit=3)
+
+
+@pytest.mark.property
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())
+def test_draws_are_those_of_a_list_whose_taken_entries_are_gone(odds, data):
+    draw, left = Draw(summed_odds([float(each) for each in odds])), list(enumerate(odds))
+    unit = draw.odds_left // max(sum(odds), 1)
+    while left:
+        assert (draw.left, draw.odds_left) == (len(left), unit * sum(each for _, each in left))
+        place = data.draw(st.integers(0, len(left) - 1))
+        assert draw.at_place(place) == left[place][0]
+        if draw.odds_left:
+            mark = data.draw(st.integers(0, draw.odds_left - 1))
+            sums = list(accumulate(unit * each for _, each in left))
+            assert draw.at_odds(mark) == left[bisect_right(sums, mark)][0]
+        draw.take(left.pop(place)[0])

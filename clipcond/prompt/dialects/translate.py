@@ -15,6 +15,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.dialects.parse import DIALECTS, parse
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
+from clipcond.prompt.tokenizer import without_surrogates
 
 _NO_EMBEDDINGS: Mapping[str, int] = MappingProxyType({})
 
@@ -42,7 +43,7 @@ def translate(prompt: str, source: str, target: str, *, embeddings: Mapping[str,
         if dialect not in DIALECTS:
             raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     if source == target:
-        return Translation(prompt, ())
+        return Translation(without_surrogates(prompt), ())
     writer = _Writer(_SYNTAX[target], target)
     writer.write(parse(prompt, source, embeddings=embeddings).items)
     return writer.translation()
@@ -134,7 +135,8 @@ class _Writer:
 
     def translation(self) -> Translation:
         """What was written, and what was lost, in the order of its places."""
-        return Translation("".join(self._written), tuple(sorted(self._lost, key=lambda one: (one.start, one.end))))
+        text = without_surrogates("".join(self._written))
+        return Translation(text, tuple(sorted(self._lost, key=lambda one: (one.start, one.end))))
 
     def write(self, items: Iterable[Item]) -> None:
         """Write items, one after the other."""
