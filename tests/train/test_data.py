@@ -6,7 +6,8 @@ import pytest
 from clipcond.errors import DataError
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.batches import Batches, id_rows
-from clipcond.train.data import Pixels, decode, preflight, read_pairs, split
+from clipcond.train.data import read_pairs, split
+from clipcond.train.pixels import Pixels, preflight, prepare
 
 from .pictures import picture, png, said, write_tar
 
@@ -18,7 +19,7 @@ def test_csv_rows_of_one_image_are_merged_and_paths_are_relative_to_the_file(pai
     pairs = read_pairs(pairs_csv)
     assert len(pairs) == 24
     assert pairs.captions[3] == tuple(said(3))
-    assert np.array_equal(decode(pairs.places[3], WHOLE), np.asarray(picture(3)).transpose(2, 0, 1))
+    assert np.array_equal(prepare(pairs.images[3], WHOLE), np.asarray(picture(3)))
 
 
 @pytest.mark.parametrize("separator", ["\t", ";", "|"])
@@ -46,26 +47,26 @@ def test_tars_are_indexed_for_random_access(pairs_tars, form):
     shift = 12 if form == "one" else 0
     assert len(pairs) == 24 - shift
     assert pairs.captions[-1] == (said(23)[0],)
-    assert np.array_equal(decode(pairs.places[15 - shift], WHOLE), np.asarray(picture(15)).transpose(2, 0, 1))
+    assert np.array_equal(prepare(pairs.images[15 - shift], WHOLE), np.asarray(picture(15)))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.csv", "image,caption\na.png,x\ngone.png,y\n", r"gone\.png does not exist \(1 of the 2 images"),
+        ("p.csv", "image,caption\na.png,x\ngone.png,y\n", r"line 3: .*gone\.png does not exist$"),
         ("p.csv", "image,caption\na.png,  \n", r"line 2: the caption of a\.png is empty"),
         ("p.csv", "image,caption\n,x\n", "line 2: the image path is empty"),
         ("p.csv", "image,caption\na.png\n", "line 2: 1 columns, the header has more"),
         ("p.csv", "picture,caption\na.png,x\n", r"has the header 'picture,caption'; expected a column of image"),
         ("p.csv", "image,caption\n", r"p\.csv holds no pairs"),
         ("p.jsonl", "{\n", "line 1: not JSON"),
-        ("p.jsonl", '{"caption": "x"}\n', "line 1: no image; expected one of image, path, filepath"),
+        ("p.jsonl", '{"caption": "x"}\n', "line 1: no image; expected one of image, path, filepath, file_name, url"),
         ("p.jsonl", '{"image": "a.png", "caption": null}\n', "line 1: no caption; expected a text or a list"),
         ("p.jsonl", '{"image": "a.png", "caption": []}\n', "line 1: no caption; expected a text or a list"),
         ("p.jsonl", '{"image": "a.png", "caption": [""]}\n', r"line 1: the caption of a\.png is empty"),
         ("p.jsonl", '["a.png"]\n', "line 1: no image"),
-        ("p.parquet", "", r"ends in '\.parquet', expected \.csv, \.tsv, \.jsonl or \.tar"),
-        ("p.tar", "not a tar at all", r"p\.tar is not a readable, uncompressed tar"),
+        ("p.xls", "", r"ends in '\.xls', expected \.csv, \.tsv, \.jsonl, \.parquet, \.tar or \.tar\.gz"),
+        ("p.tar", "not a tar at all", r"p\.tar is not a readable tar"),
     ],
 )
 def test_unusable_data_is_one_line(tmp_path, name, content, message):
@@ -88,7 +89,7 @@ def test_absent_files_and_globs_are_errors(tmp_path):
     [
         ({"a.png": png(0)}, r"a\.png has no caption: there is no a\.txt or a\.json"),
         ({"a.png": png(0), "a.txt": b" \n"}, r"a\.txt: the caption is empty"),
-        ({"a.png": png(0), "a.json": b"{"}, r"a\.json: not readable as \.json"),
+        ({"a.png": png(0), "a.json": b"{"}, r"a\.json: not JSON"),
         ({"a.png": png(0), "a.json": b'{"said": "x"}'}, r"a\.json: no caption; expected a text or a list"),
         ({"a.txt": b"x"}, "holds no pairs"),
     ],
@@ -121,16 +122,16 @@ def test_pixels_are_the_same_kept_or_not(pairs_csv):
     rows = np.array([5, 2, 5, 23])
     for _ in range(2):
         assert np.array_equal(kept[rows], fresh[rows])
-    pairs.places[5] = pairs.places[0]
-    assert np.array_equal(kept[rows][0], np.asarray(picture(5)).transpose(2, 0, 1)), "what is kept is not read again"
+    pairs.images[5] = pairs.images[0]
+    assert np.array_equal(kept[rows][0], np.asarray(picture(5))), "what is kept is not read again"
 
 
 def test_split_holds_out_without_overlap(pairs_csv):
     pairs = read_pairs(pairs_csv)
     rest, held = split(pairs, 6, seed=1)
     assert len(held) == 6
-    assert {str(place) for place in (*rest.places, *held.places)} == {str(place) for place in pairs.places}
-    assert split(pairs, 6, seed=1)[1].places == held.places != split(pairs, 6, seed=2)[1].places
+    assert {str(place) for place in (*rest.images, *held.images)} == {str(place) for place in pairs.images}
+    assert split(pairs, 6, seed=1)[1].images == held.images != split(pairs, 6, seed=2)[1].images
     with pytest.raises(DataError, match=r"val_count is 24, but .*pairs\.csv holds 24 images"):
         split(pairs, 24, seed=1)
 
@@ -186,6 +187,6 @@ def test_too_few_images_for_a_batch(pairs_csv):
 def test_an_error_of_the_thread_comes_out_of_the_loop(pairs_csv, tmp_path):
     pairs = read_pairs(pairs_csv)
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    pairs.places[:] = [type(pairs.places[0])(tmp_path / "bad.png")] * 24
+    pairs.images[:] = [type(pairs.images[0])(tmp_path / "bad.png")] * 24
     with pytest.raises(DataError, match=r"cannot decode .*bad\.png: it is not a picture in a format that can be read"):
         list(batches(pairs).ahead(0, 2))

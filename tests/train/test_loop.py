@@ -27,7 +27,7 @@ def config(dual_folder, pairs_csv, tmp_path):
     """Nine steps of five pairs: two and a quarter epochs, checkpoints in the middle of them."""
     return TrainConfig(
         data=str(pairs_csv), model=str(dual_folder), out=str(tmp_path / "run"),
-        steps=9, batch_size=5, rate=1e-3, warmup=2, save_every=3, log_every=2, eval_every=100, threads=1, keep=2,
+        steps=9, batch_size=5, learning_rate=1e-3, warmup=2, save_every=3, log_every=2, eval_every=100, threads=1, keep=2,
     )  # fmt: skip
 
 
@@ -45,7 +45,9 @@ def lines(out):
 
 def test_a_run_learns_its_pairs_and_writes_a_model_that_loads(config, pairs_csv):
     said = []
-    config = replace(config, steps=160, batch_size=12, rate=3e-3, val_data=str(pairs_csv), eval_every=999, log_every=40)
+    config = replace(
+        config, steps=160, batch_size=12, learning_rate=3e-3, val_data=str(pairs_csv), eval_every=999, log_every=40
+    )
     result = clipcond.train(config, report=said.append)
     assert (result.steps, result.interrupted, result.model) == (160, False, Path(config.out) / "model")
     logged = [line["loss"] for line in said if "loss" in line]
@@ -173,7 +175,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config,
     ):
         train(config)
     seen[:] = [1] * 4
-    with pytest.raises(ConfigError, match=r"nan at step 1; there is no checkpoint yet; lower the rate \(0\.001\)"):
+    with pytest.raises(
+        ConfigError, match=r"nan at step 1; there is no checkpoint yet; lower the learning rate \(0\.001\)"
+    ):
         train(replace(config, out=config.out + "2"))
 
 
