@@ -45,6 +45,8 @@ def test_the_record_is_complete_and_builds_the_same_config():
         ({"learning_rate": 0}, "learning_rate is 0.0, expected a number above 0"),
         ({"batch_size": 1}, "batch_size is 1, expected 2 or more"),
         ({"warmup": -1}, "warmup is -1, expected 0 or more"),
+        ({"betas": ["a", "b"]}, "betas is"),
+        ({"max_bad_rows": -1}, "max_bad_rows is -1, expected 0 or more"),
         ({"betas": [0.9, 1.0]}, r"betas is \(0.9, 1.0\), expected two numbers"),
     ],
 )
@@ -59,3 +61,47 @@ def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path):
     (tmp_path / "bad.toml").write_text("seed = = 3")
     with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
         from_toml(tmp_path / "bad.toml")
+
+
+def test_the_old_name_rate_works_with_a_warning_for_one_version(tmp_path):
+    words = "the setting rate is now learning_rate; the old name goes with the next version"
+    with pytest.warns(DeprecationWarning, match=words):
+        config = TrainConfig(**GIVEN, rate=1e-3)
+    assert config == TrainConfig(**GIVEN, learning_rate=1e-3)
+    with pytest.warns(DeprecationWarning, match=words):
+        assert config.rate == 1e-3
+    with pytest.warns(DeprecationWarning, match=words):
+        assert dataclasses.replace(config, rate=2e-3).learning_rate == 2e-3
+    assert dataclasses.replace(config, steps=3).learning_rate == 1e-3
+    with pytest.warns(DeprecationWarning, match=words):
+        assert from_mapping({**GIVEN, "rate": 1e-3}) == config
+    path = tmp_path / "run.toml"
+    path.write_text('data = "pairs.csv"\nmodel = "mini"\nout = "run"\nrate = 5e-3\n')
+    with pytest.warns(DeprecationWarning, match=words):
+        assert from_toml(path, {"learning_rate": 1e-3}) == config
+    path.write_text('data = "pairs.csv"\nmodel = "mini"\nout = "run"\nlearning_rate = 5e-3\n')
+    with pytest.warns(DeprecationWarning, match=words):
+        assert from_toml(path, {"rate": 1e-3}) == config
+
+
+def test_both_names_of_one_setting_are_refused():
+    with (
+        pytest.warns(DeprecationWarning, match="the setting rate is now"),
+        pytest.raises(
+            ConfigError, match=r"rate and learning_rate are both given in run\.toml; learning_rate is the name"
+        ),
+    ):
+        from_mapping({**GIVEN, "rate": 1e-3, "learning_rate": 1e-3}, source="run.toml")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_setting_that_is_not_finite_is_refused(value):
+    with pytest.raises(ConfigError, match=f"learning_rate is {value}, expected a finite number"):
+        TrainConfig(**GIVEN, learning_rate=value)
+
+
+def test_a_toml_nested_without_end_is_one_line(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match=r"run\.toml is not TOML"):
+        from_toml(path)
