@@ -22,14 +22,26 @@ from clipcond.images.preprocess import Preprocess
 from clipcond.runtime.torchvision_repair import repair
 
 
+class Normalisation:
+    """A model's own mean and standard deviation of pixels, taken out of a batch."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self._mean = torch.tensor(preprocess.mean).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(preprocess.std).view(1, 3, 1, 1) * 255
+
+    def __call__(self, pixels: np.ndarray, device: torch.device) -> Tensor:
+        """Return (N, 3, H, W) float32 on the device of (N, H, W, 3) uint8 pixels."""
+        batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+        return (batch - self._mean.to(device)) / self._std.to(device)
+
+
 class ImageTower:
     """One image encoder behind one interface: pictures to float32 vectors of unit length."""
 
     def __init__(self, model: torch.nn.Module, preprocess: Preprocess, forward: Callable[[Tensor], Tensor]) -> None:
         """forward: (N, 3, height, width) normalised pixels → (N, P) projected, not yet normalised."""
         self.model, self.preprocess, self._forward = model, preprocess, forward
-        self._mean = torch.tensor(preprocess.mean).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(preprocess.std).view(1, 3, 1, 1) * 255
+        self._normalise = Normalisation(preprocess)
 
     @classmethod
     def from_open_clip(cls, model: torch.nn.Module, config: Mapping[str, Any]) -> ImageTower:
@@ -88,8 +100,7 @@ class ImageTower:
             raise ShapeError(
                 f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (N, {', '.join(map(str, expected))})"
             )
-        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
-        batch = (batch - self._mean.to(batch.device)) / self._std.to(batch.device)
+        batch = self._normalise(pixels, self.device)
         features = self._forward(batch.to(self.dtype)).float()
         return torch.nn.functional.normalize(features, dim=-1).cpu()
 

@@ -12,21 +12,27 @@ import numpy as np
 
 from clipcond.errors import DataError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
-from clipcond.train.data import Pairs, Pixels
+from clipcond.train.data import Pairs, same_caption
+from clipcond.train.pixels import Pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's pairs: pixels (B, 3, S, S) uint8, ids (B, L) int64, and how many captions were cut to 75 tokens."""
+    """One step's pairs.
+
+    pixels: (B, H, W, 3) uint8. ids: (B, L) int64. cut: how many captions were cut to 75 tokens. false_negatives: (B, B)
+    bool, true where the text of a column is also a caption of another row's image; None where there is no such text.
+    """
 
     step: int
     pixels: np.ndarray
     ids: np.ndarray
     cut: int
+    false_negatives: np.ndarray | None
 
 
 class Batches:
-    """The order in which pairs are seen: shuffled anew in each epoch, the same for the same seed, whoever reads it."""
+    """The order in which a run sees its pairs: shuffled anew in each epoch, the same for the same seed."""
 
     def __init__(self, pairs: Pairs, pixels: Pixels, *, batch_size: int, seed: int, captions: str = "random") -> None:
         if len(pairs) < batch_size:
@@ -37,7 +43,7 @@ class Batches:
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def rows(self, step: int) -> np.ndarray:
-        """The (B,) rows of a step, counted from 0."""
+        """Return the (B,) rows of a step, counted from 0."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
@@ -50,10 +56,10 @@ class Batches:
         said = [self.pairs.captions[row] for row in rows]
         texts = [of[int(share * len(of))] if self._any else of[0] for of, share in zip(said, draw, strict=True)]
         ids, cut = id_rows(texts)
-        return Batch(step, self.pixels[rows], ids, cut)
+        return Batch(step, self.pixels[rows], ids, cut, false_negatives(said, texts))
 
     def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
-        """The batches of steps `start` to `stop`, prepared by a thread `depth` ahead, whose errors come out here."""
+        """Yield the batches of steps `start` to `stop`; a thread prepares them `depth` ahead, and its errors come out here."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
         leave = threading.Event()
 
@@ -87,10 +93,27 @@ class Batches:
             thread.join()
 
 
+def false_negatives(captions: Sequence[Sequence[str]], drawn: Sequence[str]) -> np.ndarray | None:
+    """Find the texts of a batch that also belong to another image of it: negatives that are none.
+
+    captions: all captions of each of B images.   drawn: the one of each that is in the batch.
+    Returns (B, B) bool, rows for images and columns for texts; None if no text belongs to another image.
+    """
+    columns: dict[str, list[int]] = {}
+    for column, caption in enumerate(drawn):
+        columns.setdefault(same_caption(caption), []).append(column)
+    found = np.zeros((len(drawn), len(drawn)), bool)
+    for row, own in enumerate(captions):
+        for caption in own:
+            found[row, columns.get(same_caption(caption), [])] = True
+    np.fill_diagonal(found, False)
+    return found if found.any() else None
+
+
 def id_rows(
     texts: Sequence[str], normalisation: Literal["openai", "transformers"] = "openai"
 ) -> tuple[np.ndarray, int]:
-    """(B, L) int64 ids, L that of the longest row, padded with EOS; and how many texts were cut to 75 tokens."""
+    """Return (B, L) int64 ids, L that of the longest row, padded with EOS, and how many texts were cut to 75 tokens."""
     rows = batch_ids(list(texts), normalisation)
     length = min(CONTENT, max(map(len, rows))) + 2
     ids = np.full((len(rows), length), EOS, dtype=np.int64)

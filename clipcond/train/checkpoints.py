@@ -3,50 +3,154 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
-from clipcond.errors import ConfigError
+from clipcond.errors import ClipCondError, ConfigError
 from clipcond.files import writing
-from clipcond.train.config import RESUME_MAY_CHANGE, TrainConfig
+from clipcond.train.config import RESUME_MAY_CHANGE, TrainConfig, renamed
+from clipcond.train.model import not_finite
+
+_NAME = re.compile(r"step-(\d+)\.pt")
 
 
-def write(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
-    """Write `step-00001000.pt` for `state["step"]`, then delete all but the last `keep`."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checkpoint:
+    """Everything that a run needs to go on as if it had never stopped.
+
+    cut: captions cut so far. rng: torch's generator. data, pictures: fingerprints of the index and of the pictures;
+    pictures is empty in checkpoints of an earlier version.
+    """
+
+    step: int
+    cut: int
+    model: dict[str, Tensor]
+    optimizer: list[dict[str, Any]]
+    rng: Tensor
+    config: dict[str, Any]
+    data: str
+    pictures: str
+
+
+def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write `step-00001000.pt` of a checkpoint, then delete all but the last `keep`.
+
+    Raises ConfigError for weights that are not finite: what is kept can always be gone on from.
+    """
+    if name := not_finite(checkpoint.model):
+        raise ConfigError(
+            f"the weights are not finite after step {checkpoint.step} ({name}); {last_good(folder)}; "
+            f"lower the learning rate ({checkpoint.config['learning_rate']:g})"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{state['step']:08d}.pt"
+    path = folder / f"step-{checkpoint.step:08d}.pt"
+    state = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    state["config"] = json.dumps(checkpoint.config)
     with writing(path, overwrite=True, durable=True) as file:
-        torch.save(state, file)
+        _save(state, file)
     for old in existing(folder)[:-keep]:
         old.unlink()
     return path
 
 
-def existing(folder: Path) -> list[Path]:
-    """The complete checkpoints, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+class _Sink:
+    """A file that remembers why it could not be written: torch says only that it could not."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's state on the CPU. Raises ConfigError if the file is damaged."""
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    sink: Any = _Sink(file)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        torch.save(state, sink)
+    except Exception:
+        if sink.error is not None:
+            raise sink.error from None
+        raise
+
+
+def existing(folder: Path) -> list[Path]:
+    """Return the complete checkpoints, oldest first."""
+    found = {path: _NAME.fullmatch(path.name) for path in folder.glob("step-*.pt")}
+    return sorted((path for path, match in found.items() if match), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name[len("step-") : -len(".pt")])
+
+
+def last_good(folder: Path) -> str:
+    """Say which checkpoint is the last that can be gone on from."""
+    for path in reversed(existing(folder)):
+        try:
+            read(path)
+        except ClipCondError:
+            continue
+        return f"the last good checkpoint is {path}"
+    return "there is no checkpoint yet"
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint to the CPU. Raises ConfigError if it is damaged, or holds what no run writes."""
+    advice = "delete it to go on from the one before"
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file shows as anything from EOFError to a pickle error
-        raise ConfigError(
-            f"{path} cannot be read ({type(error).__name__}); delete it to go on from the one before"
-        ) from error
-    return state
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); {advice}") from error
+    try:
+        checkpoint = _checked(state, path)
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        raise ConfigError(f"{path} is no checkpoint of a run ({error}); {advice}") from error
+    if name := not_finite(checkpoint.model):
+        raise ConfigError(f"{path} holds weights that are not finite ({name}); {advice}")
+    return checkpoint
 
 
-def refuse_changes(saved: dict[str, Any], config: TrainConfig, data: str, *, where: Path) -> None:
+def _checked(state: Any, path: Path) -> Checkpoint:
+    """The checkpoint of what a file holds. Raises TypeError, ValueError or KeyError for anything that does not fit."""
+    if not isinstance(state, dict):
+        raise TypeError("it holds no record")
+    kinds = {"step": int, "cut": int, "model": dict, "optimizer": list, "rng": Tensor, "config": str, "data": str}
+    for name, kind in kinds.items():
+        if not isinstance(state.get(name), kind):
+            raise TypeError(f"its {name} is no {kind.__name__}")
+    if state["step"] != _step_of(path) or state["cut"] < 0:
+        raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
+    if not all(isinstance(value, Tensor) for value in state["model"].values()):
+        raise TypeError("its model holds more than tensors")
+    config = json.loads(state["config"])
+    if not isinstance(config, dict):
+        raise TypeError("its config is no record")
+    return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
+                      config=renamed(config), pictures=str(state.get("pictures", "")))  # fmt: skip
+
+
+def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, where: Path) -> None:
     """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint knows."""
-    now, then = json.loads(json.dumps(config.to_dict())), json.loads(saved["config"])
+    now, then = json.loads(json.dumps(config.to_dict())), saved.config
     fixed = (name for name in now if name not in RESUME_MAY_CHANGE and then.get(name, now[name]) != now[name])
     changed = [f"{name} {then[name]!r} → {now[name]!r}" for name in fixed]
-    if saved["data"] != data:
+    if saved.data != data:
         changed.append("the content of the training data")
+    elif saved.pictures not in ("", pictures):
+        changed.append("the content of the training pictures")
     if changed:
         raise ConfigError(
             f"{where} was made with other settings: {'; '.join(changed)}. Choose another out, or allow the change "

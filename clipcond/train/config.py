@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import math
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,20 +30,24 @@ RESUME_MAY_CHANGE = (
     "device",
     "cache_gib",
     "val_data",
+    "max_bad_rows",  # what is left out decides the data, which is compared by itself
 )
+RENAMED = {"rate": "learning_rate"}  # old names of settings, which work for one version more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Everything that decides a run. Paths are relative to the working directory, those inside data files to the file.
 
-    data, val_data: a CSV, TSV or JSONL file, a WebDataset tar, a glob of tars, or a folder of tars.
+    data, val_data: a CSV, TSV, JSONL or Parquet file, a WebDataset tar, a glob or brace pattern of tars, or a folder
+        of tars or with a `metadata.csv`.
     val_count: hold out this many images of `data` instead of naming `val_data`; 0 holds out none.
     steps, epochs: one of the two; an epoch drops its last incomplete batch.
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
         temperature and the image tower train; `image` keeps the whole image tower.
     init: `weights` loads the model's weights; `random` starts from random ones and must be asked for by name.
+    max_bad_rows: leave out so many rows of a source that will not do (no caption, no picture) before one is an error.
     captions: which of several captions an image trains with: a `random` one each time, or the `first`.
     """
 
@@ -49,10 +56,11 @@ class TrainConfig:
     out: str
     val_data: str | None = None
     val_count: int = 0
+    max_bad_rows: int = 0
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 256
-    rate: float = 1e-5
+    learning_rate: float = 1e-5
     weight_decay: float = 0.1
     warmup: int | None = None
     betas: tuple[float, float] = (0.9, 0.98)
@@ -73,10 +81,51 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def rate(self) -> float:
+        """The old name of `learning_rate`."""
+        _warn_of("rate")
+        return self.learning_rate
+
     def to_dict(self) -> dict[str, Any]:
-        """The complete record, JSON-able."""
+        """Return the complete record, JSON-able."""
         record = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+
+
+def _taking_old_names(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def __init__(self: TrainConfig, **settings: Any) -> None:
+        for old in RENAMED.keys() & settings.keys():
+            _warn_of(old)
+            settings[RENAMED[old]] = settings.pop(old)  # wins: dataclasses.replace gives both
+        init(self, **settings)
+
+    return __init__
+
+
+TrainConfig.__init__ = _taking_old_names(TrainConfig.__init__)  # type: ignore[method-assign]
+
+
+def _warn_of(old: str) -> None:
+    text = f"the setting {old} is now {RENAMED[old]}; the old name goes with the next version"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
+def renamed(given: Mapping[str, Any], *, source: str | None = None) -> dict[str, Any]:
+    """Return settings under their names of today.
+
+    source: where they stand; with it an old name is a DeprecationWarning, and both names at once a ConfigError.
+    """
+    settings = dict(given)
+    for old in RENAMED.keys() & settings.keys():
+        value = settings.pop(old)
+        if source is not None:
+            _warn_of(old)
+            if RENAMED[old] in settings:
+                raise ConfigError(f"{old} and {RENAMED[old]} are both given in {source}; {RENAMED[old]} is the name")
+        settings.setdefault(RENAMED[old], value)
+    return settings
 
 
 def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> TrainConfig:
@@ -84,6 +133,7 @@ def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> T
 
     Raises ConfigError for an unknown name (naming the nearest), a missing or wrongly typed one, or one out of range.
     """
+    given = renamed(given, source=source)
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for name in given:
         if name not in fields:
@@ -110,11 +160,14 @@ def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         raise ConfigError(f"{path} does not exist; expected a TOML file of training settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return from_mapping({**given, **(overrides or {})}, source=str(path))
+    except RecursionError:
+        raise ConfigError(f"{path} is not TOML of settings: it is nested too deeply") from None
+    settings = {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
+    return from_mapping(settings, source=str(path))
 
 
 def _typed(name: str, kind: str, value: Any, source: str) -> Any:
-    """The value in its field's type: whole numbers pass for floats, lists for tuples, nothing else is converted."""
+    """Return the value in its field's type: whole numbers pass for floats, lists for tuples, nothing else is converted."""
     if value is None and "None" in kind:
         return None
     base = kind.replace(" | None", "")
@@ -143,7 +196,20 @@ def _check(config: TrainConfig) -> None:
     for part in config.freeze:
         if part not in FREEZABLE:
             raise ConfigError(f"freeze holds {part!r}, expected {' or '.join(map(repr, FREEZABLE))}")
-    positive = ("steps", "epochs", "rate", "grad_clip", "threads", "log_every", "eval_every", "save_every", "keep")
+    for name, number in config.to_dict().items():
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{name} is {number}, expected a finite number")
+    positive = (
+        "steps",
+        "epochs",
+        "learning_rate",
+        "grad_clip",
+        "threads",
+        "log_every",
+        "eval_every",
+        "save_every",
+        "keep",
+    )
     for name in positive:
         value = getattr(config, name)
         if value is not None and value <= 0:
@@ -152,9 +218,9 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(
             f"batch_size is {config.batch_size}, expected 2 or more: the loss compares pairs with one another"
         )
-    for name in ("val_count", "weight_decay", "warmup", "cache_gib"):
+    for name in ("val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib"):
         value = getattr(config, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name} is {value}, expected 0 or more")
-    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
+    if len(config.betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in config.betas):
         raise ConfigError(f"betas is {config.betas}, expected two numbers from 0 up to 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipcond.errors import DataError
+from clipcond.errors import DataError, ModelError
 from clipcond.score.retrieval import Retrieval, retrieval
 from clipcond.train.data import Pairs, read_pairs
+from clipcond.train.pixels import prepare_all
+from clipcond.train.run_folder import refuse_unfinished
 
 if TYPE_CHECKING:
     from clipcond.models.load import DualEncoder
+
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +39,8 @@ def gallery(pairs: Pairs) -> Gallery:
     rows: list[int] = []
     texts: dict[str, int] = {}
     right: set[tuple[int, int]] = set()
-    for row, (place, captions) in enumerate(zip(pairs.places, pairs.captions, strict=True)):
-        image = numbers.setdefault(hashlib.sha256(place.read()).digest(), len(numbers))
+    for row, (source, captions) in enumerate(zip(pairs.images, pairs.captions, strict=True)):
+        image = numbers.setdefault(source.digest(), len(numbers))
         if image == len(rows):
             rows.append(row)
         right.update((image, texts.setdefault(caption, len(texts))) for caption in captions)
@@ -50,43 +53,58 @@ def score_gallery(
     embed_images: Callable[[np.ndarray], Tensor],
     embed_texts: Callable[[list[str]], Tensor],
     *,
-    batch: int = 256,
+    batch: int = _BATCH,
 ) -> Retrieval:
     """Embed the gallery in batches and score it.
 
     embed_images: (B,) rows of `of.pairs` to (B, P) unit rows.   embed_texts: B captions to (B, P) unit rows.
     Captions are sorted by length first, so that short ones are not padded to long ones.
+    Raises ModelError if a tower gives vectors that are not finite, which would compare with nothing.
     """
     images = torch.cat([embed_images(of.rows[at : at + batch]) for at in range(0, len(of.rows), batch)])
+    _refuse_not_finite(images, "image")
     order = sorted(range(len(of.texts)), key=lambda number: len(of.texts[number]))
     parts = [embed_texts([of.texts[n] for n in order[at : at + batch]]) for at in range(0, len(order), batch)]
     texts = torch.empty_like(torch.cat(parts))
     texts[torch.tensor(order)] = torch.cat(parts)
+    _refuse_not_finite(texts, "text")
     return retrieval(images, texts, of.right)
 
 
+def _refuse_not_finite(vectors: Tensor, tower: str) -> None:
+    bad = int((~torch.isfinite(vectors).all(dim=1)).sum())
+    if bad:
+        raise ModelError(
+            f"the {tower} tower gives vectors with NaN or infinity for {bad} of {len(vectors)} {tower}s; "
+            "its weights are damaged"
+        )
+
+
 def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
-    """Retrieval of a model, given by its spec or loaded, on all pairs of a data source.
+    """Return the retrieval of a model, given by its spec or loaded, on all pairs of a data source.
 
     Captions beyond 75 tokens are cut, as in training. Raises ModelError, DataError.
     """
-    from clipcond.encode.rows import TokenSequence
-    from clipcond.models.load import load_dual
-    from clipcond.train.batches import id_rows
-    from clipcond.train.data import open_image
-
-    dual = load_dual(model) if isinstance(model, str) else model
     pairs = data if isinstance(data, Pairs) else read_pairs(data)
     if len(pairs) < 2:
         raise DataError(f"{pairs.source or 'the gallery'} holds {len(pairs)} image; retrieval needs 2 or more")
 
-    def texts(said: list[str]) -> Tensor:
+    from clipcond.encode.rows import TokenSequence
+    from clipcond.models.load import load_dual
+    from clipcond.train.batches import id_rows
+
+    if isinstance(model, str):
+        refuse_unfinished(model)
+    dual = load_dual(model) if isinstance(model, str) else model
+
+    def embed_texts(said: list[str]) -> Tensor:
         ids, _ = id_rows(said, dual.normalisation)
         projected = dual.text.pool_rows([TokenSequence(tuple(row)) for row in ids.tolist()]).projected
         assert projected is not None, "a dual encoder projects its texts"
         return torch.nn.functional.normalize(projected.float(), dim=-1).cpu()
 
-    def images(rows: np.ndarray) -> Tensor:
-        return dual.image.embed([open_image(pairs.places[row]) for row in rows]).cpu()
+    def embed_images(rows: np.ndarray) -> Tensor:
+        sources = [pairs.images[row] for row in rows]
+        return dual.image.embed_pixels(prepare_all(sources, dual.image.preprocess))
 
-    return score_gallery(gallery(pairs), images, texts)
+    return score_gallery(gallery(pairs), embed_images, embed_texts)

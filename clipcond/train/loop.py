@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from clipcond.errors import ConfigError, DataError, OutputExists
-from clipcond.files import write_file
-from clipcond.images.preprocess import Preprocess
+from clipcond.errors import ConfigError, DataError
 from clipcond.models.open_clip_folder import write_open_clip_folder
-from clipcond.models.trainable import load_trainable
-from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
-from clipcond.train.batches import Batch, Batches, id_rows
+from clipcond.train.batches import Batch, Batches
+from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
-from clipcond.train.data import Pairs, Pixels, preflight, read_pairs, split
-from clipcond.train.evaluate import Gallery, gallery, score_gallery
+from clipcond.train.job import Job, prepare
 from clipcond.train.losses import clamp_logit_scale, info_nce
-from clipcond.train.model import check_model, freeze, image_features, text_features, use_plain_attention
-from clipcond.train.optimizer import Optimizer, learning_rate_at
+from clipcond.train.model import image_features, text_features
+from clipcond.train.optimizer import learning_rate_at
+from clipcond.train.run_folder import RunFolder, held
+from clipcond.train.signals import stop_signals
+
+__all__ = ["Batches", "Report", "TrainResult", "train"]
 
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run came to. `model` is None, and `interrupted` true, if a signal ended it before its last step."""
+    """The outcome of a run. `model` is None, and `interrupted` true, if a signal ended it before its last step."""
 
     steps: int
     loss: float | None
@@ -52,199 +47,202 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
 
     Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads
     the weights are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and
-    return. Every log line goes to `out/log.jsonl` and to `report`.
+    return; before the first step they raise KeyboardInterrupt. Every log line goes to `out/log.jsonl` and to `report`.
 
     allow_changes: resume even if settings or data differ from the checkpoint's.
-    Raises DataError and ModelError before the first step, OutputExists if `out` holds a model or a
-    config that this run did not write, ConfigError for a refused resumption or a loss that is not finite. A picture that
-    turns out unreadable on the way is a DataError after saving.
+    Raises DataError and ModelError before the first step, OutputExists if another process trains in `out`, or if it
+    holds a model or a config that this run did not write, ConfigError for a refused resumption or a loss that is not
+    finite. A picture that turns out unreadable on the way is a DataError after saving.
     """
-    out = Path(config.out)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    device = device_of(config.device)
+    with stop_signals() as signals, held(Path(config.out)) as folder:
+        folder.refuse_foreign()
+        run = _Run(prepare(config), folder, report)
+        run.resume(allow_changes)
+        signals.defer()
+        run.start()
+        for batch in run.batches():
+            run.optimise(batch)
+            if run.due(config.log_every):
+                run.log_progress()
+            if run.due(config.eval_every):
+                run.evaluate()
+            if run.due(config.save_every) or signals.came:
+                run.save()
+            if signals.came and not run.done:
+                return run.interrupted()
+        return run.finish()
 
-    source = load_trainable(config.model, random_weights=config.init == "random")
-    model, preprocess = source.model, source.preprocess
-    check_model(model)
-    freeze(model, config.freeze)
-    use_plain_attention(model)
-    model.to(device).train()
-    optimizer = Optimizer(model, config)
-    normalise = _normaliser(preprocess, device)
 
-    pairs, held_out = _data(config)
-    preflight(pairs, preprocess)
-    batches = Batches(
-        pairs, Pixels(pairs, preprocess, config.cache_gib),
-        batch_size=config.batch_size, seed=config.seed, captions=config.captions,
-    )  # fmt: skip
-    total = config.steps or max(1, round((config.epochs or 5) * batches.per_epoch))
-    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(total / 10))
-    if warmup >= total:
-        raise ConfigError(f"warmup is {warmup} steps, the whole run {total}; expected fewer")
-    measure = _measure(model, held_out, preprocess, normalise, config.cache_gib) if held_out is not None else None
+@dataclass(slots=True)
+class _Window:
+    """Losses since the last line of the log."""
 
-    fingerprint = pairs.fingerprint()
-    first, seen_cut = 0, 0
-    saved = checkpoints.existing(out / "checkpoints")
-    if not saved and (out / "model").exists():
-        raise OutputExists(
-            f"{out / 'model'} is there, but no checkpoint to go on from; choose another out or remove it"
-        )
-    if (out / "config.json").exists() and not (out / "log.jsonl").exists():
-        raise OutputExists(f"{out / 'config.json'} is there, but {out} is no training run; choose another out")
-    if saved:
-        state = checkpoints.read(saved[-1])
+    since: float
+    count: int = 0
+    loss: float = 0.0
+
+
+class _Run:
+    """A job under way: how far it is, and the folder and the listener that hear of it."""
+
+    def __init__(self, job: Job, folder: RunFolder, report: Report | None) -> None:
+        self.job, self.folder, self._report = job, folder, report
+        self.step, self.cut = 0, 0
+        self.loss: float | None = None
+        self.grad_norm, self.learning_rate = 0.0, 0.0
+        self.retrieval: Retrieval | None = None
+        self._resumed = False
+        self._notes = list(job.notes)
+        self._window = _Window(time.monotonic())
+
+    @property
+    def done(self) -> bool:
+        """True after the last step."""
+        return self.step >= self.job.steps
+
+    def due(self, every: int) -> bool:
+        """True after each `every` steps, and after the last."""
+        return self.step % every == 0 or self.done
+
+    # ── before the first step ────────────────────────────────────────────────────────────────────────────────────────
+
+    def resume(self, allow_changes: bool) -> None:
+        """Go on from the last checkpoint, if there is one. Raises ConfigError where that cannot be."""
+        saved = checkpoints.existing(self.folder.checkpoints)
+        if not saved:
+            return
+        path, job = saved[-1], self.job
+        checkpoint = checkpoints.read(path)
         if not allow_changes:
-            checkpoints.refuse_changes(state, config, fingerprint, where=saved[-1])
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        first, seen_cut = state["step"], state["cut"]
+            checkpoints.refuse_changes(checkpoint, job.config, where=path, **job.fingerprints)
+        if checkpoint.step > job.steps:
+            raise ConfigError(f"{path} is past the {job.steps} steps of this run; give more steps, or another out")
+        self._restore(checkpoint, path)
+        self.step, self.cut, self._resumed = checkpoint.step, checkpoint.cut, True
 
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / "config.json", json.dumps(config.to_dict(), indent=2) + "\n", overwrite=True)
+    def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        job = self.job
+        frozen, now = checkpoint.config.get("freeze"), list(job.config.freeze)
+        try:
+            job.model.load_state_dict(checkpoint.model)
+            if frozen == now:
+                job.optimizer.load_state_dict(checkpoint.optimizer)
+            torch.set_rng_state(checkpoint.rng)
+        except Exception as error:  # whatever torch says of tensors that do not fit
+            raise ConfigError(
+                f"{path} does not fit the model {job.config.model}: it is of another architecture, or damaged; "
+                "choose another out"
+            ) from error
+        if frozen != now:
+            self._notes.append(f"freeze is {now}, it was {frozen}: the optimizer's moments start anew")
 
-    def log(**values: Any) -> None:
-        line = {"step": step, "time": round(time.time(), 2), **values}
-        with (out / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if report:
-            report(line)
+    def start(self) -> None:
+        """Write the config and the log's first lines."""
+        job = self.job
+        self.folder.begin(job.config)
+        self._log(
+            event="resume" if self._resumed else "start", steps=job.steps, steps_per_epoch=job.batches.per_epoch,
+            warmup=job.warmup, images=len(job.pairs), captions=sum(map(len, job.pairs.captions)),
+            trainable=sum(p.numel() for p in job.model.parameters() if p.requires_grad), device=str(job.device),
+            threads=torch.get_num_threads(),
+        )  # fmt: skip
+        for note in self._notes:
+            self._log(event="note", note=note)
+        self._window = _Window(time.monotonic())
 
-    def save() -> Path:
-        state = {
-            "step": step, "cut": seen_cut, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(), "config": json.dumps(config.to_dict()), "data": fingerprint,
-        }  # fmt: skip
-        return checkpoints.write(out / "checkpoints", state, keep=config.keep)
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    step, loss_sum, since, found = first, 0.0, time.monotonic(), None
-    last_loss, counted = None, 0
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    log(event="resume" if saved else "start", steps=total, steps_per_epoch=batches.per_epoch, warmup=warmup,
-        images=len(pairs), captions=sum(map(len, pairs.captions)), trainable=trainable, device=str(device),
-        threads=torch.get_num_threads())  # fmt: skip
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches left; where one cannot be made, save what was trained so far before its DataError goes on."""
+        try:
+            yield from self.job.batches.ahead(self.step, self.job.steps)
+        except DataError:
+            self.save()
+            raise
 
-    with _signals() as stopped:
-        for batch in _saving(batches.ahead(first, total), save):
-            rate = learning_rate_at(step, total, config.rate, warmup)
-            optimizer.zero_grad()
-            with _autocast(config.precision, device):
-                images = image_features(model, normalise(batch.pixels))
-                texts = text_features(model, torch.from_numpy(batch.ids).to(device))
-            loss = info_nce(images, texts, model.logit_scale)
-            value = float(loss.detach())
-            _check_finite("loss", value, step + 1, config)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = float(optimizer.clip(config.grad_clip))
-            _check_finite("gradient's norm", norm, step + 1, config)
-            optimizer.step(rate)
-            clamp_logit_scale(model.logit_scale)
+    def optimise(self, batch: Batch) -> None:
+        """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
+        job, model = self.job, self.job.model
+        job.optimizer.zero_grad()
+        with _autocast(job.config.precision, job.device):
+            images = image_features(model, job.normalise(batch.pixels, job.device).contiguous())
+            texts = text_features(model, torch.from_numpy(batch.ids).to(job.device))
+        masked = None if batch.false_negatives is None else torch.from_numpy(batch.false_negatives).to(job.device)
+        loss = info_nce(images, texts, model.logit_scale, masked)
+        value = float(loss.detach())
+        self._check_finite("loss", value)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
+        self._check_finite("gradient's norm", self.grad_norm)
+        self.learning_rate = learning_rate_at(self.step, job.steps, job.config.learning_rate, job.warmup)
+        job.optimizer.step(self.learning_rate)
+        clamp_logit_scale(model.logit_scale)
 
-            step += 1
-            seen_cut += batch.cut
-            loss_sum, counted, last_loss = loss_sum + value, counted + 1, value
-            if step % config.log_every == 0 or step == total:
-                now = time.monotonic()
-                log(loss=round(loss_sum / counted, 5), rate=rate, grad_norm=round(norm, 4),
-                    logit_scale=round(float(model.logit_scale.detach().exp()), 3),
-                    pairs_per_second=round(counted * config.batch_size / (now - since), 1),
-                    cut_captions=round(seen_cut / (step * config.batch_size), 4))  # fmt: skip
-                loss_sum, counted, since = 0.0, 0, now
-            if measure and (step % config.eval_every == 0 or step == total):
-                found = measure()
-                log(event="evaluation", **found.to_dict())
-                since = time.monotonic() if not counted else since
-            if step % config.save_every == 0 or step == total or stopped():
-                save()
-            if stopped() and step < total:
-                log(event="interrupted")
-                return TrainResult(steps=step, loss=last_loss, retrieval=found, model=None, interrupted=True)
+        self.step += 1
+        self.cut += batch.cut
+        self.loss = value
+        self._window.loss += value
+        self._window.count += 1
 
-    if measure and found is None:  # resumed after the last step
-        found = measure()
-    written = write_open_clip_folder(model, source.config, out / "model")
-    log(event="done", model=str(written))
-    return TrainResult(steps=step, loss=last_loss, retrieval=found, model=written, interrupted=False)
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"the {what} is {value} at step {self.step + 1}; {checkpoints.last_good(self.folder.checkpoints)}; "
+                f"lower the learning rate ({self.job.config.learning_rate:g})"
+            )
 
+    def evaluate(self) -> None:
+        """Measure retrieval on the held-out pairs, if there are any."""
+        if self.job.measure is None:
+            return
+        self.retrieval = self.job.measure()
+        self._log(event="evaluation", **self.retrieval.to_dict())
+        if not self._window.count:
+            self._window.since = time.monotonic()
 
-def _check_finite(what: str, value: float, step: int, config: TrainConfig) -> None:
-    """Raise ConfigError, naming the last good checkpoint, before a step that would spoil the weights."""
-    if not math.isfinite(value):
-        kept = checkpoints.existing(Path(config.out) / "checkpoints")
-        good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise ConfigError(f"the {what} is {value} at step {step}; {good}; lower the rate ({config.rate:g})")
+    def save(self) -> None:
+        """Write a checkpoint. Raises ConfigError, and writes none, if the weights are not finite."""
+        job = self.job
+        checkpoint = Checkpoint(
+            step=self.step, cut=self.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
+            rng=torch.get_rng_state(), config=job.config.to_dict(), **job.fingerprints,
+        )  # fmt: skip
+        checkpoints.write(self.folder.checkpoints, checkpoint, keep=job.config.keep)
 
+    # ── the log and the end ──────────────────────────────────────────────────────────────────────────────────────────
 
-def _saving(batches: Iterator[Batch], save: Callable[[], object]) -> Iterator[Batch]:
-    """The batches; where one cannot be made, what was trained so far is saved before its DataError goes on."""
-    try:
-        yield from batches
-    except DataError:
-        save()
-        raise
+    def log_progress(self) -> None:
+        """Log the mean loss and the speed since the last line."""
+        window, now = self._window, time.monotonic()
+        batch_size, model = self.job.config.batch_size, self.job.model
+        self._log(
+            loss=round(window.loss / window.count, 5), learning_rate=self.learning_rate,
+            rate=self.learning_rate,  # the old name, for one version
+            grad_norm=round(self.grad_norm, 4), logit_scale=round(float(model.logit_scale.detach().exp()), 3),
+            pairs_per_second=round(window.count * batch_size / (now - window.since), 1),
+            cut_captions=round(self.cut / (self.step * batch_size), 4),
+        )  # fmt: skip
+        self._window = _Window(now)
 
+    def _log(self, **values: Any) -> None:
+        line = {"step": self.step, "time": round(time.time(), 2), **values}
+        self.folder.log(line)
+        if self._report:
+            self._report(line)
 
-def _data(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
-    pairs = read_pairs(config.data)
-    if config.val_data:
-        return pairs, read_pairs(config.val_data)
-    return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
+    def interrupted(self) -> TrainResult:
+        """End before the last step."""
+        self._log(event="interrupted")
+        return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=None, interrupted=True)
 
-
-def _normaliser(preprocess: Preprocess, device: torch.device) -> Callable[[np.ndarray], Tensor]:
-    """(B, 3, H, W) uint8 to float32 in the model's own mean and deviation, on the device."""
-    mean = torch.tensor(preprocess.mean, device=device)[:, None, None] * 255
-    deviation = torch.tensor(preprocess.std, device=device)[:, None, None] * 255
-    return lambda pixels: (torch.from_numpy(pixels).to(device).float() - mean) / deviation
-
-
-def _measure(
-    model: Any,
-    pairs: Pairs,
-    preprocess: Preprocess,
-    normalise: Callable[[np.ndarray], Tensor],
-    cache_gib: float,
-) -> Callable[[], Retrieval]:
-    """Retrieval on the held-out pairs with the model as it stands, in float32."""
-    of: Gallery = gallery(pairs)
-    pixels = Pixels(pairs, preprocess, cache_gib)
-
-    def embed_images(rows: np.ndarray) -> Tensor:
-        return image_features(model, normalise(pixels[rows])).cpu()
-
-    def embed_texts(said: list[str]) -> Tensor:
-        return text_features(model, torch.from_numpy(id_rows(said)[0]).to(model.logit_scale.device)).cpu()
-
-    def measure() -> Retrieval:
-        model.eval()
-        with torch.no_grad():
-            found = score_gallery(of, embed_images, embed_texts)
-        model.train()
-        return found
-
-    return measure
+    def finish(self) -> TrainResult:
+        """Write the model."""
+        if self.job.measure and self.retrieval is None:  # resumed after the last step
+            self.retrieval = self.job.measure()
+        written = write_open_clip_folder(self.job.model, self.job.trainable.config, self.folder.model)
+        self._log(event="done", model=str(written))
+        return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False)
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; outside the main thread, where none can be caught, never."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {
-        kind: signal.signal(kind, lambda number, _: came.append(number)) for kind in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield lambda: bool(came)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import MethodType
 from typing import Any
 
@@ -27,7 +27,7 @@ def check_model(model: Any) -> None:
 
 
 def text_trunk(model: Any) -> list[nn.Parameter]:
-    """The parameters that `freeze = ["text"]` keeps: embeddings, transformer, final norm; not the projection."""
+    """Return the parameters that `freeze = ["text"]` keeps: embeddings, transformer, final norm; not the projection."""
     return [
         model.token_embedding.weight,
         model.positional_embedding,
@@ -46,8 +46,22 @@ def freeze(model: Any, parts: Collection[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def train_mode(model: Any) -> None:
+    """Put what trains into training mode; frozen towers stay as at inference, their batch statistics too."""
+    model.train()
+    if not any(parameter.requires_grad for parameter in model.visual.parameters()):
+        model.visual.eval()
+    if not any(parameter.requires_grad for parameter in text_trunk(model)):
+        model.transformer.eval()
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds a NaN or an infinity; None if none does."""
+    return next((name for name, value in state.items() if not bool(torch.isfinite(value).all())), None)
+
+
 def text_state(model: Any, ids: Tensor, *, group: int = 64) -> Tensor:
-    """(B, L) int64 rows of BOS … EOS …, L ≤ 77, to the (B, D) state at the first EOS after the final norm.
+    """Encode (B, L) int64 rows of BOS … EOS …, L ≤ 77, to the (B, D) state at the first EOS after the final norm.
 
     Rows of like length go through in groups of `group`, each cut to its longest row: the tower is causal, so that gives
     what 77 positions give. No graph is built for a frozen trunk.
@@ -68,7 +82,7 @@ def text_state(model: Any, ids: Tensor, *, group: int = 64) -> Tensor:
 
 
 def text_features(model: Any, ids: Tensor) -> Tensor:
-    """(B, L) ids to (B, P) unit rows, float32."""
+    """Encode (B, L) ids to (B, P) unit rows, float32."""
     state = text_state(model, ids)
     projection = model.text_projection
     projected = projection(state) if isinstance(projection, nn.Module) else state @ projection
@@ -76,7 +90,7 @@ def text_features(model: Any, ids: Tensor) -> Tensor:
 
 
 def image_features(model: Any, pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) normalised pixels to (B, P) unit rows, float32."""
+    """Encode (B, 3, H, W) normalised pixels to (B, P) unit rows, float32."""
     trains = any(parameter.requires_grad for parameter in model.visual.parameters())
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return normalize(model.visual(pixels).float(), dim=-1)

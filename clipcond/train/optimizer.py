@@ -13,7 +13,7 @@ from clipcond.train.config import TrainConfig
 
 
 class Optimizer:
-    """What trains: every parameter with `requires_grad`.
+    """The optimizer of every parameter with `requires_grad`.
 
     The token table has 49,408 rows and a batch touches a few hundred of them, so where it trains its gradients are
     sparse and a lazy Adam updates those rows alone (the moments of the others stand still); it takes no decay.
@@ -31,22 +31,26 @@ class Optimizer:
         ]
         self.parts: list[torch.optim.Optimizer] = []
         if groups:
-            self.parts.append(torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, eps=1e-8, fused=True))
+            self.parts.append(
+                torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=True)
+            )
         if self.sparse:
-            self.parts.append(torch.optim.SparseAdam(self.sparse, lr=config.rate, betas=config.betas, eps=1e-8))
+            self.parts.append(
+                torch.optim.SparseAdam(self.sparse, lr=config.learning_rate, betas=config.betas, eps=1e-8)
+            )
 
     def zero_grad(self) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    def step(self, rate: float) -> None:
+    def step(self, learning_rate: float) -> None:
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = rate
+                group["lr"] = learning_rate
             part.step()
 
     def clip(self, most: float) -> Tensor:
-        """Scale all gradients together so that their norm is at most `most`; gives the norm before."""
+        """Scale all gradients together so that their norm is at most `most`; return the norm before."""
         for parameter in self.sparse:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.coalesce()
@@ -61,7 +65,7 @@ class Optimizer:
 
 
 def split_by_decay(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """What trains, without the token table: matrices, which decay, and norms, biases, positions and temperature."""
+    """Return what trains, without the token table: matrices, which decay; norms, biases, positions and temperature."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -73,7 +77,7 @@ def split_by_decay(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 @torch.no_grad()
 def clip_gradients(gradients: Iterable[Tensor], most: float) -> Tensor:
-    """Scale dense and coalesced sparse gradients in place to a joint norm of at most `most`; gives the norm before."""
+    """Scale dense and coalesced sparse gradients in place to a joint norm of at most `most`; return the norm before."""
     values = [g.values() if g.is_sparse else g for g in gradients]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
     torch._foreach_mul_(values, torch.clamp(most / (norm + 1e-6), max=1.0))
@@ -81,7 +85,7 @@ def clip_gradients(gradients: Iterable[Tensor], most: float) -> Tensor:
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup: int) -> float:
-    """The learning rate of a step counted from 0: linear up to `peak`, then a half cosine to 0 after the last step."""
+    """Return the learning rate of a step counted from 0: linear up to `peak`, then a half cosine to 0 at the end."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clipcond.train.config import TrainConfig
+
 from .pictures import picture, png, said, write_tar
 
 
@@ -35,3 +37,12 @@ def pairs_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tar(folder / "a-0.tar", first)
     write_tar(folder / "a-1.tar", second)
     return folder
+
+
+@pytest.fixture
+def config(dual_folder: Path, pairs_csv: Path, tmp_path: Path) -> TrainConfig:
+    """Nine steps of five pairs: two and a quarter epochs, checkpoints in the middle of them."""
+    return TrainConfig(
+        data=str(pairs_csv), model=str(dual_folder), out=str(tmp_path / "run"), steps=9, batch_size=5,
+        learning_rate=1e-3, warmup=2, save_every=3, log_every=2, eval_every=100, threads=1, keep=2,
+    )  # fmt: skip

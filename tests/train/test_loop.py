@@ -10,25 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import clipcond
 from clipcond.errors import ConfigError, DataError, ModelError, OutputExists
 from clipcond.models.load import load_dual
+from clipcond.models.open_clip_folder import read_open_clip_folder, write_open_clip_folder
 from clipcond.train import checkpoints
-from clipcond.train.config import TrainConfig
 from clipcond.train.loop import train
 
 from .pictures import png, write_tar
-
-
-@pytest.fixture
-def config(dual_folder, pairs_csv, tmp_path):
-    """Nine steps of five pairs: two and a quarter epochs, checkpoints in the middle of them."""
-    return TrainConfig(
-        data=str(pairs_csv), model=str(dual_folder), out=str(tmp_path / "run"),
-        steps=9, batch_size=5, rate=1e-3, warmup=2, save_every=3, log_every=2, eval_every=100, threads=1, keep=2,
-    )  # fmt: skip
 
 
 def weights(out):
@@ -45,7 +37,9 @@ def lines(out):
 
 def test_a_run_learns_its_pairs_and_writes_a_model_that_loads(config, pairs_csv):
     said = []
-    config = replace(config, steps=160, batch_size=12, rate=3e-3, val_data=str(pairs_csv), eval_every=999, log_every=40)
+    config = replace(
+        config, steps=160, batch_size=12, learning_rate=3e-3, val_data=str(pairs_csv), eval_every=999, log_every=40
+    )
     result = clipcond.train(config, report=said.append)
     assert (result.steps, result.interrupted, result.model) == (160, False, Path(config.out) / "model")
     logged = [line["loss"] for line in said if "loss" in line]
@@ -173,7 +167,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config,
     ):
         train(config)
     seen[:] = [1] * 4
-    with pytest.raises(ConfigError, match=r"nan at step 1; there is no checkpoint yet; lower the rate \(0\.001\)"):
+    with pytest.raises(
+        ConfigError, match=r"nan at step 1; there is no checkpoint yet; lower the learning rate \(0\.001\)"
+    ):
         train(replace(config, out=config.out + "2"))
 
 
@@ -254,3 +250,139 @@ def test_the_thread_of_batches_ends_with_the_run(config):
     while time.monotonic() < deadline and any(t.name == "clipcond-batches" for t in threading.enumerate()):
         time.sleep(0.05)
     assert not [t for t in threading.enumerate() if t.name == "clipcond-batches"]
+
+
+def test_fewer_steps_than_done_are_refused_and_the_config_stays(config):
+    train(config)
+    before = (Path(config.out) / "config.json").read_text()
+    with pytest.raises(ConfigError, match=r"step-00000009\.pt is past the 5 steps of this run; give more steps"):
+        train(replace(config, steps=5), allow_changes=True)
+    assert (Path(config.out) / "config.json").read_text() == before
+
+
+def test_another_architecture_is_refused_even_with_allow_changes(config, dual_folder, tmp_path):
+    train(config)
+    before = (Path(config.out) / "config.json").read_text()
+    other = tmp_path / "other"
+    other.mkdir()
+    described = json.loads((dual_folder / "open_clip_config.json").read_text())
+    described["model_cfg"]["vision_cfg"]["layers"] = 1
+    (other / "open_clip_config.json").write_text(json.dumps(described))
+    with pytest.raises(
+        ConfigError, match=r"step-00000009\.pt does not fit the model .*other: it is of another architecture"
+    ):
+        train(replace(config, model=str(other), init="random"), allow_changes=True)
+    assert (Path(config.out) / "config.json").read_text() == before
+
+
+def test_another_freeze_goes_on_with_new_moments_and_says_so(config):
+    train(replace(config, freeze=("text",)))
+    result = train(replace(config, steps=12), allow_changes=True)
+    assert result.steps == 12
+    notes = [line["note"] for line in lines(config.out) if line.get("event") == "note"]
+    assert notes[-1] == "freeze is [], it was ['text']: the optimizer's moments start anew"
+
+
+def test_pictures_of_other_content_refuse_to_resume(config, tmp_path):
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    data = tmp_path / "p.csv"
+    data.write_text("image,caption\n" + "".join(f"{number}.png,picture {number}\n" for number in range(8)))
+    config = replace(config, data=str(data), steps=3)
+    train(config)
+    Image.new("RGB", (32, 32), (0, 0, 200)).save(tmp_path / "3.png")
+    with pytest.raises(ConfigError, match="the content of the training pictures"):
+        train(config)
+    assert train(config, allow_changes=True).steps == 3
+
+
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_frozen_image_tower_keeps_its_batch_statistics(config, dual_folder, pairs_csv, tmp_path, evaluated):
+    folder = tmp_path / "resnet"
+    folder.mkdir()
+    described = json.loads((dual_folder / "open_clip_config.json").read_text())
+    described["model_cfg"]["vision_cfg"] = RESNET
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    torch.manual_seed(0)
+    model = read_open_clip_folder(folder, random_weights=True)
+    write_open_clip_folder(model, described, folder)
+    before = load_file(folder / "open_clip_model.safetensors")
+    settings = {"val_data": str(pairs_csv), "eval_every": 2} if evaluated else {}
+    train(replace(config, model=str(folder), freeze=("image",), **settings))
+    after = weights(config.out)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert not {name for name in moved if name.startswith("visual.")}
+    assert "transformer.resblocks.0.attn.in_proj_weight" in moved
+    assert any(name.endswith("running_mean") for name in after)
+
+
+def test_weights_with_a_nan_are_refused_before_the_first_step(config, dual_folder, pairs_csv, tmp_path):
+    folder = tmp_path / "nan"
+    folder.mkdir()
+    state = load_file(dual_folder / "open_clip_model.safetensors")
+    state["visual.proj"][0, 0] = float("nan")
+    save_file(state, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_bytes((dual_folder / "open_clip_config.json").read_bytes())
+    with pytest.raises(ModelError, match=r"not finite.*visual\.proj|visual\.proj.*not finite"):
+        train(replace(config, model=str(folder)))
+    with pytest.raises(ModelError, match=r"(?i)image tower|image vectors|not finite|NaN"):
+        clipcond.evaluate(str(folder), pairs_csv)
+
+
+def test_captions_that_several_images_share_are_noted_and_masked(config, tmp_path):
+    members = {}
+    for number in range(8):
+        members |= {f"{number}.png": png(number), f"{number}.txt": b"red" if number % 2 else b"number %d" % number}
+    data = write_tar(tmp_path / "same.tar", members)
+    said = []
+    train(replace(config, data=str(data), batch_size=8, steps=3, log_every=1), report=said.append)
+    notes = [line["note"] for line in said if line.get("event") == "note"]
+    assert notes == ["4 of 8 images share a caption with another; within a batch such a pair is no negative"]
+
+
+def test_bad_rows_are_left_out_up_to_the_limit_and_noted(config, tmp_path):
+    members = {"bad.png": b"no picture", "bad.txt": b"x", "alone.png": png(9)}
+    for number in range(8):
+        members |= {f"{number}.png": png(number), f"{number}.txt": b"number %d" % number}
+    data = write_tar(tmp_path / "some.tar", members)
+    config = replace(config, data=str(data), steps=3)
+    with pytest.raises(
+        DataError, match=r"bad\.png.*\(1 rows before it were left out, as many as max_bad_rows allows\)"
+    ):
+        train(replace(config, max_bad_rows=1))
+    said = []
+    train(replace(config, max_bad_rows=2), report=said.append)
+    start, note = said[:2]
+    assert start["images"] == 8
+    assert note["note"].startswith(f"2 rows are left out of {data}: {data}:alone.png has no caption")
+
+
+def test_the_log_says_the_learning_rate_under_both_names_for_one_version(config):
+    train(config)
+    logged = [line for line in lines(config.out) if "loss" in line]
+    assert logged[0]["learning_rate"] == logged[0]["rate"] == 1e-3
+
+
+EARLY = """import os, signal, sys
+from clipcond.train import job, loop
+from clipcond.train.config import TrainConfig
+def slow(*_, **__):
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+    raise AssertionError("it went on")
+job.load_trainable = slow
+try:
+    loop.train(TrainConfig(**eval(sys.argv[1])))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM"])
+def test_a_signal_before_the_first_step_ends_the_run_cleanly(config, kind):
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
+    ended = subprocess.run([sys.executable, "-c", EARLY, repr(settings), kind], capture_output=True, text=True)
+    assert ended.returncode == 130, ended.stderr
+    assert not Path(config.out).exists()

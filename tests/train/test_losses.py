@@ -56,3 +56,34 @@ def test_the_temperature_stays_between_a_hundredth_and_one():
         clamp_logit_scale(scale)
         assert float(scale.detach()) == pytest.approx(expected)
         assert scale.requires_grad
+
+
+def test_equal_captions_of_a_batch_push_nothing_apart():
+    images = torch.eye(3, dtype=torch.float64).requires_grad_(True)
+    texts = torch.eye(3, dtype=torch.float64)[[0, 1, 1]]  # the second and the third image have one caption
+    scale = torch.tensor(2.0, dtype=torch.float64)
+    same = torch.tensor([[False, False, False], [False, False, True], [False, True, False]])
+    loss = info_nce(images, texts, scale, same)
+    loss.backward()
+    logits = (scale.exp() * images @ texts.T).detach()
+    forth = [logits[0].exp().sum(), logits[1, :2].exp().sum(), logits[2, [0, 2]].exp().sum()]
+    back = [logits[:, 0].exp().sum(), logits[:2, 1].exp().sum(), logits[[0, 2], 2].exp().sum()]
+    terms = [
+        torch.log(row) + torch.log(column) - 2 * logits[n, n]
+        for n, (row, column) in enumerate(zip(forth, back, strict=True))
+    ]
+    assert loss.item() == pytest.approx(float(sum(terms)) / 6, abs=1e-12)
+    assert images.grad.isfinite().all()
+    plain = images.detach().clone().requires_grad_(True)
+    info_nce(plain, texts, scale).backward()
+    assert not torch.equal(plain.grad, images.grad)
+
+
+def test_a_batch_of_one_caption_alone_has_no_loss_and_no_nan():
+    images = torch.nn.functional.normalize(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    images.requires_grad_(True)
+    everything = ~torch.eye(4, dtype=torch.bool)
+    loss = info_nce(images, images.detach(), torch.tensor(2.0), everything)
+    loss.backward()
+    assert loss.item() == 0
+    assert not images.grad.any()

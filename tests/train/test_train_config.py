@@ -11,12 +11,12 @@ GIVEN = {"data": "pairs.csv", "model": "mini", "out": "run"}
 def test_toml_is_read_and_flags_win(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(
-        'data = "a.csv"\nmodel = "mini"\nout = "o"\nrate = 1\nbetas = [0.9, 0.95]\nfreeze = "text"\nsteps = 7\n'
+        'data = "a.csv"\nmodel = "mini"\nout = "o"\nlearning_rate = 1\nbetas = [0.9, 0.95]\nfreeze = "text"\nsteps = 7\n'
     )
     config = from_toml(path, {"out": "p", "steps": None, "epochs": 2.0})
-    assert (config.data, config.out, config.rate, config.betas) == ("a.csv", "p", 1.0, (0.9, 0.95))
+    assert (config.data, config.out, config.learning_rate, config.betas) == ("a.csv", "p", 1.0, (0.9, 0.95))
     assert (config.freeze, config.steps, config.epochs) == (("text",), None, 2.0)
-    assert isinstance(config.rate, float)
+    assert isinstance(config.learning_rate, float)
 
 
 def test_the_record_is_complete_and_builds_the_same_config():
@@ -32,7 +32,7 @@ def test_the_record_is_complete_and_builds_the_same_config():
         ({"batchsize": 3}, "unknown setting 'batchsize' in run.toml; did you mean 'batch_size'?"),
         ({"zzzzz": 3}, "unknown setting 'zzzzz' in run.toml; known are data, model"),
         ({"data": ""}, "run.toml must name data"),
-        ({"rate": "fast"}, "rate is 'fast' in run.toml, expected float"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast' in run.toml, expected float"),
         ({"steps": 1.5}, "steps is 1.5 in run.toml, expected int"),
         ({"seed": True}, "seed is True in run.toml, expected int"),
         ({"freeze": 3}, "freeze is 3 in run.toml, expected tuple"),
@@ -42,9 +42,11 @@ def test_the_record_is_complete_and_builds_the_same_config():
         ({"init": "new"}, "init is 'new', expected 'weights' or 'random'"),
         ({"captions": "all"}, "captions is 'all', expected 'random' or 'first'"),
         ({"freeze": ["texts"]}, "freeze holds 'texts', expected 'text' or 'image'"),
-        ({"rate": 0}, "rate is 0.0, expected a number above 0"),
+        ({"learning_rate": 0}, "learning_rate is 0.0, expected a number above 0"),
         ({"batch_size": 1}, "batch_size is 1, expected 2 or more"),
         ({"warmup": -1}, "warmup is -1, expected 0 or more"),
+        ({"betas": ["a", "b"]}, "betas is"),
+        ({"max_bad_rows": -1}, "max_bad_rows is -1, expected 0 or more"),
         ({"betas": [0.9, 1.0]}, r"betas is \(0.9, 1.0\), expected two numbers"),
     ],
 )
@@ -56,6 +58,50 @@ def test_unusable_settings_are_named(extra, message):
 def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml does not exist; expected a TOML file"):
         from_toml(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("rate = = 3")
+    (tmp_path / "bad.toml").write_text("seed = = 3")
     with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
         from_toml(tmp_path / "bad.toml")
+
+
+def test_the_old_name_rate_works_with_a_warning_for_one_version(tmp_path):
+    words = "the setting rate is now learning_rate; the old name goes with the next version"
+    with pytest.warns(DeprecationWarning, match=words):
+        config = TrainConfig(**GIVEN, rate=1e-3)
+    assert config == TrainConfig(**GIVEN, learning_rate=1e-3)
+    with pytest.warns(DeprecationWarning, match=words):
+        assert config.rate == 1e-3
+    with pytest.warns(DeprecationWarning, match=words):
+        assert dataclasses.replace(config, rate=2e-3).learning_rate == 2e-3
+    assert dataclasses.replace(config, steps=3).learning_rate == 1e-3
+    with pytest.warns(DeprecationWarning, match=words):
+        assert from_mapping({**GIVEN, "rate": 1e-3}) == config
+    path = tmp_path / "run.toml"
+    path.write_text('data = "pairs.csv"\nmodel = "mini"\nout = "run"\nrate = 5e-3\n')
+    with pytest.warns(DeprecationWarning, match=words):
+        assert from_toml(path, {"learning_rate": 1e-3}) == config
+    path.write_text('data = "pairs.csv"\nmodel = "mini"\nout = "run"\nlearning_rate = 5e-3\n')
+    with pytest.warns(DeprecationWarning, match=words):
+        assert from_toml(path, {"rate": 1e-3}) == config
+
+
+def test_both_names_of_one_setting_are_refused():
+    with (
+        pytest.warns(DeprecationWarning, match="the setting rate is now"),
+        pytest.raises(
+            ConfigError, match=r"rate and learning_rate are both given in run\.toml; learning_rate is the name"
+        ),
+    ):
+        from_mapping({**GIVEN, "rate": 1e-3, "learning_rate": 1e-3}, source="run.toml")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_setting_that_is_not_finite_is_refused(value):
+    with pytest.raises(ConfigError, match=f"learning_rate is {value}, expected a finite number"):
+        TrainConfig(**GIVEN, learning_rate=value)
+
+
+def test_a_toml_nested_without_end_is_one_line(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match=r"run\.toml is not TOML"):
+        from_toml(path)

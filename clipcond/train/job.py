@@ -1,0 +1,162 @@
+"""A training job: the model, what of it trains, on which pairs and for how many steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipcond.encode.image import Normalisation
+from clipcond.errors import ConfigError, ModelError
+from clipcond.images.preprocess import Preprocess
+from clipcond.models.trainable import Trainable, load_trainable
+from clipcond.runtime.devices import device_of
+from clipcond.score.retrieval import Retrieval
+from clipcond.train.batches import Batches, id_rows
+from clipcond.train.config import TrainConfig
+from clipcond.train.data import Pairs, read_pairs, split
+from clipcond.train.evaluate import gallery, score_gallery
+from clipcond.train.model import (
+    check_model,
+    freeze,
+    image_features,
+    not_finite,
+    text_features,
+    train_mode,
+    use_plain_attention,
+)  # fmt: skip
+from clipcond.train.optimizer import Optimizer
+from clipcond.train.pixels import Pixels, preflight
+from clipcond.train.run_folder import refuse_unfinished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """All that a run works with. The weights and the optimizer's moments change in place, and nothing else does.
+
+    steps, warmup: of the whole run. measure: retrieval on the held-out pairs with the model as it stands, if there are
+    any. notes: what the user should know about the data before it trains.
+    """
+
+    config: TrainConfig
+    device: torch.device
+    trainable: Trainable
+    optimizer: Optimizer
+    normalise: Normalisation
+    pairs: Pairs
+    batches: Batches
+    steps: int
+    warmup: int
+    measure: Callable[[], Retrieval] | None
+    notes: tuple[str, ...]
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Any:
+        """The open_clip `CLIP`, float32."""
+        return self.trainable.model
+
+
+def prepare(config: TrainConfig) -> Job:
+    """Load the model and the data, and try both. Raises ConfigError, DataError and ModelError; writes nothing."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    device = device_of(config.device)
+    refuse_unfinished(config.model)
+    train_pairs, held_out = _read(config)
+
+    trainable = _load(config, device)
+    optimizer = Optimizer(trainable.model, config)
+    normalise = Normalisation(trainable.preprocess)
+
+    train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
+    batches = Batches(
+        train_pairs, Pixels(train_pairs, trainable.preprocess, config.cache_gib),
+        batch_size=config.batch_size, seed=config.seed, captions=config.captions,
+    )  # fmt: skip
+    steps, warmup = _lengths(config, batches.per_epoch)
+    measure = None
+    if held_out is not None:
+        held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
+        measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
+    return Job(
+        config=config, device=device, trainable=trainable, optimizer=optimizer, normalise=normalise, pairs=train_pairs,
+        batches=batches, steps=steps, warmup=warmup, measure=measure,
+        notes=_notes(train_pairs) + (_left_out(held_out) if held_out is not None and config.val_data else ()),
+        fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
+    )  # fmt: skip
+
+
+def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
+    pairs = read_pairs(config.data, max_bad_rows=config.max_bad_rows)
+    if config.val_data:
+        return pairs, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows)
+    return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
+
+
+def _load(config: TrainConfig, device: torch.device) -> Trainable:
+    """The model on its device, with its frozen parts out of training."""
+    trainable = load_trainable(config.model, random_weights=config.init == "random")
+    model = trainable.model
+    check_model(model)
+    if name := not_finite(model.state_dict()):
+        raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
+    freeze(model, config.freeze)
+    use_plain_attention(model)
+    train_mode(model.to(device))
+    return trainable
+
+
+def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
+    """Steps of the whole run and of its warm-up."""
+    steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
+    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10))
+    if warmup >= steps:
+        raise ConfigError(f"warmup is {warmup} steps, the whole run {steps}; expected fewer")
+    return steps, warmup
+
+
+def _notes(pairs: Pairs) -> tuple[str, ...]:
+    sharing = pairs.sharing_captions()
+    shared = (
+        f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair is no negative",
+    )
+    return (*_left_out(pairs), *pairs.notes, *(shared if sharing else ()))
+
+
+def _left_out(pairs: Pairs) -> tuple[str, ...]:
+    if not pairs.left_out:
+        return ()
+    rows = f"{len(pairs.left_out)} rows are" if len(pairs.left_out) > 1 else "1 row is"
+    return (f"{rows} left out of {pairs.source}: {pairs.left_out[0]}" + (", …" if len(pairs.left_out) > 1 else ""),)
+
+
+def _measure(
+    trainable: Trainable, pairs: Pairs, normalise: Normalisation, device: torch.device, cache_gib: float
+) -> Callable[[], Retrieval]:
+    """Retrieval on the held-out pairs with the model as it stands, in float32."""
+    model: Any = trainable.model
+    preprocess: Preprocess = trainable.preprocess
+    of = gallery(pairs)
+    pixels = Pixels(pairs, preprocess, cache_gib)
+
+    def embed_images(rows: np.ndarray) -> Tensor:
+        return image_features(model, normalise(pixels[rows], device)).cpu()
+
+    def embed_texts(said: list[str]) -> Tensor:
+        return text_features(model, torch.from_numpy(id_rows(said)[0]).to(device)).cpu()
+
+    def measure() -> Retrieval:
+        model.eval()
+        with torch.no_grad():
+            found = score_gallery(of, embed_images, embed_texts)
+        train_mode(model)
+        return found
+
+    return measure

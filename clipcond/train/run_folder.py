@@ -1,0 +1,143 @@
+"""A run's folder: held by one process at a time, its config, its log, its checkpoints and its model."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clipcond.errors import ModelError, OutputExists
+from clipcond.files import write_file
+from clipcond.train import checkpoints
+from clipcond.train.config import TrainConfig
+from clipcond.wording import visible
+
+LOCK = "run.lock"
+_LOCKED_BYTE = 1 << 20  # beyond what the lock says, which others read
+
+
+class RunFolder:
+    """The files of a run. Nothing in it is touched before `begin`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model, self.checkpoints, self._log = path / "model", path / "checkpoints", path / "log.jsonl"
+
+    def refuse_foreign(self) -> None:
+        """Raise OutputExists if the folder holds a model or a config that no run wrote, or that none can go on from."""
+        if self.model.exists() and not checkpoints.existing(self.checkpoints):
+            raise OutputExists(
+                f"{self.model} is there, but no checkpoint to go on from; choose another out or remove it"
+            )
+        config = self.path / "config.json"
+        if config.exists() and not self._log.exists():
+            raise OutputExists(f"{config} is there, but {self.path} is no training run; choose another out")
+
+    def begin(self, config: TrainConfig) -> None:
+        """Write the config, and take a line off the log that a run did not write to its end."""
+        write_file(self.path / "config.json", json.dumps(config.to_dict(), indent=2) + "\n", overwrite=True)
+        if self._log.exists():
+            with self._log.open("rb+") as file:
+                content = file.read()
+                file.truncate(content.rfind(b"\n") + 1)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Add a line to the log. Raises OSError, naming the log, on a full disk."""
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._log)) from error
+
+
+def refuse_unfinished(spec: str) -> None:
+    """Raise ModelError if a model's name is the folder of a run that has not written its model yet."""
+    folder = RunFolder(Path(spec))
+    if folder.checkpoints.is_dir() and not folder.model.is_dir() and (folder.path / "config.json").is_file():
+        kept = checkpoints.existing(folder.checkpoints)
+        where = f" (it is at {kept[-1].name})" if kept else ""
+        raise ModelError(
+            f"{spec} is a training run that is not finished{where}; go on with it, then name it as a model"
+        )
+
+
+# ── one writer ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def held(path: Path) -> Iterator[RunFolder]:
+    """Hold a run's folder for this process alone, as long as it lives; make it, and take it away if it stays empty.
+
+    Raises OutputExists, naming the holder, if another process has it.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(path / LOCK):
+            yield RunFolder(path)
+    finally:
+        with suppress(OSError):  # not empty any more
+            for folder in made:
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    file = _take(path)
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":  # which removes no open file
+            file.close()
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _take(path: Path) -> BinaryIO:
+    """Open and lock a file, and write into it who holds it."""
+    while True:
+        file = path.open("ab+", buffering=0)
+        if not _lock(file):
+            file.seek(0)
+            holder = visible(file.read(200).decode("utf-8", "replace").strip()) or "another process"
+            file.close()
+            raise OutputExists(f"{path.parent} is in use by {holder}; wait for it, or choose another out")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()  # its holder took it away just now
+    file.truncate(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
+    return file
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed, by whatever ends the process; False if another has it.
+
+    True as well on a file system without locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(_LOCKED_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True

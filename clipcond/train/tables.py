@@ -1,0 +1,195 @@
+"""Rows of CSV, TSV, JSONL and Parquet files."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from clipcond.errors import DataError
+from clipcond.images.find import SUFFIXES
+from clipcond.train.rows import CAPTION_COLUMNS, IMAGE_COLUMNS, PairRow, captions_of, image_of, pair_row
+from clipcond.wording import first_line, visible
+
+TABLES = (".csv", ".tsv", ".txt")
+JSON_LINES = (".jsonl", ".ndjson")
+PARQUET = (".parquet",)
+_SEPARATORS = (",", "\t", ";", "|")
+_LONGEST_LINE = 1 << 24  # bytes
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def table_rows(path: Path, separator: str | None = None) -> Iterator[PairRow | DataError]:
+    """Rows of whatever kind of table a file's ending says, and errors in place of rows that will not do.
+
+    separator: of a CSV's columns; left out, it is the one that makes the header hold an image and a caption column.
+    Raises DataError for a file of another kind, or one that cannot be read on.
+    """
+    if path.suffix in JSON_LINES:
+        return _json_rows(path)
+    if path.suffix in PARQUET:
+        return _parquet_rows(path)
+    if path.suffix in TABLES:
+        return _csv_rows(path, separator)
+    ending = path.suffix or "nothing"
+    raise DataError(f"{path} ends in {ending!r}, expected .csv, .tsv, .jsonl, .parquet, .tar or .tar.gz")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file with their ends; a byte that is not UTF-8 comes as a lone surrogate."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+            if start.startswith(_WIDE) or b"\0" in start:
+                raise DataError(f"{path}, line 1: this is UTF-16 or no text at all; save the file as UTF-8")
+            file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
+            number = 0
+            while line := file.readline(_LONGEST_LINE + 1):
+                number += 1
+                if len(line) > _LONGEST_LINE:
+                    raise DataError(f"{path}, line {number}: longer than {_LONGEST_LINE >> 20} MiB")
+                yield line.decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+# ── CSV and TSV ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """The columns of a table: how many, and which hold the image and the caption."""
+
+    separator: str
+    columns: int
+    image: int
+    caption: int
+
+    def is_row(self, line: str) -> bool:
+        """True if a line by itself is a whole row that names a picture."""
+        fields = next(csv.reader([line], delimiter=self.separator), [])
+        return len(fields) == self.columns and Path(fields[self.image].strip()).suffix.lower() in SUFFIXES
+
+
+def _header(line: str, path: Path, separator: str | None) -> _Header:
+    for candidate in (separator,) if separator else _SEPARATORS:
+        names = [name.strip().lower() for name in next(csv.reader([line], delimiter=candidate), [])]
+        image, caption = _column(names, IMAGE_COLUMNS), _column(names, CAPTION_COLUMNS)
+        if image is not None and caption is not None:
+            return _Header(separator=candidate, columns=len(names), image=image, caption=caption)
+    shown = visible(line.strip()[:200])
+    raise DataError(
+        f"{path} has the header {shown!r}; expected a column of {', '.join(IMAGE_COLUMNS)} "
+        f"and one of {', '.join(CAPTION_COLUMNS)}"
+    )
+
+
+def _column(names: list[str], wanted: tuple[str, ...]) -> int | None:
+    return next((names.index(name) for name in wanted if name in names), None)
+
+
+def _csv_rows(path: Path, separator: str | None) -> Iterator[PairRow | DataError]:
+    lines = _lines(path)
+    header = _header(next(lines, ""), path, separator)
+    for number, fields in _fields(lines, header.separator, path):
+        where = f"{path}, line {number}"
+        if len(fields) <= max(header.image, header.caption):
+            yield DataError(f"{where}: {len(fields)} columns, the header has more")
+        elif any(extra.strip() for extra in fields[header.columns :]):
+            yield DataError(
+                f"{where}: {len(fields)} columns, the header has {header.columns}; "
+                f"put a caption that holds {header.separator!r} in quotes"
+            )
+        elif swallowed := _swallowed(fields[header.caption], header):
+            raise DataError(f"{where}: a quote that is never closed swallows line {number + swallowed}")
+        else:
+            yield pair_row(where, fields[header.image].strip(), (fields[header.caption],))
+
+
+def _fields(lines: Iterable[str], separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not empty, with the number of the line on which each starts."""
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    while True:
+        number = reader.line_num + 2  # the header's line is read before
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            limit = csv.field_size_limit()
+            reason = f"a field of more than {limit:,} characters" if "field limit" in str(error) else first_line(error)
+            raise DataError(f"{path}, line {number}: {reason}; is a quote left open or not doubled?") from error
+        if fields:
+            yield number, fields
+
+
+def _swallowed(caption: str, header: _Header) -> int:
+    """How many lines below its first a caption holds a row of the table; 0 if it holds none."""
+    if "\n" not in caption:
+        return 0
+    return next((below for below, line in enumerate(caption.split("\n")[1:], 1) if header.is_row(line)), 0)
+
+
+# ── JSONL and Parquet ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _json_rows(path: Path) -> Iterator[PairRow | DataError]:
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                record = parsed_json(line, where)
+            except DataError as error:
+                yield error
+            else:
+                yield _record_row(record, where)
+
+
+def parsed_json(text: str, where: str) -> object:
+    """The value of a JSON text. Raises DataError."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({first_line(error)})") from error
+    except RecursionError:
+        raise DataError(f"{where}: JSON that is nested too deeply") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[PairRow | DataError]:
+    try:
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError:
+        raise DataError(
+            f"{path}: Parquet needs pyarrow, which is not installed; pip install pyarrow, or save it as CSV or JSONL"
+        ) from None
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            lower = [name.lower() for name in names]
+            image, caption = _column(lower, IMAGE_COLUMNS), _column(lower, CAPTION_COLUMNS)
+            if image is None or caption is None:
+                raise DataError(
+                    f"{path} has the columns {', '.join(names)}; expected one of {', '.join(IMAGE_COLUMNS)} "
+                    f"and one of {', '.join(CAPTION_COLUMNS)}"
+                )
+            for batch in file.iter_batches(columns=[names[image], names[caption]]):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield _record_row(record, f"{path}, row {number}")
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow's kinds of error are many
+        raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
+def _record_row(record: object, where: str) -> PairRow | DataError:
+    try:
+        return pair_row(where, image_of(record, where), captions_of(record, where))
+    except DataError as error:
+        return error
