@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from clipcond.errors import ModelError
-from clipcond.images.decode import to_rgb
+from clipcond.images.colour import to_rgb
 
 Policy = Literal["shortest", "longest", "squash"]
 
