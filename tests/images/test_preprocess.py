@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from PIL import Image
 from ramps import ramp
 
 from clipcond.errors import ModelError
+from clipcond.images import preprocess as module
 from clipcond.images.preprocess import Preprocess
+from clipcond.runtime.torchvision_repair import repair
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 OPENAI: dict[str, Any] = {"size": 224, "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -105,8 +109,17 @@ def test_palettes_are_converted_before_the_resize() -> None:
     [
         ({"size": None}, "preprocess_cfg size is None"),
         ({"size": [1, 2, 3]}, r"preprocess_cfg size is \[1, 2, 3\]"),
-        ({"size": 0}, "0×0 makes no sense"),
+        ({"size": 0}, "a picture side of 0 makes no sense; expected 1 to 4096"),
         ({"mean": None}, "preprocess_cfg mean is None; expected three numbers"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "expected finite numbers and std above 0"),
+        ({"std": [0, 0, 0]}, "expected finite numbers and std above 0"),
+        ({"mean": ["a", "b", "c"]}, r"preprocess_cfg mean is \['a', 'b', 'c'\]"),
+        ({"size": 10**9}, "a picture side of 1000000000 makes no sense"),
+        ({"size": True}, "preprocess_cfg size is True"),
+        ({"size": 22.5}, "preprocess_cfg size is 22.5"),
+        ({"fill_color": "white"}, "preprocess_cfg fill_color is 'white'; expected a number from 0 to 255"),
+        ({"interpolation": ["bicubic"]}, r"preprocess_cfg interpolation is \['bicubic'\]"),
+        ({"resize_mode": {"a": 1}}, "unknown resize mode"),
         ({"interpolation": "magic"}, "unknown interpolation 'magic'"),
         ({"resize_mode": "fold"}, "unknown resize mode 'fold'"),
     ],
@@ -146,10 +159,91 @@ def test_processors_are_read_in_all_their_spellings() -> None:
         ({"do_center_crop": False}, "keeps the aspect and does not crop"),
         ({"resample": 99}, "unknown filter: 99"),
         ({"rescale_factor": 1.0}, "rescales by 1.0; expected 1/255"),
-        ({"image_std": None}, "image_std is None"),
+        ({"image_std": "odd"}, "image_std is 'odd'"),
+        ({"image_std": [0, 0, 0]}, "expected finite numbers and std above 0"),
+        ({"rescale_factor": "1/255"}, "rescales by '1/255'; expected 1/255"),
+        ({"size": True}, "image processor size is True"),
+        ({"size": {"shortest_edge": "224"}}, "image processor size is '224'"),
+        ({"crop_size": 10**9}, "a picture side of 1000000000 makes no sense"),
+        ({"image_processor_type": "ViTImageProcessor"}, "'ViTImageProcessor' that leaves out do_center_crop"),
         ({"size": {"longest_edge": 5}}, "image processor size is"),
     ],
 )
 def test_processors_that_will_not_do(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Preprocess.from_processor({**PROCESSOR, **change})
+
+
+def _transformers_processor(config: dict[str, Any]) -> Any:
+    """transformers' CLIP image processor on Pillow: a class of its own since transformers 5."""
+    repair()
+    import transformers
+
+    kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+    return kind(**config)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({}, (301, 200)),
+        ({"size": {"shortest_edge": 33}, "crop_size": 20}, (50, 34)),
+        ({"size": {"shortest_edge": 32}, "crop_size": {"height": 19, "width": 24}}, (77, 51)),
+        ({"size": {"shortest_edge": 20}, "crop_size": 33}, (40, 60)),
+        ({"size": {"shortest_edge": 20}, "crop_size": 24}, (90, 60)),
+        ({"size": {"height": 40, "width": 30}, "crop_size": 21}, (64, 64)),
+        ({"size": {"height": 40, "width": 30}, "do_center_crop": False, "resample": 2}, (64, 48)),
+        ({"size": {"shortest_edge": 300}}, (400, 420)),
+    ],
+)
+def test_transformers_own_preprocessing_to_the_pixel(config: dict[str, Any], size: tuple[int, int]) -> None:
+    raw = {"do_rescale": False, "do_normalize": False}
+    expected = _transformers_processor({**config, **raw})(ramp(*size), return_tensors="np")["pixel_values"][0]
+    assert np.array_equal(Preprocess.from_processor(config).pixels(ramp(*size)), expected.transpose(1, 2, 0))
+
+
+def test_what_a_processor_leaves_out_is_as_in_transformers() -> None:
+    ours, theirs = Preprocess.from_processor({}), _transformers_processor({})
+    assert (ours.mean, ours.std) == (tuple(theirs.image_mean), tuple(theirs.image_std))
+    assert (ours.height, ours.width, ours.short, ours.interpolation) == (224, 224, 224, "bicubic")
+
+
+_SLIVERS = """
+import resource
+from PIL import Image
+from clipcond.images.preprocess import Preprocess
+
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for policy in ("shortest", "longest", "squash"):
+    config = {"size": 224, "mean": 0.5, "std": 0.5, "resize_mode": policy}
+    for size in ((1, 600_000), (600_000, 1), (1, 2_000_000), (2_000_000, 1), (2, 100_000)):
+        pixels = Preprocess.from_open_clip(config).pixels(Image.new("RGB", size, (77, 77, 77)))
+        assert pixels.shape == (224, 224, 3) and set(pixels.ravel().tolist()) <= {0, 77}, size
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) // 1024)
+"""
+
+
+def test_a_sliver_of_two_million_pixels_takes_no_gigabytes() -> None:
+    pytest.importorskip("resource", reason="needs a POSIX system")
+    run = subprocess.run([sys.executable, "-c", _SLIVERS], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 200  # MB
+
+
+def test_the_crop_before_the_resize_shows_what_the_crop_after_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 90, 3), dtype=np.uint8))
+    for policy in ("shortest", "squash"):
+        preprocess = Preprocess.from_open_clip({**OPENAI, "size": 64, "resize_mode": policy})
+        for image in (noise, noise.transpose(Image.Transpose.ROTATE_90)):
+            monkeypatch.setattr(module, "_LARGEST_RESIZE", 1 << 24)
+            after = preprocess.pixels(image).astype(int)
+            monkeypatch.setattr(module, "_LARGEST_RESIZE", 1)
+            assert np.abs(preprocess.pixels(image).astype(int) - after).max() <= 2
+
+
+def test_16_bit_greys_of_full_size_do_not_take_many_times_their_memory() -> None:
+    resource = pytest.importorskip("resource", reason="needs a POSIX system")
+    deep = Image.new("I;16", (4000, 4000))  # 32 MB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert Preprocess.from_open_clip(OPENAI).pixels(deep).max() == 0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 160 * 1024
