@@ -18,6 +18,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from clipcond.errors import ClipCondError, ImageError
+from clipcond.wording import visible
 
 LARGE = 1 << 27  # bytes of a decoded picture above which one waits for the other in `decoded`
 
@@ -102,6 +103,8 @@ def _regular_file(path: Path) -> BinaryIO:
     except FileNotFoundError:
         reason = "is a link to a file that is not there" if path.is_symlink() else "no such file"
         raise ImageError(f"{path}: {reason}") from None
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"{path}: cannot be opened ({_brief(error)})") from error
     file = os.fdopen(handle, "rb")
@@ -111,7 +114,8 @@ def _regular_file(path: Path) -> BinaryIO:
 
 def _refuse_irregular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{path}: is a folder, not a picture")
+        readable = os.access(path, os.R_OK | os.X_OK)
+        raise ImageError(f"{path}: is a folder{', not a picture' if readable else ' that cannot be read'}")
     if not stat.S_ISREG(mode):
         raise ImageError(f"{path}: is no regular file (a pipe, socket or device), not a picture")
 
@@ -153,4 +157,4 @@ def _one_line(name: str) -> Iterator[None]:
 
 def _brief(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return visible(" ".join(text.split())) or type(error).__name__
