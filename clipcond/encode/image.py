@@ -1,8 +1,6 @@
-"""Pictures in, unit vectors out: opening, preprocessing as the model's own config says, and the image tower.
+"""Pictures in, unit vectors out: the image tower over open_clip and transformers.
 
-Preprocessing is Pillow's on 8-bit RGB, in the order orientation, conversion, resize, crop or pad; normalisation is part
-of the batch that goes to the model. Pillow resizes palettes by nearest neighbour, drops alpha without a background and
-clips 16-bit greys, so conversion comes first and takes care of all three.
+Preprocessing is `clipcond.images.preprocess`; normalisation is part of the batch that goes to the model.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipcond.encode.shapes import check_finite
 from clipcond.errors import ConfigError, ModelError, ShapeError
 from clipcond.images.decode import workers
 from clipcond.images.preprocess import Preprocess
@@ -93,16 +92,16 @@ class ImageTower:
     def embed_pixels(self, pixels: np.ndarray) -> Tensor:
         """Encode one batch of prepared pictures, (N, height, width, 3) uint8, to (N, P) float32 unit rows on the CPU.
 
-        Raises ShapeError if the pixels are not what `preprocess.pixels` makes.
+        Raises ShapeError if the pixels are not what `preprocess.pixels` makes, ModelError if a vector is not finite.
         """
         expected = (self.preprocess.height, self.preprocess.width, 3)
         if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
             raise ShapeError(
                 f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (N, {', '.join(map(str, expected))})"
             )
-        batch = self._normalise(pixels, self.device)
-        features = self._forward(batch.to(self.dtype)).float()
-        return torch.nn.functional.normalize(features, dim=-1).cpu()
+        features = self._forward(self._normalise(pixels, self.device).to(self.dtype)).float().cpu()
+        check_finite("image", features)
+        return torch.nn.functional.normalize(features, dim=-1)
 
 
 def _batches(items: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -1,82 +1,160 @@
-"""Picture files to pictures as people see them: opened, decoded to the end, upright, on white, 8-bit RGB.
+"""Picture files to decoded pictures: regular files only, decoded to their end, one line for whatever is wrong with them.
 
-Pillow resizes palettes by nearest neighbour, drops alpha without a background and clips 16-bit greys, so conversion
-comes before the resize of `clipcond.images.preprocess` and takes care of all three.
+What people see of a decoded picture (upright, on white, sRGB) is `clipcond.images.colour`.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from clipcond.errors import ImageError
+from clipcond.errors import ClipCondError, ImageError
+from clipcond.wording import visible
 
-BACKGROUND = (255, 255, 255)  # behind transparent pixels
+LARGE = 1 << 27  # bytes of a decoded picture above which one waits for the other in `decoded`
 
-
-_ORIENTATION = 0x0112  # the EXIF tag
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_ONE_LARGE = Lock()
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Open and decode a picture. Raises ImageError `PATH: reason` for anything that cannot be decoded to its end."""
-    path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder, not a picture")
-    try:
-        with Image.open(path) as image:
+def open_image(
+    source: str | Path | bytes | BinaryIO, *, name: str | None = None, shrink_to: int | None = None
+) -> Image.Image:
+    """Open and decode a picture.
+
+    source: the path of a regular file, a picture's bytes, or a binary stream that can seek.
+    name: the picture's name in messages; by default the path.
+    shrink_to: sides in pixels that will do. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, as long as both its
+    sides stay at least that long; every other picture comes in full. Twice the size of the model's input is safe.
+    Raises ImageError `NAME: reason` for anything that cannot be decoded to its end.
+    """
+    name = name or _name_of(source)
+    with _one_line(name), _stream(source) as stream:
+        if not _has_bytes(stream):
+            raise ImageError(f"{name}: is empty")
+        with Image.open(stream) as image:
+            if shrink_to is not None:
+                image.draft(None, (shrink_to, shrink_to))
             image.load()
             return image
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        reason = "is empty" if path.stat().st_size == 0 else "is not a picture in a format that can be read"
-        raise ImageError(f"{path}: {reason}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise ImageError(f"{path}: is too large ({_brief(error)})") from error
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
-        raise ImageError(f"{path}: cannot be decoded ({_brief(error)})") from error
 
 
-def _brief(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+@contextmanager
+def decoded(source: str | Path | bytes | BinaryIO, *, name: str | None = None) -> Iterator[Image.Image]:
+    """A decoded picture for a while; of large ones, one at a time over all threads, which bounds memory.
+
+    Raises ImageError as `open_image` does, also for memory that runs out while the picture is in use.
+    """
+    name = name or _name_of(source)
+    with _one_line(name), _stream(source) as stream:
+        large = _decoded_bytes(stream, name) > LARGE
+        if large:
+            _ONE_LARGE.acquire()
+        try:
+            yield open_image(stream, name=name)
+        finally:
+            if large:
+                _ONE_LARGE.release()
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as people see it: upright by its EXIF orientation, on white where it is transparent, 8-bit RGB."""
-    image = _upright(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion clips at 255 instead of dividing
-        levels = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF says nothing about orientation, and the pixels are fine
-        return image
-    return image if turn is None else image.transpose(turn)
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings (large pictures, odd EXIF) off stderr. For the main thread: filters are the process's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
 
 
 def workers() -> int:
     """Threads for decoding and resizing: Pillow releases the interpreter while it works."""
     return min(8, os.cpu_count() or 1)
+
+
+def _name_of(source: str | Path | bytes | BinaryIO) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "picture"
+
+
+@contextmanager
+def _stream(source: str | Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    """The source as a binary stream; a path is opened only where it is a regular file."""
+    if isinstance(source, bytes):
+        yield BytesIO(source)
+    elif isinstance(source, (str, Path)):
+        with _regular_file(Path(source)) as file:
+            yield file
+    else:
+        yield source
+
+
+def _regular_file(path: Path) -> BinaryIO:
+    """Open a file without waiting: a pipe or a device would block, or act, when it is opened."""
+    try:
+        _refuse_irregular(path, path.stat().st_mode)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        reason = "is a link to a file that is not there" if path.is_symlink() else "no such file"
+        raise ImageError(f"{path}: {reason}") from None
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(f"{path}: cannot be opened ({_brief(error)})") from error
+    file = os.fdopen(handle, "rb")
+    _refuse_irregular(path, os.fstat(handle).st_mode)  # it may have been exchanged in between
+    return file
+
+
+def _refuse_irregular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        readable = os.access(path, os.R_OK | os.X_OK)
+        raise ImageError(f"{path}: is a folder{', not a picture' if readable else ' that cannot be read'}")
+    if not stat.S_ISREG(mode):
+        raise ImageError(f"{path}: is no regular file (a pipe, socket or device), not a picture")
+
+
+def _has_bytes(stream: BinaryIO) -> bool:
+    start = stream.tell()
+    found = bool(stream.read(1))
+    stream.seek(start)
+    return found
+
+
+def _decoded_bytes(stream: BinaryIO, name: str) -> int:
+    """Bytes that the picture will take once decoded, from its header; 0 where there is no header to read."""
+    start = stream.tell()
+    try:
+        with _one_line(name):
+            width, height = Image.open(stream).size
+    except ImageError:  # `open_image` says what is wrong
+        return 0
+    finally:
+        stream.seek(start)
+    return 4 * width * height
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError."""
+    try:
+        yield
+    except ClipCondError:
+        raise
+    except UnidentifiedImageError:  # its own text names a buffer in memory
+        raise ImageError(f"{name}: is not a picture in a format that can be read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise ImageError(f"{name}: is too large ({_brief(error)})") from error
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
+        raise ImageError(f"{name}: cannot be decoded ({_brief(error)})") from error
+
+
+def _brief(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return visible(" ".join(text.split())) or type(error).__name__

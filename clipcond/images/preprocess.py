@@ -1,10 +1,11 @@
-"""Pictures to the pixels that a model's own config asks for: resize, then crop or pad, on 8-bit RGB, by Pillow.
+"""Pictures to the pixels that a model's own config asks for: resize, then crop or pad, on 8-bit levels, by Pillow.
 
 Normalisation by mean and deviation is part of the batch that goes to the model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +14,19 @@ import numpy as np
 from PIL import Image
 
 from clipcond.errors import ModelError
-from clipcond.images.decode import to_rgb
+from clipcond.images.colour import flatten, to_srgb
 
+LARGEST_SIDE = 4096  # of a model's input: the largest that are published have 1024
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_LARGEST_RESIZE = 1 << 24  # pixels of a picture between resize and crop
+_STATED = (
+    "do_center_crop",
+    "image_mean",
+    "image_std",
+    "resample",
+    "size",
+)  # where the class's own defaults are unknown
 Policy = Literal["shortest", "longest", "squash"]
 
 
@@ -41,78 +53,55 @@ class Preprocess:
     policy: Policy = "shortest"
     fill: int = 0
     short: int | None = None  # short side before the crop, where that is not the crop itself
+    stretch: tuple[int, int] | None = None  # height and width of a squash, where a crop follows
+    crop: Literal["round", "floor"] = "round"  # an odd rest: open_clip rounds half to even, transformers cuts off
 
     def __post_init__(self) -> None:
         if self.interpolation not in _FILTERS:
             raise ModelError(f"unknown interpolation {self.interpolation!r}; expected one of {', '.join(_FILTERS)}")
         if self.policy not in ("shortest", "longest", "squash"):
             raise ModelError(f"unknown resize mode {self.policy!r}; expected shortest, longest or squash")
-        if min(self.height, self.width) < 1:
-            raise ModelError(f"a picture size of {self.width}×{self.height} makes no sense")
+        sides = (self.height, self.width, self.short or self.height, *(self.stretch or ()))
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            side = next(side for side in sides if not 1 <= side <= LARGEST_SIDE)
+            raise ModelError(f"a picture side of {side} makes no sense; expected 1 to {LARGEST_SIDE}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ModelError(f"mean {self.mean} and std {self.std}; expected finite numbers and std above 0")
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> Preprocess:
         """From open_clip's `preprocess_cfg` (`size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`).
 
-        Raises ModelError where size, mean or std is missing or of the wrong shape.
+        Raises ModelError where size, mean or std is missing, or a value is of the wrong shape or kind.
         """
-        height, width = _pair(config.get("size"), "preprocess_cfg size")
-        return cls(
-            height=height,
-            width=width,
-            mean=_triple(config.get("mean"), "preprocess_cfg mean"),
-            std=_triple(config.get("std"), "preprocess_cfg std"),
-            interpolation=config.get("interpolation") or "bicubic",
-            policy=config.get("resize_mode") or "shortest",
-            fill=int(config.get("fill_color") or 0),
-        )
+        return _from_open_clip(config)
 
     @classmethod
     def from_processor(cls, config: Mapping[str, Any]) -> Preprocess:
-        """From transformers' `preprocessor_config.json`. Raises ModelError for steps that clipcond does not do."""
-        for step in ("do_resize", "do_rescale", "do_normalize"):
-            if not config.get(step, True):
-                raise ModelError(f"the image processor sets {step} to false, which clipcond does not support")
-        if abs(float(config.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-9:
-            raise ModelError(f"the image processor rescales by {config['rescale_factor']}; expected 1/255")
-        size = config.get("size")
-        short = size.get("shortest_edge") if isinstance(size, Mapping) else size if isinstance(size, int) else None
-        crops = config.get("do_center_crop", True) and short is not None
-        wanted = config.get("crop_size") or short if crops else size
-        if not crops and short is not None:
-            raise ModelError("the image processor keeps the aspect and does not crop; expected pictures of one size")
-        height, width = _pair(wanted, "image processor size")
-        try:
-            name = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)).name.lower()
-        except ValueError:
-            raise ModelError(f"the image processor names an unknown filter: {config.get('resample')!r}") from None
-        return cls(
-            height=height,
-            width=width,
-            mean=_triple(config.get("image_mean"), "image_mean"),
-            std=_triple(config.get("image_std"), "image_std"),
-            interpolation=name,
-            policy="shortest" if crops else "squash",
-            short=short if crops else None,
-        )
+        """From transformers' `preprocessor_config.json`; what it leaves out is as in CLIPImageProcessor.
+
+        Raises ModelError for steps that clipcond does not do and for values of the wrong shape or kind.
+        """
+        return _from_processor(config)
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """The picture as the model sees it, before normalisation: (height, width, 3) uint8."""
-        image = to_rgb(image)
-        size = self.resized(*image.size)
-        if image.size != size:
-            image = image.resize(size, _FILTERS[self.interpolation])
-        left, top = (_offset(image.size[axis], (self.width, self.height)[axis]) for axis in (0, 1))
-        if (left, top) != (0, 0) or image.size != (self.width, self.height):
+        """Return the picture as the model sees it, before normalisation: (height, width, 3) uint8.
+
+        Memory is bounded by the picture's own: of what a crop takes away no more is resized than fits. Raises
+        ImageError for pictures that nobody could show.
+        """
+        profile = image.info.get("icc_profile")
+        seen = to_srgb(self._resized(flatten(image)), profile)
+        if seen.size != (self.width, self.height):
             canvas = Image.new("RGB", (self.width, self.height), (self.fill,) * 3)
-            canvas.paste(image, (-left, -top))
-            image = canvas
-        return np.array(image)
+            canvas.paste(seen, (self._pad(seen.width, self.width), self._pad(seen.height, self.height)))
+            seen = canvas
+        return np.array(seen)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of a picture after the resize, before crop or pad."""
         if self.policy == "squash":
-            return self.width, self.height
+            return (self.stretch[1], self.stretch[0]) if self.stretch else (self.width, self.height)
         if self.policy == "shortest" and (self.short or self.height == self.width):
             short = self.short or self.height
             return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
@@ -121,14 +110,113 @@ class Preprocess:
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
     def share_seen(self, width: int, height: int) -> float:
-        """How much of a picture of this size the model sees: 1 except where a crop cuts."""
+        """Return how much of a picture of this size the model sees: 1 except where a crop cuts."""
         after = self.resized(width, height)
         return min(1.0, self.width / after[0]) * min(1.0, self.height / after[1])
 
+    def _resized(self, image: Image.Image) -> Image.Image:
+        """Resize and crop, in the picture's own mode: at most as wide and as high as the model's input."""
+        size = self.resized(*image.size)
+        spans = [self._span(have, want) for have, want in zip(size, (self.width, self.height), strict=True)]
+        (left, right), (top, bottom) = spans
+        if size[0] * size[1] > _LARGEST_RESIZE:  # the crop first: exact to rounding, and of bounded size
+            across, down = image.width / size[0], image.height / size[1]
+            box = (left * across, top * down, right * across, bottom * down)
+            return _resize(image, (right - left, bottom - top), self.interpolation, box)
+        image = _resize(image, size, self.interpolation)
+        return image if image.size == (right, bottom) else image.crop((left, top, right, bottom))
 
-def _offset(have: int, want: int) -> int:
-    """Where a crop starts (positive) or how far a pad shifts (negative)."""
-    return round((have - want) / 2) if have >= want else -((want - have) // 2)
+    def _span(self, have: int, want: int) -> tuple[int, int]:
+        """The stretch of a resized side that a crop keeps."""
+        if have <= want:
+            return 0, have
+        start = round((have - want) / 2) if self.crop == "round" else (have - want) // 2
+        return start, start + want
+
+    def _pad(self, have: int, want: int) -> int:
+        """How far a side that is too short moves in; transformers moves by the larger half."""
+        return (want - have + (self.crop == "floor")) // 2
+
+
+def _resize(
+    image: Image.Image, size: tuple[int, int], interpolation: str, box: tuple[float, float, float, float] | None = None
+) -> Image.Image:
+    """Resize what is in the box, by default all; the axis first that keeps the picture between the two passes small."""
+    if box is None and image.size == size:
+        return image
+    method = _FILTERS[interpolation]
+    if size[0] * image.height > _LARGEST_RESIZE and size[0] > image.width:  # Pillow would stretch every line first
+        box = box or (0, 0, *image.size)
+        image = image.resize((image.width, size[1]), method, (0, box[1], image.width, box[3]))
+        box = (box[0], 0, box[2], size[1])
+    return image.resize(size, method, box)
+
+
+def _from_open_clip(config: Mapping[str, Any]) -> Preprocess:
+    height, width = _pair(config.get("size"), "preprocess_cfg size")
+    return Preprocess(
+        height=height,
+        width=width,
+        mean=_triple(config.get("mean"), "preprocess_cfg mean"),
+        std=_triple(config.get("std"), "preprocess_cfg std"),
+        interpolation=_name(config.get("interpolation") or "bicubic", "preprocess_cfg interpolation"),
+        policy=_policy(config.get("resize_mode") or "shortest"),
+        fill=_level(config.get("fill_color") or 0, "preprocess_cfg fill_color"),
+    )
+
+
+def _from_processor(config: Mapping[str, Any]) -> Preprocess:
+    _check_steps(config)
+    size = {"shortest_edge": 224} if config.get("size") is None else config["size"]
+    short = size.get("shortest_edge") if isinstance(size, Mapping) else size if isinstance(size, int) else None
+    crops = config.get("do_center_crop", True)
+    if not crops and short is not None:
+        raise ModelError("the image processor keeps the aspect and does not crop; expected pictures of one size")
+    if isinstance(size, Mapping) and size.get("longest_edge") is not None:
+        raise ModelError(f"image processor size is {size!r}; expected shortest_edge or height and width")
+    if short is not None:
+        short, _ = _pair(short, "image processor size")
+    stretch = None if short is not None else _pair(size, "image processor size")
+    wanted = (224 if config.get("crop_size") is None else config["crop_size"]) if crops else size
+    height, width = _pair(wanted, "image processor crop_size" if crops else "image processor size")
+    return Preprocess(
+        height=height,
+        width=width,
+        mean=_triple(_or_default(config.get("image_mean"), OPENAI_MEAN), "image_mean"),
+        std=_triple(_or_default(config.get("image_std"), OPENAI_STD), "image_std"),
+        interpolation=_filter_name(_or_default(config.get("resample"), Image.Resampling.BICUBIC)),
+        policy="squash" if short is None else "shortest",
+        short=short,
+        stretch=stretch if crops else None,
+        crop="floor",
+    )
+
+
+def _check_steps(config: Mapping[str, Any]) -> None:
+    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor"
+    if not str(kind).startswith(("CLIPImageProcessor", "CLIPFeatureExtractor")):
+        lacking = [name for name in _STATED if config.get(name) is None]
+        if lacking:  # another class has other defaults
+            raise ModelError(
+                f"the image processor is a {kind!r} that leaves out {lacking[0]}; expected it to be stated"
+            )
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not config.get(step, True):
+            raise ModelError(f"the image processor sets {step} to false, which clipcond does not support")
+    factor = _or_default(config.get("rescale_factor"), 1 / 255)
+    if not isinstance(factor, (int, float)) or not abs(factor - 1 / 255) <= 1e-9:
+        raise ModelError(f"the image processor rescales by {factor!r}; expected 1/255")
+
+
+def _or_default(value: Any, default: object) -> Any:
+    return default if value is None else value
+
+
+def _filter_name(resample: Any) -> str:
+    try:
+        return Image.Resampling(resample).name.lower()
+    except ValueError:
+        raise ModelError(f"the image processor names an unknown filter: {resample!r}") from None
 
 
 def _pair(size: object, what: str) -> tuple[int, int]:
@@ -136,15 +224,36 @@ def _pair(size: object, what: str) -> tuple[int, int]:
     if isinstance(size, Mapping):
         size = [size.get("height"), size.get("width")]
     both = [size, size] if isinstance(size, int) else list(size) if isinstance(size, (list, tuple)) else []
-    if len(both) != 2 or not all(isinstance(side, int) for side in both):
+    if len(both) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in both):
         raise ModelError(f"{what} is {size!r}; expected a number or height and width")
     return both[0], both[1]
 
 
 def _triple(values: object, what: str) -> tuple[float, float, float]:
     """Three numbers, from three or from one for all."""
-    if isinstance(values, (int, float)):
-        values = [values] * 3
-    if not isinstance(values, (list, tuple)) or len(values) != 3:
+    numbers = [values] * 3 if isinstance(values, (int, float)) else values
+    if (
+        not isinstance(numbers, (list, tuple))
+        or len(numbers) != 3
+        or not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
+    ):
         raise ModelError(f"{what} is {values!r}; expected three numbers")
-    return float(values[0]), float(values[1]), float(values[2])
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def _name(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ModelError(f"{what} is {value!r}; expected a name")
+    return value
+
+
+def _policy(value: object) -> Policy:
+    if value == "shortest" or value == "longest" or value == "squash":
+        return value
+    raise ModelError(f"unknown resize mode {value!r}; expected shortest, longest or squash")
+
+
+def _level(value: object, what: str) -> int:
+    if not isinstance(value, int) or not 0 <= value <= 255:
+        raise ModelError(f"{what} is {value!r}; expected a number from 0 to 255")
+    return int(value)

@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from clipcond.errors import ConfigError, ImageError
-from clipcond.images.decode import open_image, workers
-from clipcond.images.metadata.reading import plain_prompt, read_metadata
+from clipcond.errors import ConfigError
+from clipcond.rerank.embedding import embed_files
+from clipcond.rerank.rows import RankedImage as RankedImage
+from clipcond.rerank.rows import Ranking as Ranking
 from clipcond.rerank.scorer import Scorer
 from clipcond.score.selection import mmr, stretched
 from clipcond.score.similarity import clip_scores, cosines
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from clipcond.encode.image import ImageTower
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedImage:
-    """One picture. Either it has a rank and scores, or an error that says what kept it from having them."""
-
-    path: Path
-    rank: int | None = None  # from 1, in the order of the ranking
-    cosine: float | None = None
-    clip_score: float | None = None
-    prompt: str | None = None
-    content_tokens: int | None = None
-    chunks: int | None = None
-    kept: bool = False
-    error: str | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """The row as JSON values, in a fixed order."""
-        return {
-            "path": str(self.path),
-            "rank": self.rank,
-            "cosine": self.cosine,
-            "clip_score": self.clip_score,
-            "prompt": self.prompt,
-            "content_tokens": self.content_tokens,
-            "chunks": self.chunks,
-            "kept": self.kept,
-            "error": self.error,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
-    """Rows in order: what was scored by rank, then what could not be, by path."""
-
-    rows: tuple[RankedImage, ...]
-    model: str
-    prompt: str | None  # None: each picture's own
-
-    @property
-    def scored(self) -> tuple[RankedImage, ...]:
-        """The rows that have scores, by rank."""
-        return tuple(row for row in self.rows if row.error is None)
-
-    @property
-    def kept(self) -> tuple[RankedImage, ...]:
-        """The rows that passed the threshold and are among the first `top`, by rank."""
-        return tuple(row for row in self.rows if row.kept)
-
-    @property
-    def errors(self) -> tuple[RankedImage, ...]:
-        """The rows without scores."""
-        return tuple(row for row in self.rows if row.error is not None)
 
 
 def rerank(
@@ -100,11 +38,11 @@ def rerank(
     1 - diversity on the score, which is stretched to 0..1 within its prompt, as one prompt's scores lie close together.
     on_progress: called in this thread with the number of files that were read since the last call.
     A file that cannot be read, or has no prompt of its own where one is needed, becomes a row with an error.
-    Raises ConfigError for an empty prompt and for settings out of range.
+    Raises ConfigError for an empty prompt and for settings out of range, ModelError for a model whose vectors are not finite.
     """
     _check(prompt, top, threshold, diversity, batch_size)
     unique = list({os.path.abspath(path): Path(path) for path in reversed(list(paths))}.values())[::-1]  # noqa: PTH100
-    rows, vectors = _embed(unique, prompt, scorer.dual.image, batch_size, on_progress or (lambda _: None))
+    rows, vectors = embed_files(unique, prompt, scorer.dual.image, batch_size, on_progress or (lambda _: None))
     good = [row for row in rows if row.error is None]
     bad = sorted((row for row in rows if row.error is not None), key=lambda row: str(row.path))
     ranked = _rank(_scored(good, vectors, scorer), vectors, top, threshold, diversity) if good else []
@@ -122,67 +60,6 @@ def _check(prompt: str | None, top: int | None, threshold: float | None, diversi
         raise ConfigError(f"diversity is {diversity}; expected 0 to 1")
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    row: RankedImage
-    pixels: NDArray[np.uint8] | None
-
-
-def _prepare(path: Path, prompt: str | None, tower: ImageTower) -> _Prepared:
-    """Decode one file and shrink it to what the tower takes, or say what is wrong with it."""
-    try:
-        image = open_image(path)
-        found = None if prompt is not None else read_metadata(image)
-        if found is not None:
-            prompt = plain_prompt(found.infotext) if found.infotext else ""
-            if not prompt:
-                return _Prepared(
-                    RankedImage(path=path, error=found.reason or "its own prompt is empty; pass a prompt"), None
-                )
-        return _Prepared(RankedImage(path=path, prompt=prompt), tower.preprocess.pixels(image))
-    except ImageError as error:
-        return _Prepared(RankedImage(path=path, error=str(error).removeprefix(f"{path}: ")), None)
-
-
-def _embed(
-    paths: Sequence[Path], prompt: str | None, tower: ImageTower, batch_size: int, on_progress: Callable[[int], object]
-) -> tuple[list[RankedImage], torch.Tensor]:
-    """A row per path, and (N, P) vectors of the rows without error; threads decode two batches ahead of the tower."""
-    rows: list[RankedImage] = []
-    vectors: list[torch.Tensor] = []
-    waiting: list[NDArray[np.uint8]] = []
-    with ThreadPoolExecutor(workers()) as pool:
-        for item in _ahead(pool, paths, prompt, tower, 2 * batch_size + workers()):
-            rows.append(item.row)
-            if item.pixels is not None:
-                waiting.append(item.pixels)
-            if len(waiting) == batch_size:
-                vectors.append(tower.embed_pixels(np.stack(waiting)))
-                waiting = []
-            on_progress(1)
-    if waiting:
-        vectors.append(tower.embed_pixels(np.stack(waiting)))
-    return rows, torch.cat(vectors) if vectors else torch.empty(0, 0)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], prompt: str | None, tower: ImageTower, most: int
-) -> Iterator[_Prepared]:
-    """Prepared files in order, never more than `most` of them in memory."""
-    left = iter(paths)
-    running: deque[Future[_Prepared]] = deque()
-    try:
-        while True:
-            for path in islice(left, most - len(running)):
-                running.append(pool.submit(_prepare, path, prompt, tower))
-            if not running:
-                return
-            yield running.popleft().result()
-    finally:  # interrupted: do not decode what nobody will look at
-        for future in running:
-            future.cancel()
 
 
 def _scored(rows: list[RankedImage], vectors: torch.Tensor, scorer: Scorer) -> list[RankedImage]:

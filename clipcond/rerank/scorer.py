@@ -1,4 +1,4 @@
-"""How well pictures match a text: cosine and CLIPScore, over all of the text."""
+"""Scores of pictures against a text, cosine and CLIPScore, over all of the text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipcond.encode.rows import TokenSequence
+from clipcond.encode.shapes import check_finite
 from clipcond.errors import ShapeError
 from clipcond.models.load import DualEncoder, load_dual
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Text:
+class EncodedText:
     """A text as the scorer sees it.
 
     vector: (P,) float64, the mean of the unit vectors of its chunks, weighted by their content tokens. Several make it
@@ -51,17 +52,18 @@ class Scorer:
 
     def __init__(self, dual: DualEncoder) -> None:
         self.dual = dual
-        self._texts: dict[str, Text] = {}
+        self._texts: dict[str, EncodedText] = {}
 
     @classmethod
     def load(cls, spec: str = "mini", *, device: str | None = None) -> Scorer:
         """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError."""
         return cls(load_dual(spec, device=str(device_of(device))))
 
-    def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[Text]:
+    def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.
 
-        Every chunk has its own start and end token. Texts that were encoded before are not encoded again.
+        Every chunk has its own start and end token. Texts that were encoded before are not encoded again. Raises
+        ModelError if a vector is not finite.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if new:
@@ -80,7 +82,7 @@ class Scorer:
             weights = np.array([max(1, len(row)) for row in split], dtype=np.float64)
             vector = (weights / weights.sum()) @ vectors[at : at + len(split)]
             at += len(split)
-            self._texts[prompt] = Text(
+            self._texts[prompt] = EncodedText(
                 text=prompt, vector=vector, content_tokens=sum(map(len, split)), chunks=len(split)
             )
 
@@ -91,6 +93,7 @@ class Scorer:
         projected = self.dual.text.pool_rows(padded).projected
         if projected is None:
             raise ShapeError(f"the text encoder of {self.dual.name} has no projection; expected a dual encoder's")
+        check_finite("text", projected)
         return torch.nn.functional.normalize(projected.float(), dim=-1).double().cpu().numpy()
 
     def score(self, images: Sequence[Image.Image] | Tensor, prompt: str, *, batch_size: int = 32) -> Scores:

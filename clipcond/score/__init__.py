@@ -1,1 +1,1 @@
-"""Arithmetic on vectors: how alike they are, which to choose, how well they find one another."""
+"""Arithmetic on vectors: similarity, selection, retrieval."""

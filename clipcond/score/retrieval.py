@@ -1,4 +1,4 @@
-"""Recall at k: which picture finds its text, and which text its picture."""
+"""Recall at k: the share of pictures that find their text, and of texts that find their picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from clipcond.errors import ModelError
 
 KS = (1, 5, 10)
 
@@ -38,8 +40,14 @@ def retrieval(images: Tensor, texts: Tensor, right: tuple[np.ndarray, np.ndarray
     """Retrieval both ways.
 
     images: (N, P), texts: (M, P) unit rows. right: the row numbers (J,) and (J,) of the pairs that belong together;
-    every row occurs. Scores are held for `block` queries at a time.
+    every row occurs. Scores are held for `block` queries at a time. Raises ModelError if a vector is not finite: a NaN is
+    never above another score, so it would count as found.
     """
+    for name, vectors in (("image", images), ("text", texts)):
+        if not bool(torch.isfinite(vectors).all()):
+            raise ModelError(
+                f"{name} vectors hold values that are not finite; the {name} encoder is damaged or overflows"
+            )
     forth = _recall(images, texts, right, block)
     back = _recall(texts, images, right[::-1], block)
     return Retrieval(image_to_text=forth, text_to_image=back, images=len(images), texts=len(texts))

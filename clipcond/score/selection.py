@@ -1,4 +1,4 @@
-"""Which of scored vectors to take: maximal marginal relevance."""
+"""Selection among scored vectors: maximal marginal relevance."""
 
 from __future__ import annotations
 

@@ -102,7 +102,11 @@ def _locked(path: Path) -> Iterator[None]:
 def _take(path: Path) -> BinaryIO:
     """Open and lock a file, and write into it who holds it."""
     while True:
-        file = path.open("ab+", buffering=0)
+        try:
+            file = path.open("ab+", buffering=0)
+        except FileNotFoundError:  # a run that made the folder and wrote nothing took it away just now
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         if not _lock(file):
             file.seek(0)
             holder = visible(file.read(200).decode("utf-8", "replace").strip()) or "another process"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from clipcond.errors import ImageError
+from clipcond.images.decode import open_image
 from clipcond.images.find import find_pictures
 
 
@@ -50,3 +53,39 @@ def test_each_once_in_the_order_given(tree: Path) -> None:
 def test_sources_without_pictures_are_named(tree: Path) -> None:
     found = find_pictures(["b.png", "*.tiff", "folder.png"])
     assert found.empty == ("*.tiff", "folder.png")
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for place in (tmp_path / "a" / "b" / "1.png", tmp_path / "elsewhere" / "2.png"):
+        place.touch()
+    (tmp_path / "a" / "0 again").symlink_to(tmp_path / "a" / "b", target_is_directory=True)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "a" / "out").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    found = find_pictures([tmp_path / "a"], recursive=True)
+    assert found.paths == (tmp_path / "a" / "b" / "1.png", tmp_path / "a" / "out" / "2.png")
+    assert find_pictures([tmp_path / "a"]).paths == ()
+
+
+def test_what_cannot_be_read_is_named_and_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "round.png").symlink_to(tmp_path / "round.png")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0)
+    try:
+        found = find_pictures([tmp_path], recursive=True).paths
+        assert [path.name for path in found][:1] == ["gone.png"]
+        assert "round.png" in {path.name for path in found}
+        if not os.access(locked, os.R_OK):  # root reads everything
+            assert locked in found
+            with pytest.raises(ImageError, match="locked: is a folder that cannot be read"):
+                open_image(locked)
+    finally:
+        locked.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/a.png", "a\0b.png", "x" * 5000 + ".png"])
+def test_names_that_no_system_takes_stand_for_themselves(name: str) -> None:
+    assert find_pictures([name]).paths == (Path(name),)

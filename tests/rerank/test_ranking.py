@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import clipcond
 from clipcond import resources
 from clipcond.encode.image import ImageTower
-from clipcond.errors import ConfigError
+from clipcond.errors import ConfigError, ModelError
+from clipcond.images.find import find_pictures
+from clipcond.images.preprocess import Preprocess
 from clipcond.prompt.infotext import format_infotext
 from clipcond.rerank.ranking import rerank
 from clipcond.rerank.scorer import Scorer
-from clipcond.score.selection import mmr, stretched
 
 SETTINGS = {"Steps": 20, "Sampler": "Euler", "Seed": 1}
-UNITS = np.array([[1, 0], [0.98, (1 - 0.98**2) ** 0.5], [0.6, 0.8], [0, 1]])
 
 
 @pytest.fixture(scope="module")
@@ -160,31 +164,6 @@ def test_settings_out_of_range(settings: dict[str, object], message: str, scorer
         rerank([], **{"prompt": "a fox", "scorer": scorer, **settings})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("keep", "order", "values"),
-    [
-        (1.0, [0, 1, 2, 3], [1.0, 0.9, 0.7, 0.0]),
-        (0.9, [0, 1, 2, 3], [0.9, 0.712, 0.5553, -0.08]),
-        (0.7, [0, 1, 2, 3], [0.7, 0.336, 0.2658, -0.24]),
-        (0.5, [0, 2, 1, 3], [0.5, 0.05, -0.04, -0.4]),
-    ],
-)
-def test_mmr_matches_published_vectors(keep: float, order: list[int], values: list[float]) -> None:
-    relevance = stretched([0.30, 0.29, 0.27, 0.20], ["a"] * 4)
-    assert np.allclose(relevance, [1, 0.9, 0.7, 0])
-    picks = mmr(relevance, UNITS, 1 - keep)
-    assert picks == order
-    similar = UNITS @ UNITS.T
-    for place, pick in enumerate(picks):
-        nearest = max((similar[pick, other] for other in picks[:place]), default=0.0)
-        assert keep * relevance[pick] - (1 - keep) * nearest == pytest.approx(values[place], abs=5e-5)
-    assert mmr(relevance, UNITS, 1 - keep, top=2) == order[:2]
-
-
-def test_scores_are_stretched_within_their_prompt() -> None:
-    assert stretched([0.3, 0.1, 0.2, 0.5], ["a", "a", "a", "b"]).tolist() == pytest.approx([1, 0, 0.5, 1])
-
-
 def test_diversity_parts_equal_pictures(folder: Path, scorer: Scorer) -> None:
     plain = rerank(files(folder), "a fox", scorer=scorer)
     varied = rerank(files(folder), "a fox", scorer=scorer, diversity=1.0)
@@ -232,3 +211,83 @@ def test_the_embedded_model_finds_the_scene(tmp_path: Path) -> None:
         best = rerank(tmp_path.glob("*.png"), world.caption(scene, rng), scorer=scorer).rows[0]
         right += best.path.stem == f"{number:02}"
     assert right >= 18
+
+
+def test_whatever_a_picture_does_becomes_its_row(folder: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = Preprocess.pixels
+
+    def failing(self: Preprocess, image: Image.Image) -> np.ndarray:
+        if image.width == 1:
+            raise MemoryError
+        if image.width == 2:
+            raise RuntimeError("odd\n\x1b[31mpicture")
+        return pixels(self, image)
+
+    monkeypatch.setattr(Preprocess, "pixels", failing)
+    for width in (1, 2):
+        Image.new("RGB", (width, 2)).save(folder / f"width {width}.png")
+    Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(folder / "nan.tif")
+    names = ["width 1.png", "width 2.png", "nan.tif", "0.png"]
+    ranking = rerank([folder / name for name in names], "a fox", scorer=scorer)
+    assert [(row.path.name, row.error) for row in ranking.errors] == [
+        ("nan.tif", "it holds levels that are no numbers or infinite; expected finite ones"),
+        ("width 1.png", "is too large (MemoryError)"),
+        ("width 2.png", "cannot be decoded (odd ␛[31mpicture)"),
+    ]
+    assert len(ranking.scored) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_and_a_file_that_vanished_are_rows(folder: Path, scorer: Scorer) -> None:
+    os.mkfifo(folder / "f.png")
+    (folder / "link.png").symlink_to(folder / "deleted.png")
+    found = find_pictures([folder])
+    (folder / "1.png").unlink()
+    errors = {row.path.name: row.error for row in rerank(found.paths, "a fox", scorer=scorer).errors}
+    assert errors["f.png"] == "is no regular file (a pipe, socket or device), not a picture"
+    assert (errors["link.png"], errors["1.png"]) == ("is a link to a file that is not there", "no such file")
+
+
+def test_a_sliver_of_two_million_pixels_is_scored(folder: Path, scorer: Scorer) -> None:
+    Image.new("RGB", (1, 2_000_000)).save(folder / "sliver.png")
+    assert rerank([folder / "sliver.png"], "a fox", scorer=scorer).scored[0].cosine is not None
+
+
+def test_no_batchs_own_vectors_are_kept(folder: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    embed = ImageTower.embed_pixels
+
+    def tracked(self: ImageTower, pixels: np.ndarray) -> torch.Tensor:
+        assert all(vectors() is None for vectors in made[:-1])  # kept, they would pin the allocator's memory
+        vectors = embed(self, pixels)
+        made.append(weakref.ref(vectors))
+        return vectors
+
+    monkeypatch.setattr(ImageTower, "embed_pixels", tracked)
+    assert len(rerank(files(folder), "a fox", scorer=scorer, batch_size=1).scored) == len(made) == 8
+
+
+@pytest.mark.parametrize(("weight", "tower"), [("visual.proj", "image"), ("text_projection", "text")])
+def test_a_model_with_a_nan_ranks_nothing_and_names_its_tower(
+    weight: str, tower: str, folder: Path, dual_folder: Path
+) -> None:
+    scorer = Scorer.load(str(dual_folder), device="cpu")
+    model = scorer.dual.image.model
+    with torch.no_grad():
+        model.get_parameter(weight)[0, 0] = float("nan")
+    with pytest.raises(
+        ModelError, match=rf"the {tower} encoder gave \d+ of \d+ vectors with values that are not finite"
+    ):
+        rerank(files(folder), "a fox", scorer=scorer)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\tb.png", "\u202egnp.png", "\x1b[31m.png", "{}[]'\";$().png", "-rf.png"]
+)
+def test_hostile_file_names_are_harmless_in_rows(name: str, folder: Path, scorer: Scorer) -> None:
+    (folder / name).write_bytes((folder / "0.png").read_bytes())
+    (folder / f"bad {name}").write_bytes(b"no picture")
+    ranking = rerank([folder / name, folder / f"bad {name}"], "a fox", scorer=scorer)
+    good, bad = (json.loads(json.dumps(row.to_json(), allow_nan=False)) for row in ranking.rows)
+    assert (Path(good["path"]).name, good["error"]) == (name, None)
+    assert bad["error"] == "is not a picture in a format that can be read"
