@@ -5,7 +5,9 @@ A writer that is killed leaves at most a hidden `.NAME.….unfinished` beside th
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,12 +88,43 @@ def _name(temporary: Path, path: Path, otherwise: str) -> None:
 
 
 def move_file(path: Path, target: Path) -> Path:
-    """Move a file within one file system, never over another. Returns the target. Raises OutputExists."""
+    """Move a file, never over another. Returns the target. Raises OutputExists and OSError; the file is then in place.
+
+    To another file system it goes as a copy that is on the disk before the file is removed.
+    """
     otherwise = f"{path} stays where it is"
     refuse_to_overwrite(target, otherwise)
-    _name(path, target, otherwise)
+    try:
+        _name(path, target, otherwise)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_file(path, target, otherwise=otherwise)
+        _to_disk(target.parent)
     path.unlink(missing_ok=True)
     return target
+
+
+def copy_file(path: Path, target: Path, *, otherwise: str = "name another file") -> Path:
+    """Copy a file with its times and mode, never over another; the copy is on the disk. Returns the target.
+
+    Raises OutputExists when something is there, and OSError.
+    """
+    with open(path, "rb") as source, writing(target, otherwise=otherwise, durable=True) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+    with suppress(OSError):  # a file system without them
+        shutil.copystat(path, target)
+    return target
+
+
+def _to_disk(folder: Path) -> None:
+    """Make the names of a folder durable, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _mode_of_new_files() -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from clipcond.errors import DataError, OutputExists
-from clipcond.files import UNFINISHED, BoundedFolder, move_file, refuse_to_overwrite, write_file, writing
+from clipcond.files import UNFINISHED, BoundedFolder, copy_file, move_file, refuse_to_overwrite, write_file, writing
 
 Limit = Callable[[int], AbstractContextManager[None]]
 
@@ -108,6 +109,49 @@ def test_moves_and_never_over_another(tmp_path: Path) -> None:
     assert (file.read_text(), other.read_text()) == ("mine", "theirs")
     assert move_file(file, tmp_path / "c").read_text() == "mine"
     assert not file.exists()
+
+
+def test_a_copy_has_the_times_and_mode_and_is_never_over_another(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "a", "mine")
+    os.utime(file, ns=(10**18, 10**18 + 1))
+    file.chmod(0o640)
+    copy = copy_file(file, tmp_path / "b")
+    assert copy.read_text() == file.read_text() == "mine"
+    assert (copy.stat().st_mtime_ns, stat.S_IMODE(copy.stat().st_mode)) == (10**18 + 1, 0o640)
+    with pytest.raises(OutputExists, match="b is there already"):
+        copy_file(file, copy)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system to move to")
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_moves_to_another_file_system(tmp_path: Path, elsewhere: Path) -> None:
+    file = write_file(tmp_path / "a", b"x" * 3_000_000)
+    os.utime(file, ns=(10**18, 10**18))
+    assert move_file(file, elsewhere / "a").read_bytes() == b"x" * 3_000_000
+    assert (elsewhere / "a").stat().st_mtime_ns == 10**18
+    assert not file.exists()
+    write_file(file, "mine")
+    with pytest.raises(OutputExists, match=r"a is there already; .*a stays where it is, nothing is overwritten"):
+        move_file(file, elsewhere / "a")
+    assert file.read_text() == "mine"
+
+
+def test_a_move_to_another_file_system_that_fails_leaves_the_file(
+    tmp_path: Path, elsewhere: Path, file_size_limit: Limit
+) -> None:
+    file = write_file(tmp_path / "a", b"x" * 100_000)
+    with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
+        move_file(file, elsewhere / "a")
+    assert file.read_bytes() == b"x" * 100_000
+    assert not list(elsewhere.iterdir())
 
 
 def test_a_bounded_folder_keeps_what_was_used_last(tmp_path: Path) -> None:
