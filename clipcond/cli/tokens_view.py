@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from math import log2
 from typing import TYPE_CHECKING
 
 from clipcond.cli.render import excerpt
+from clipcond.prompt.analysis.plan_summary import all_warnings, cut_reason, encoder_groups, weighted_passages
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-_CUTS = {"full": "all places are taken", "break": "BREAK", "backtrack": "early, so that what follows stays whole"}
 MOST_FINDINGS = 50  # of warnings, and of notes
 SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
 
@@ -80,43 +79,6 @@ def show_side_by_side(
         console.print(block)
 
 
-def groups(plans: Sequence[PromptPlan]) -> list[tuple[str, list[EncoderPlan]]]:
-    """The encoders of one prompt's plans, those together that get the same chunks, and what to call them.
-
-    `sdxl · clip_l, clip_g`, or with several families `sd15, sdxl · clip_l; sd2 · clip_h`.
-    """
-    found: list[list[tuple[str, EncoderPlan]]] = []
-    for plan in plans:
-        for encoder in plan.encoders.values():
-            same = next((group for group in found if _alike(group[0][1], encoder)), None)
-            if same is None:
-                found.append([(plan.family, encoder)])
-            else:
-                same.append((plan.family, encoder))
-    return [(_label(group), [encoder for _, encoder in group]) for group in found]
-
-
-def _alike(one: EncoderPlan, other: EncoderPlan) -> bool:
-    return (one.limit, one.unknown, one.chunks) == (other.limit, other.unknown, other.chunks)
-
-
-def _label(group: Sequence[tuple[str, EncoderPlan]]) -> str:
-    families: dict[str, list[str]] = {}
-    for family, encoder in group:
-        families.setdefault(encoder.name, []).append(family)
-    encoders: dict[str, list[str]] = {}
-    for name, of in families.items():
-        encoders.setdefault(", ".join(of), []).append(name)
-    return "; ".join(f"{of} · {', '.join(names)}" for of, names in encoders.items())
-
-
-def all_warnings(plans: Sequence[PromptPlan]) -> list[Finding]:
-    """The warnings of all plans of one prompt, each once, in the order of their places."""
-    return sorted(
-        dict.fromkeys(found for plan in plans for found in plan.warnings), key=lambda found: (found.start, found.end)
-    )
-
-
 def show_line(number: int, plan: PromptPlan, console: Console) -> None:
     """Print one line about a plan: its place in the list, the count, warnings, and as much of the prompt as fits."""
     from rich.text import Text
@@ -145,16 +107,6 @@ def counter(encoder: EncoderPlan) -> Text:
         (f"{encoder.content_tokens}/{encoder.limit}", "bold red" if encoder.truncated else "bold green"),
         f" → {chunks} chunk{'s' if chunks > 1 else ''}",
     )
-
-
-def cut_reason(chunks: Sequence[Chunk], index: int) -> str:
-    """Why a chunk ends where it does, in words; empty where the prompt ends."""
-    chunk, after = chunks[index], chunks[index + 1 : index + 2]
-    if chunk.cut == "end":
-        return ""
-    if chunk.cut == "break" and after and after[0].part != chunk.part:
-        return "AND"
-    return _CUTS.get(chunk.cut, chunk.cut)
 
 
 def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) -> Text:
@@ -188,17 +140,6 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
     return drawn
 
 
-def weights(prompt: str, encoder: EncoderPlan) -> list[tuple[str, float]]:
-    """The passages of a prompt whose weight is not 1, in order: neighbours of one weight together."""
-    tokens = [token for chunk in encoder.chunks for token in chunk.tokens]
-    passages = []
-    for weight, same in groupby(tokens, key=lambda token: token.weight):
-        run = list(same)
-        if weight != 1:
-            passages.append((prompt[run[0].start : run[-1].end], weight))
-    return passages
-
-
 def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
     """Where the text of a chunk begins: what opens in front of its first token is its own, other marks are not."""
     before = next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
@@ -215,7 +156,7 @@ def _block(
     from rich.text import Text
 
     prompt = plans[0].prompt
-    for number, (label, encoders) in enumerate(groups(plans)):
+    for number, (label, encoders) in enumerate(encoder_groups(plans)):
         first = encoders[0]
         if number:
             yield Text()
@@ -243,7 +184,7 @@ def _heading(encoder: EncoderPlan, index: int) -> str:
 def _weights(prompt: str, encoder: EncoderPlan) -> Iterator[Text]:
     from rich.text import Text
 
-    passages = weights(prompt, encoder)
+    passages = weighted_passages(prompt, encoder)
     if passages:
         yield Text()
         line = Text("weights", style="bold")

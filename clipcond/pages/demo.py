@@ -65,7 +65,7 @@ def mean_right(shots: Sequence[Shot], start: int = 0) -> float:
 
 def page(story: Story) -> str:
     """The HTML document. It loads nothing from anywhere and runs no script; all text in it is escaped."""
-    template = Template(files("clipcond.cli").joinpath("templates/demo.html").read_text(encoding="utf-8"))
+    template = Template(files("clipcond.pages").joinpath("templates/demo.html").read_text(encoding="utf-8"))
     lost, objects = story.plan.dropped, len(story.scene.objects)
     chunks = len(story.plan.chunks)
     return template.substitute(

@@ -11,7 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from clipcond import __version__
-from clipcond.cli.tokens_view import all_warnings, cut_reason, groups
+from clipcond.prompt.analysis.plan_summary import all_warnings, cut_reason, encoder_groups
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def survey_page(survey: Survey, longest: Sequence[PromptPlan], name: str) -> str
 
 
 def _page(*, title: str, heading: str, lead: str, body: str) -> str:
-    template = Template(files("clipcond.cli").joinpath("templates/tokens.html").read_text(encoding="utf-8"))
+    template = Template(files("clipcond.pages").joinpath("templates/tokens.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_safe(title), heading=_safe(heading), lead=_safe(lead), body=body, version=_safe(__version__)
     )
@@ -87,7 +87,7 @@ def _column(number: int, plans: Sequence[PromptPlan], analysis: Analysis) -> str
         more = len(found) - len(shown)
         rest = f"\n<li><a>and {more} more</a></li>" if more else ""
         parts.append(f'<ul class="findings">\n{items}{rest}\n</ul>')
-    parts += [_encoders(plan.prompt, label, encoders) for label, encoders in groups(plans)]
+    parts += [_encoders(plan.prompt, label, encoders) for label, encoders in encoder_groups(plans)]
     parts.append(_phrases(analysis, next(iter(plan.encoders.values())).limit))
     body = "\n".join(parts)
     return f"<section>\n{body}\n</section>"

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipcond.cli import main
-from clipcond.images.metadata.reading import words
+from clipcond.images.metadata.reading import plain_prompt
 from clipcond.prompt.infotext import Infotext, parse_infotext
 
 LONG = "a red circle in the top left, " * 20
@@ -188,7 +188,7 @@ def test_a_picture_says_how_its_prompt_was_read(capsys: Capture, sd_folder: Path
     )
     found = infotext(other[0]["path"])
     assert found.prompt == "a (red)1.3 fox"
-    assert words(found) == "a red fox"
+    assert plain_prompt(found) == "a red fox"
     assert {name: value for name, value in found.settings.items() if name.startswith(("Prompt", "Clip"))} == {
         "Clip skip": "2",
         "Prompt dialect": "compel",
