@@ -46,7 +46,9 @@ def _ignore(count: int) -> None:
 
 @contextmanager
 def _spinner(started: Started) -> Iterator[Callable[[int], object]]:
-    with stderr_console().status(visible(started.task)):
+    from rich.text import Text
+
+    with stderr_console().status(Text(visible(started.task))):
         yield _ignore
 
 
