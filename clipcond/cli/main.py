@@ -59,7 +59,7 @@ def _plain_tokens(arguments: list[str]) -> int | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The text of an error without line breaks, its class where it has no text."""
+    """Return the text of an error without line breaks, or the name of its class if it has no text."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -93,7 +93,7 @@ def _open_closed_streams() -> None:
 
 
 def _run(arguments: list[str], command: str | None) -> int:
-    """Run a command, flush, and give its exit code; its errors pass through."""
+    """Run a command, flush, and return its exit code; its errors pass through."""
     try:
         code = _plain_tokens(arguments)
         if code is None:
@@ -113,7 +113,7 @@ def _run(arguments: list[str], command: str | None) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on `argv` (default: the process's own arguments) and give the exit code; never exits."""
+    """Run the command line on `argv` (default: the process's own arguments) and return the exit code; never exits."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
     debug = "--debug" in options

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from clipcond.workflows.tokens import CountedPrompt
 
 
-class Request(NamedTuple):
-    """What to count, and how to show it. live: the prompt is typed, and `options.prompt` is what stands there first."""
+class TokensRequest(NamedTuple):
+    """Prompts to count, and the output to make. live: the user types, beginning with `options.prompt`."""
 
     options: TokensOptions
     as_json: bool = False
@@ -40,17 +40,17 @@ _PATHS = {"--file": "file", "--html": "html", "--embeddings": "embeddings"}
 _OUTPUT = ("as_json", "fail_on_truncation", "html", "live")
 
 
-def request_of(**given: object) -> Request:
+def request_of(**given: object) -> TokensRequest:
     """Build a request from all options by their names. Raises OptionsError for those that contradict one another."""
     output = {name: given.pop(name) for name in _OUTPUT if name in given}
     if output.get("live"):
         if given.get("file") is not None:
             raise OptionsError("--live takes no --file")
         given["prompt"] = given.get("prompt") or ""
-    return Request(TokensOptions(**given), **output)  # type: ignore[arg-type]
+    return TokensRequest(TokensOptions(**given), **output)  # type: ignore[arg-type]
 
 
-def plain_request(words: Sequence[str]) -> Request | None:
+def plain_request(words: Sequence[str]) -> TokensRequest | None:
     """Build the request that Typer would make of these words; None where there is a doubt, or a message to give.
 
     Read here: one prompt that does not start with a dash, the long options by their full names, values that exist.
@@ -84,8 +84,8 @@ def plain_request(words: Sequence[str]) -> Request | None:
         return None
 
 
-def run(request: Request) -> int:
-    """Show what was asked for and return the exit code."""
+def run(request: TokensRequest) -> int:
+    """Count, show, and return the exit code."""
     if request.html is not None:
         from clipcond.files import refuse_to_overwrite
 
@@ -113,7 +113,7 @@ def _print_note(event: Event) -> None:
         print(visible(event.text), file=sys.stderr)
 
 
-def _one(prompt: str, request: Request, counter: TokenCounter) -> bool:
+def _one(prompt: str, request: TokensRequest, counter: TokenCounter) -> bool:
     """Show one prompt in full; True if a stock pipeline would truncate it."""
     counted = counter.count(prompt)
     if request.as_json:
@@ -138,7 +138,7 @@ def _show(counted: CountedPrompt, *, explain: bool) -> None:
         show(counted.columns[0], console, analysis=analyses[0], explain=explain)
 
 
-def _lines(request: Request, counter: TokenCounter) -> bool:
+def _lines(request: TokensRequest, counter: TokenCounter) -> bool:
     """Show a line for each prompt of a file and each dialect; True if a stock pipeline would truncate any of them."""
     console, total, cut = None if request.as_json else stdout_console(), 0, 0
     for counted in counter.count_lines():
@@ -155,7 +155,7 @@ def _lines(request: Request, counter: TokenCounter) -> bool:
     return cut > 0
 
 
-def _collection(request: Request, counter: TokenCounter) -> bool:
+def _collection(request: TokensRequest, counter: TokenCounter) -> bool:
     """Show a file of prompts in numbers, and as a page; True if a stock pipeline would truncate any of them."""
     survey, file = counter.survey(), request.options.file
     if request.as_json:

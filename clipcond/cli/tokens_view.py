@@ -1,4 +1,4 @@
-"""How `clipcond tokens` looks in a terminal."""
+"""The output of `clipcond tokens` in a terminal: counts, chunks with their tokens in colour, findings, phrases."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def show(
     plans: Sequence[PromptPlan], console: Console, *, analysis: Analysis | None = None, explain: bool = False
 ) -> None:
     """Print the plans of one prompt for one or several families: for each encoder the count and its chunks, then what
-    is lost, the warnings, what the analysis found.
+    is lost, the warnings, the findings of the analysis.
 
     explain: with a table of the phrases and their places.
     """
@@ -97,7 +97,7 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
 
 
 def counter(encoder: EncoderPlan) -> Text:
-    """`81/75 → 2 chunks`, red where a stock pipeline would cut; `unknown` where its tokenizer is not at hand."""
+    """Write `81/75 → 2 chunks`, red where a stock pipeline would cut; `unknown` where its tokenizer is not at hand."""
     from rich.text import Text
 
     if encoder.unknown:
@@ -110,7 +110,7 @@ def counter(encoder: EncoderPlan) -> Text:
 
 
 def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) -> Text:
-    """The user's own text of one chunk with a background that changes at every token and warms with its weight.
+    """Draw the user's own text of one chunk with a background that changes at every token and warms with its weight.
 
     Without colours a `·` stands between tokens that no space separates. Tokens of the same character share a place.
     What lies between tokens, the marks of a dialect for instance, has no background.
@@ -141,7 +141,7 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
 
 
 def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
-    """Where the text of a chunk begins: what opens in front of its first token is its own, other marks are not."""
+    """Return the offset of a chunk's text: an opening bracket before its first token is its own, other marks are not."""
     before = next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
     if before == 0:
         return 0
@@ -152,7 +152,7 @@ def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
 def _block(
     plans: Sequence[PromptPlan], console: Console, width: int, analysis: Analysis | None, explain: bool
 ) -> Iterator[Text]:
-    """All lines about the plans of one prompt, for so many columns."""
+    """Yield all lines about the plans of one prompt, for a terminal of `width` columns."""
     from rich.text import Text
 
     prompt = plans[0].prompt
@@ -226,7 +226,7 @@ def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) 
 
 
 def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
-    """The phrases with their places: the first 75 tokens weigh most."""
+    """Yield the phrases with their places: the first 75 tokens weigh most."""
     from rich.text import Text
 
     yield Text()
@@ -245,7 +245,7 @@ def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
 
 
 def _difference(left: PromptPlan, right: PromptPlan) -> str:
-    """What another dialect makes of the same prompt, in one line."""
+    """Compare the tokens and weights of a prompt under two dialects, in one line."""
     ours, theirs = _tokens(left), _tokens(right)
     names = f"{left.dialect} and {right.dialect}"
     if ours == theirs:
@@ -261,7 +261,7 @@ def _tokens(plan: PromptPlan) -> list[tuple[int, float]]:
 
 
 def token_style(number: int, weight: float, console: Console) -> str | None:
-    """The look of a chunk's token: black on one of two stripes, moved by its weight; None where there are no colours."""
+    """Return the style of a chunk's token: black on one of two stripes, moved by its weight; None where there are no colours."""
     if console.no_color or console.color_system is None:
         return None
     stripe = number % 2
@@ -271,7 +271,7 @@ def token_style(number: int, weight: float, console: Console) -> str | None:
 
 
 def shade(stripe: int, weight: float) -> Colour:
-    """The background of a token: pastel at weight 1, full red from 2 on, gray down to 0, violet below."""
+    """Return the background of a token: pastel at weight 1, full red from 2 on, gray down to 0, violet below."""
     if weight == 1:
         return _STRIPES[stripe]
     if weight < 0:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def page(story: Story) -> str:
-    """The HTML document. It loads nothing from anywhere and runs no script; all text in it is escaped."""
+    """Return the HTML document. It loads nothing from anywhere and runs no script; all text in it is escaped."""
     template = Template(files("clipcond.pages").joinpath("templates/demo.html").read_text(encoding="utf-8"))
     lost, objects = story.plan.dropped, len(story.scene.objects)
     chunks = len(story.plan.chunks)
@@ -67,7 +67,7 @@ def _trio(story: Story) -> str:
 
 
 def _strip(prompt: str, plan: EncoderPlan) -> str:
-    """The prompt with its token boundaries; everything between tokens stays as the user typed it."""
+    """Return the prompt with its token boundaries; everything between tokens stays as the user typed it."""
     tokens = [token for chunk in plan.chunks for token in chunk.tokens]
     read, lost = tokens[: plan.limit], tokens[plan.limit :]
     at, parts = 0, []
@@ -170,7 +170,7 @@ def _img(image: Image.Image, name: str) -> str:
 
 
 def _glyph(thing: Object, background: str) -> str:
-    """An object as a small drawing on the scene's background."""
+    """Draw an object on the scene's background, small."""
     ground = _rgb(BACKGROUNDS.get(background, (128, 128, 128)))
     field = f'<rect width="24" height="24" fill="{ground}"/>'
     return (

@@ -40,7 +40,7 @@ class Encoded:
     conditioning: Conditioning
 
     def to_json(self) -> dict[str, object]:
-        """The line of `clipcond encode`, in a fixed order."""
+        """Return the line of `clipcond encode`, in a fixed order."""
         made = self.conditioning
         return {
             "path": str(self.path),

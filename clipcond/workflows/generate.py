@@ -22,7 +22,7 @@ REJECTED = "rejected"  # the folder, beside the pictures that are kept, for thos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """What to draw, with which pipeline, how many, and where to.
+    """A prompt, the pipeline that draws it, the number of pictures, and their folder.
 
     out: the folder for the pictures.   conditioning: a file of `encode` in place of a prompt; force: take one that other
     encoders made.   steps, guidance_scale: None is what the pipeline advises.   stock: leave the prompt to the pipeline.
@@ -74,7 +74,7 @@ class WrittenPicture:
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The line of `clipcond generate`, in a fixed order; with a verdict only where one was asked for."""
+        """Return the line of `clipcond generate`, in a fixed order; with a verdict only where one was asked for."""
         line: dict[str, object] = {
             "path": str(self.path),
             "seed": self.seed,

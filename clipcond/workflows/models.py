@@ -25,7 +25,7 @@ class ModelList:
     hidden: int
 
     def to_json(self) -> dict[str, object]:
-        """The document of `clipcond models --json`."""
+        """Return the document of `clipcond models --json`."""
         return {"models": [model.to_json() for model in self.models]}
 
 
