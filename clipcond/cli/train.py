@@ -14,9 +14,10 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
+from clipcond.wording import visible
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
-from clipcond.workflows.events import Event
+from clipcond.workflows.events import Event, Note
 from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, run
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class TrainingLines:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Note():
+                self._print(f"note: {visible(event.text)}")
             case TrainingStarted():
                 self._total, self._start, self._first = event.steps, time.monotonic(), event.step
                 self._print(

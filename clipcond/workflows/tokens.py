@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from clipcond.errors import DataError, OptionsError, ResourceMissing
 from clipcond.prompt import plan as planner
@@ -49,8 +49,7 @@ class TokensOptions:
             raise OptionsError(problem)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountedPrompt:
+class CountedPrompt(NamedTuple):
     """The plans of a prompt: for each dialect a column, with a plan for each family. dialect_reason: why `auto` chose."""
 
     columns: tuple[tuple[PromptPlan, ...], ...]

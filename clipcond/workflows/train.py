@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import OptionsError
-from clipcond.workflows.events import Event, Events, ignore
+from clipcond.workflows.events import Event, Events, Note, ignore
 
 if TYPE_CHECKING:
     from clipcond.train.config import TrainConfig
@@ -104,6 +104,8 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
         return TrainingStarted(resumed=kind == "resume", **_values(line, TrainingStarted, apart_from="resumed"))
     if kind == "evaluation":
         return Evaluated(**_values(line, Evaluated))
+    if kind == "note":
+        return Note(line["note"])
     if kind is None:
         return StepDone(learning_rate=line["rate"], **_values(line, StepDone, apart_from="learning_rate"))
     return None

@@ -10,8 +10,8 @@ from PIL import Image
 from clipcond.errors import OptionsError
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as evaluate
-from clipcond.workflows.events import Event, Finished, Started
-from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, run
+from clipcond.workflows.events import Event, Finished, Note, Started
+from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, event_of, run
 
 
 @pytest.fixture
@@ -40,6 +40,11 @@ def test_log_lines_are_events(dual_folder: Path, pairs: Path, tmp_path: Path) ->
     assert steps[-1].learning_rate >= 0
     (evaluated,) = [event for event in rest if isinstance(event, Evaluated)]
     assert set(evaluated.image_to_text) == {"R@1", "R@5", "R@10"}
+
+
+def test_a_note_of_a_run_is_a_note_and_an_ending_is_told_by_the_result() -> None:
+    assert event_of({"step": 0, "event": "note", "note": "two rows were left out"}) == Note("two rows were left out")
+    assert event_of({"step": 4, "event": "done", "model": "run/model"}) is None
 
 
 def test_settings_win_over_the_file_whatever_gives_its_length(tmp_path: Path) -> None:
