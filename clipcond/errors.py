@@ -7,6 +7,7 @@ ClipCondError
 ├── ImageError           a picture cannot be read
 ├── DataError            training data is unusable
 ├── ConfigError          a setting is unknown, out of range or contradicts another
+│   └── OptionsError     the options of a job contradict one another, or one is missing: the command line exits with 2
 ├── OutputExists         a file or folder would be overwritten
 └── PromptSyntaxError    raised with `strict=True` only: a prompt never raises by default
 """
@@ -43,6 +44,10 @@ class DataError(ClipCondError, ValueError):
 
 class ConfigError(ClipCondError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
+
+
+class OptionsError(ConfigError):
+    """The options of a job contradict one another, name what does not exist, or lack one: wrong usage of a command."""
 
 
 class OutputExists(ClipCondError, FileExistsError):

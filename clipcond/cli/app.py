@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, ParamSpec
 
 import typer
 
 from clipcond._version import __version__
-from clipcond.cli.main import CHECK_FAILED, FAILED, INTERRUPTED, OK, READER_GONE, USAGE, main
+from clipcond.errors import OptionsError
 
-__all__ = ["CHECK_FAILED", "FAILED", "INTERRUPTED", "OK", "READER_GONE", "USAGE", "app", "main"]
+P = ParamSpec("P")
 
 app = typer.Typer(
     name="clipcond",
@@ -19,6 +21,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Add a command to the app under its function's name; an OptionsError becomes wrong usage, with exit code 2."""
+
+    @app.command()
+    @wraps(function)
+    def with_usage(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except OptionsError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return with_usage
 
 
 def _print_version(asked: bool) -> None:

@@ -1,22 +1,18 @@
-"""The options that say how a prompt is read and conditioned, as `encode` and `generate` share them.
+"""The declarations of the options that `encode` and `generate` share, those of PromptOptions.
 
-Each alias is an option's declaration; `PromptOptions` is what was chosen. Only names and paths here: neither torch nor a model
-library is needed to show the help.
+Only names and paths here: neither torch nor a model library is needed to show the help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from clipcond.prompt.plan import CHUNKINGS
 from clipcond.prompt.plan import Dialect as _Dialect
 
-AUTO, PLAIN = "auto", "plain"
 _READING, _PARTS = "Reading and weighting", "Prompts of the other encoders, and adapters"
 
 NegativePrompt = Annotated[
@@ -91,61 +87,3 @@ LoraDir = Annotated[
         rich_help_panel=_PARTS,
     ),
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptOptions:
-    """What the options say about one prompt; None is a default that the dialect or the family has."""
-
-    prompt: str
-    negative_prompt: str | None = None
-    prompt_2: str | None = None
-    prompt_3: str | None = None
-    dialect: str = PLAIN
-    weighting: str | None = None
-    chunking: str | None = None
-    clip_skip: int = 0
-    pooled: str = "first"
-    lengths: str | None = None
-    embeddings: Path | None = None
-    lora_dir: Path | None = None
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All texts that were given."""
-        given = (self.prompt, self.negative_prompt, self.prompt_2, self.prompt_3)
-        return tuple(text for text in given if text is not None)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of a Conditioner's call; `auto` must be decided by then."""
-        apart = ("prompt", "embeddings", "lora_dir")
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
-
-    def given(self, *, beside: Sequence[str] = ()) -> str | None:
-        """An option that was given, other than those named; None when all are as they were."""
-        for each in fields(self):
-            if each.name not in ("prompt", *beside) and getattr(self, each.name) != each.default:
-                return "--" + each.name.replace("_", "-")
-        return None
-
-    def checked(self) -> PromptOptions:
-        """With the dialect decided, which is said on stderr. Raises typer.BadParameter for names that do not exist."""
-        if self.chunking not in {None, *CHUNKINGS}:
-            raise typer.BadParameter(f"--chunking {self.chunking} does not exist; there are {', '.join(CHUNKINGS)}")
-        if self.weighting is not None:
-            from clipcond.condition.weighting import parse_method
-            from clipcond.errors import ConfigError
-
-            try:
-                parse_method(self.weighting)
-            except ConfigError as error:
-                raise typer.BadParameter(f"--weighting: {error}") from None
-        if self.dialect != AUTO:
-            return self
-        from clipcond.prompt.dialects.parse import detect
-        from clipcond.wording import visible
-
-        found = detect(self.prompt)
-        typer.echo(f"note: dialect {found.dialect}: {visible(found.reason)}", err=True)
-        return replace(self, dialect=found.dialect)

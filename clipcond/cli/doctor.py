@@ -1,13 +1,16 @@
-"""`clipcond doctor`: what this machine offers. `clipcond models`: what can be loaded."""
+"""`clipcond doctor`: a report on this machine. `clipcond models`: a list of the models that can be loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipcond.cli.app import CHECK_FAILED, app
+from clipcond.cli.app import command
+from clipcond.cli.exit_codes import CHECK_FAILED
 from clipcond.cli.render import print_json, stderr_console, stdout_console
+from clipcond.workflows.models import ModelList, ModelsOptions, run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from clipcond.workflows.machine import Machine
 
 
-@app.command()
+@command
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     fail_on_problem: Annotated[bool, typer.Option("--fail-on-problem", help="Exit 1 if anything is wrong.")] = False,
@@ -34,7 +37,7 @@ def doctor(
         raise typer.Exit(CHECK_FAILED)
 
 
-@app.command()
+@command
 def models(
     contains: Annotated[
         str,
@@ -44,17 +47,13 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """List what can be loaded by its name; without TEXT or --all, what needs no download."""
-    from clipcond.models.catalogue import local_models, open_clip_models
-
-    known = (*local_models(), *open_clip_models())
-    wanted = [model for model in known if contains.casefold() in model.spec.casefold()]
-    shown = wanted if everything or contains else [model for model in wanted if model.cached]
+    found = run(ModelsOptions(contains, everything))
     if as_json:
-        print_json({"models": [model.to_json() for model in shown]}, indent=2)
+        print_json(found.to_json(), indent=2)
         return
-    if shown:
-        stdout_console().print(_list(shown))
-    _note(shown=len(shown), hidden=len(wanted) - len(shown), contains=contains)
+    if found.models:
+        stdout_console().print(_list(found.models))
+    _note(found, contains)
 
 
 def _report(machine: Machine) -> Table:
@@ -102,7 +101,7 @@ def _print_problems(machine: Machine) -> None:
         console.print(Text("no problems found", style="green"))
 
 
-def _list(models: list[Model]) -> Table:
+def _list(models: Sequence[Model]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -117,19 +116,19 @@ def _list(models: list[Model]) -> Table:
     return table
 
 
-def _note(*, shown: int, hidden: int, contains: str) -> None:
+def _note(found: ModelList, contains: str) -> None:
     console = stderr_console()
-    if contains and not shown:
+    if contains and not found.models:
         console.print(f"no model has {contains!r} in its name", markup=False)
-    elif hidden:
+    elif found.hidden:
         console.print(
-            f"{hidden} more can be downloaded: --all lists them, and a part of a name finds them", markup=False
+            f"{found.hidden} more can be downloaded: --all lists them, and a part of a name finds them", markup=False
         )
     console.print("also: NAME@CHECKPOINT for a local open_clip file, hf:ID, or any folder", markup=False, style="dim")
 
 
 def _size(count: int | None) -> str:
-    """Bytes for people."""
+    """Write a number of bytes for people."""
     if not count:
         return "0"
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,11 +1,8 @@
-"""From arguments to an exit code: which module a command needs, and the one place where errors become exit codes.
+"""From arguments to an exit code: the module that a command needs, and the one place where errors become exit codes.
 
 A command's module is imported only when that command, or the help that lists all of them, is asked for:
 `clipcond rerank` starts without the modules, and without the imports, of every other command. `clipcond tokens` in its
 plain forms does without Typer too, which takes longer to start than the tokens take to count.
-
-Exit codes: 0 done; 1 a check that was asked for failed; 2 wrong usage; 3 input, model or environment error;
-130 interrupted; 141 the reader of the output went away (what a shell reports for any tool that dies of SIGPIPE).
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from io import TextIOWrapper
 from itertools import takewhile
 from typing import TextIO
 
+from clipcond.cli.exit_codes import FAILED, INTERRUPTED, OK, READER_GONE
 from clipcond.errors import ClipCondError
 
 # command -> module that defines it, in the order of `clipcond --help`
@@ -34,8 +32,6 @@ COMMANDS = {
     "doctor": "clipcond.cli.doctor",
     "demo": "clipcond.cli.demo",
 }
-
-OK, CHECK_FAILED, USAGE, FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
 
 
 def _load(command: str | None) -> None:
@@ -55,7 +51,7 @@ def _plain_tokens(arguments: list[str]) -> int | None:
     """Run `clipcond tokens` without Typer; None, and nothing done, for all that needs Typer's care or messages."""
     if not arguments or arguments[0] != "tokens":
         return None
-    from clipcond.cli.tokens_job import plain_request, run
+    from clipcond.cli.tokens_plain import plain_request, run
 
     if (request := plain_request(arguments[1:])) is None:
         return None
@@ -63,7 +59,7 @@ def _plain_tokens(arguments: list[str]) -> int | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The text of an error without line breaks, its class where it has no text."""
+    """Return the text of an error without line breaks, or the name of its class if it has no text."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -97,7 +93,7 @@ def _open_closed_streams() -> None:
 
 
 def _run(arguments: list[str], command: str | None) -> int:
-    """Run a command, flush, and give its exit code; its errors pass through."""
+    """Run a command, flush, and return its exit code; its errors pass through."""
     try:
         code = _plain_tokens(arguments)
         if code is None:
@@ -117,7 +113,7 @@ def _run(arguments: list[str], command: str | None) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on `argv` (default: the process's own arguments) and give the exit code; never exits."""
+    """Run the command line on `argv` (default: the process's own arguments) and return the exit code; never exits."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
     debug = "--debug" in options

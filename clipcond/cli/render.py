@@ -1,4 +1,4 @@
-"""What the commands share when they write: consoles for both streams, JSON, and text that is safe to show."""
+"""Output of all commands: consoles for both streams, JSON, and an excerpt of a prompt with carets under it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def stdout_console() -> Console:
-    """A Rich console for data: plain text when piped or with NO_COLOR, never highlighted on its own."""
+    """Return a Rich console for data: plain text when piped or with NO_COLOR, never highlighted on its own."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr_console() -> Console:
-    """A Rich console for everything that is not data: progress, notes, warnings."""
+    """Return a Rich console for all that is not data: progress, notes, warnings."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -37,7 +37,7 @@ def print_json(document: object, *, indent: int | None = None) -> None:
 
 
 def excerpt(text: str, start: int, end: int, width: int) -> tuple[str, str]:
-    """The line of `text` that holds text[start:end], cut to `width` cells, and a line of carets under the passage.
+    """Return the line of `text` that holds text[start:end], cut to `width` cells, and a line of carets under the passage.
 
     Measured in terminal cells, so that wide characters keep the carets in place. A passage that goes on in the next
     line is marked to the end of its first line.

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipcond.cli.app import FAILED, app
+from clipcond.cli.app import command
+from clipcond.cli.exit_codes import FAILED
+from clipcond.cli.progress import progress
+from clipcond.cli.render import print_json, stdout_console
+from clipcond.wording import visible
+from clipcond.workflows.rerank import RerankOptions, run
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -19,7 +24,7 @@ _BAR = 10  # cells
 _WIDE_ENOUGH = 56  # cells of a terminal that leave room for a file name beside the bar
 
 
-@app.command()
+@command
 def rerank(
     images: Annotated[list[str], typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")],
     prompt: Annotated[
@@ -45,14 +50,20 @@ def rerank(
     A prompt of any length counts in full. The table shows what is kept, --json every picture. One that cannot be read
     is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.
     """
-    from clipcond.cli.render import print_json
-    from clipcond.images.find import find_pictures
-
     if as_json and as_paths:
         raise typer.BadParameter("--json and --paths exclude each other")
-    found = find_pictures(images, recursive=recursive)
-    _note_empty(found.empty, recursive, fatal=not found.paths)
-    ranking = _ranked(found.paths, prompt, model, top, threshold, diversity, batch_size)
+    options = RerankOptions(
+        images=tuple(images),
+        prompt=prompt,
+        model=model,
+        top=top,
+        threshold=threshold,
+        diversity=diversity,
+        recursive=recursive,
+        batch_size=batch_size,
+    )
+    with progress() as events:
+        ranking = run(options, events)
     if as_json:
         for row in ranking.rows:
             print_json(row.to_json())
@@ -66,53 +77,8 @@ def rerank(
         raise typer.Exit(FAILED)
 
 
-def _note_empty(empty: tuple[str, ...], recursive: bool, *, fatal: bool) -> None:
-    """Name the sources without pictures; nothing at all is an error."""
-    from clipcond.errors import ImageError
-
-    more = "" if recursive else "; --recursive looks into the folders below"
-    if fatal:
-        raise ImageError(f"no pictures in {', '.join(empty)}{more}")
-    for source in empty:
-        typer.echo(f"note: no pictures in {source}{more}", err=True)
-
-
-def _ranked(
-    paths: tuple[object, ...],
-    prompt: str | None,
-    model: str,
-    top: int | None,
-    threshold: float | None,
-    diversity: float,
-    batch_size: int,
-) -> Ranking:
-    """Load the model and rank, with a bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from clipcond.cli.render import stderr_console
-    from clipcond.rerank.ranking import rerank as rank_files
-    from clipcond.rerank.scorer import Scorer
-
-    console = stderr_console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"loading {model}", total=len(paths))
-        scorer = Scorer.load(model)
-        progress.update(task, description="scoring")
-        return rank_files(
-            [str(path) for path in paths],
-            prompt,
-            scorer=scorer,
-            top=top,
-            threshold=threshold,
-            diversity=diversity,
-            batch_size=batch_size,
-            on_progress=lambda count: progress.advance(task, count),
-        )
-
-
 def _write_paths(ranking: Ranking) -> None:
-    """The kept paths as the file system spells them, whatever the terminal's encoding."""
+    """Write the kept paths as the file system spells them, whatever the terminal's encoding."""
     sys.stdout.flush()
     for row in ranking.kept:
         sys.stdout.buffer.write(os.fsencode(row.path) + b"\n")
@@ -120,11 +86,9 @@ def _write_paths(ranking: Ranking) -> None:
 
 
 def _show(ranking: Ranking) -> None:
-    """The table of what is kept, by rank, then errors in red."""
+    """Print a table of the kept pictures by rank, then errors in red."""
     from rich.table import Table
     from rich.text import Text
-
-    from clipcond.cli.render import stdout_console
 
     console = stdout_console()
     prompts = {row.prompt for row in ranking.scored}
@@ -141,7 +105,7 @@ def _show(ranking: Ranking) -> None:
     cosines = [row.cosine or 0.0 for row in ranking.scored]
     for row in ranking.kept:
         cosine = row.cosine or 0.0
-        name = Text(_plain(str(row.path)))
+        name = Text(visible(str(row.path)))
         if len(prompts) > 1:
             name.append(f"\n{_brief(row.prompt or '')}", style="dim")
         numbers = Text(f"{cosine:.4f}"), Text(f"{row.clip_score:.4f}")
@@ -150,7 +114,7 @@ def _show(ranking: Ranking) -> None:
         console.print(table)
     for row in ranking.errors:
         console.print(
-            Text.assemble(("error ", "bold red"), (f"{_plain(str(row.path))}: {_plain(row.error or '')}", "red"))
+            Text.assemble(("error ", "bold red"), (f"{visible(str(row.path))}: {visible(row.error or '')}", "red"))
         )
 
 
@@ -163,7 +127,7 @@ def _heading(row: RankedImage) -> Text:
 
 
 def _bar(cosine: float, cosines: list[float]) -> Text:
-    """The score's place between the least and the best of the run."""
+    """Draw a score between the least and the best of the run."""
     from rich.text import Text
 
     least, most = min(cosines), max(cosines)
@@ -173,7 +137,7 @@ def _bar(cosine: float, cosines: list[float]) -> Text:
 
 
 def _summarise(ranking: Ranking, threshold: float | None) -> None:
-    """One line for people, on stderr."""
+    """Print one line for people on stderr."""
     counts = f"{len(ranking.scored)} scored with {ranking.model}, {len(ranking.kept)} kept"
     if ranking.errors:
         counts += f", {len(ranking.errors)} with an error"
@@ -183,10 +147,5 @@ def _summarise(ranking: Ranking, threshold: float | None) -> None:
 
 
 def _brief(text: str, most: int = 60) -> str:
-    text = " ".join(_plain(text).split())
+    text = visible(" ".join(text.split()))
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _plain(text: str) -> str:
-    """What a terminal can be trusted with: a file name or a prompt may hold control characters."""
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "�" for letter in text)

@@ -1,4 +1,4 @@
-"""`clipcond tokens`: how CLIP will split a prompt, and what a stock pipeline would lose."""
+"""`clipcond tokens`: the tokens and chunks of a prompt, and the part that a stock pipeline would lose."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from clipcond.cli.app import app
-from clipcond.cli.tokens_job import Request, problem_with, run
+from clipcond.cli.app import command
+from clipcond.cli.tokens_plain import request_of, run
 from clipcond.prompt.plan import CHUNKINGS, Dialect, Family
 
 FamilyOrAll = Literal[Family, "all"]
 DialectOrAuto = Literal[Dialect, "auto"]
 
 
-@app.command()
+@command
 def tokens(
     prompt: Annotated[
         str | None,
@@ -86,7 +86,7 @@ def tokens(
     """Count the tokens of a prompt, show its chunks, what a stock pipeline would drop, and what wastes tokens."""
     if prompt == "-" and file is None and not live:
         prompt, file = None, Path("-")
-    request = Request(
+    request = request_of(
         prompt=prompt,
         file=file,
         family=family,
@@ -102,6 +102,4 @@ def tokens(
         html=html,
         live=live,
     )
-    if problem := problem_with(request):
-        raise typer.BadParameter(problem)
     raise typer.Exit(run(request))

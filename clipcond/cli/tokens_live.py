@@ -63,17 +63,17 @@ _TICK = 0.25  # seconds between looks at the size of the terminal
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What has been typed, and before which character the cursor stands."""
+    """The typed text, and the number of characters before the cursor."""
 
     text: str = ""
     cursor: int = 0
 
     def type(self, typed: str) -> Line:
-        """The line with text put in at the cursor."""
+        """Return the line with text put in at the cursor."""
         return Line(self.text[: self.cursor] + typed + self.text[self.cursor :], self.cursor + len(typed))
 
     def press(self, key: str) -> Line:
-        """The line after a key that moves or deletes; unknown keys change nothing."""
+        """Return the line after a key that moves or deletes; unknown keys change nothing."""
         before, after = self.text[: self.cursor], self.text[self.cursor :]
         match key:
             case "left":
@@ -103,23 +103,23 @@ class Line:
 
 
 def _word_start(text: str) -> int:
-    """Where the last word of a text begins."""
+    """Return the offset at which the last word of a text begins."""
     return len(text.rstrip()) - len(text.rstrip().split()[-1]) if text.strip() else 0
 
 
 def _word_end(text: str) -> int:
-    """Where the first word of a text ends."""
+    """Return the offset at which the first word of a text ends."""
     return len(text) - len(text.lstrip()) + len(text.split()[0]) if text.strip() else len(text)
 
 
 class Keys:
-    """From what a terminal sends to keys: `("text", "…")` for what is typed or pasted, `("key", name)` for the rest."""
+    """A decoder of a terminal's input: `("text", "…")` for typed or pasted text, `("key", name)` for the other keys."""
 
     def __init__(self) -> None:
         self._held = ""  # the beginning of a sequence, or of a paste
 
     def feed(self, sent: str, *, more: bool = False) -> Iterator[tuple[str, str]]:
-        """The keys in what was sent. more: whether the rest of an unfinished sequence may still come."""
+        """Yield the keys in some input. more: the rest of an unfinished sequence may still come."""
         sent, self._held = self._held + sent, ""
         while sent:
             if sent.startswith(_PASTE):
@@ -142,7 +142,7 @@ class Keys:
 
 
 def _sequence(sent: str) -> int:
-    """The characters of the first key; 0 when it may be the beginning of a longer one."""
+    """Return the number of characters of the first key; 0 when it may be the beginning of a longer one."""
     if sent[0] != "\x1b":
         return 1
     if len(sent) == 1:
@@ -158,7 +158,7 @@ def _sequence(sent: str) -> int:
 
 
 def type_prompt(prompt: str, plan: Callable[[str], PromptPlan]) -> str | None:
-    """Let the user type; the prompt when Enter is pressed, None when the user leaves with Escape.
+    """Let the user type; return the prompt when Enter is pressed, None when the user leaves with Escape.
 
     Ctrl-C raises KeyboardInterrupt. Raises ConfigError where there is no terminal to type in.
     """
@@ -189,7 +189,7 @@ def type_prompt(prompt: str, plan: Callable[[str], PromptPlan]) -> str | None:
 
 
 def screen(line: Line, plan: PromptPlan, console: Console) -> Group:
-    """What the terminal shows: the counts, a gauge, the tokens with the cursor, what is odd, and the keys."""
+    """Draw the counts, a gauge, the tokens with the cursor, the warnings, and the keys."""
     from itertools import groupby
 
     from rich.console import Group
@@ -204,23 +204,23 @@ def screen(line: Line, plan: PromptPlan, console: Console) -> Group:
         head.append("   " + ", ".join(encoder.name for encoder in group) + " ", style="dim").append(counter(group[0]))
     foot = Text("Enter shows it · Esc leaves · ←→ Home End Ctrl-W Ctrl-U edit", style="dim")
     encoder = encoders[0]
-    odd = Text()
+    warnings = Text()
     if encoder.dropped:
-        odd.append(f"a stock pipeline drops {encoder.dropped.content_tokens}: ", style="bold red")
-        odd.append(visible(encoder.dropped.text), style="red").append("\n")
+        warnings.append(f"a stock pipeline drops {encoder.dropped.content_tokens}: ", style="bold red")
+        warnings.append(visible(encoder.dropped.text), style="red").append("\n")
     for finding in plan.warnings:
-        odd.append(f"{finding.code}", style="bold yellow").append(f": {finding.message}\n")
+        warnings.append(f"{finding.code}", style="bold yellow").append(f": {finding.message}\n")
     height = max(console.height - 6, 2)
-    odd_lines = odd.wrap(console, console.width)[: max(height // 3, 1)] if odd else []
-    body = _around_cursor(_typed(line, plan, console), console, height - len(odd_lines))
+    warning_lines = warnings.wrap(console, console.width)[: max(height // 3, 1)] if warnings else []
+    body = _around_cursor(_typed(line, plan, console), console, height - len(warning_lines))
     for text in (head, foot):
         text.truncate(console.width, overflow="ellipsis")
     gauge = _gauge(encoder.content_tokens or 0, encoder.limit, console.width)
-    return Group(head, gauge, Text(), *body, Text(), *odd_lines, foot)
+    return Group(head, gauge, Text(), *body, Text(), *warning_lines, foot)
 
 
 def _gauge(count: int, limit: int, width: int) -> Text:
-    """A bar that is full at the limit and turns red beyond it."""
+    """Draw a bar that is full at the limit and turns red beyond it."""
     from rich.text import Text
 
     from clipcond.cli.tokens_stats import bar_of
@@ -232,7 +232,7 @@ def _gauge(count: int, limit: int, width: int) -> Text:
 
 
 def _typed(line: Line, plan: PromptPlan, console: Console) -> tuple[Text, int]:
-    """The line in the colours of its tokens, the cursor reversed; and where in it the cursor stands."""
+    """Return the line in the colours of its tokens, the cursor reversed, and the cursor's offset in it."""
     from rich.text import Text
 
     from clipcond.cli.tokens_view import token_style
@@ -250,7 +250,7 @@ def _typed(line: Line, plan: PromptPlan, console: Console) -> tuple[Text, int]:
 
 
 def _around_cursor(typed: tuple[Text, int], console: Console, height: int) -> list[Text]:
-    """So many lines of the wrapped text as fit, those around the cursor."""
+    """Return as many lines of the wrapped text as fit, those around the cursor."""
     text, cursor = typed
     lines = list(text.wrap(console, console.width - 1, no_wrap=False, overflow="fold"))
     above = len(text[:cursor].wrap(console, console.width - 1, overflow="fold")) if cursor else 1
@@ -261,12 +261,12 @@ def _around_cursor(typed: tuple[Text, int], console: Console, height: int) -> li
 # reading keys
 
 
-Read = Callable[[], tuple[str, bool]]  # what was sent since the last time (perhaps nothing), and whether more may come
+Read = Callable[[], tuple[str, bool]]  # the input since the last call (perhaps none), and True if more may come
 
 
 @contextmanager
 def _raw(stdin: TextIO) -> Iterator[Read]:
-    """Keys as they are pressed, not echoed, for as long as the context lasts."""
+    """Read keys as they are pressed, not echoed, for as long as the block runs."""
     if sys.platform == "win32":
         yield _read_windows
         return
@@ -277,7 +277,7 @@ def _raw(stdin: TextIO) -> Iterator[Read]:
     before = termios.tcgetattr(number)
     try:
         tty.setcbreak(number)
-        sys.stderr.write("\x1b[?2004h")  # mark what is pasted, so that its line feeds are not Enter
+        sys.stderr.write("\x1b[?2004h")  # mark pasted text, so that its line feeds are not Enter
         sys.stderr.flush()
         yield _reader(number)
     finally:

@@ -1,4 +1,4 @@
-"""How `clipcond tokens --stats` looks in a terminal: a collection of prompts in numbers and bars."""
+"""The output of `clipcond tokens --stats` in a terminal: a collection of prompts in numbers and bars."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _row(bar: Bin, highest: int, room: int, *, over: bool) -> Text:
 
 
 def bar_of(share: float, room: int) -> str:
-    """A bar that fills a share of so many cells, to an eighth of a cell; a sliver for the smallest share."""
+    """Draw a bar that fills a share of `room` cells, to an eighth of a cell; a sliver for the smallest share."""
     eighths = round(share * room * 8)
     if share > 0:
         eighths = max(eighths, 1)

@@ -1,13 +1,13 @@
-"""How `clipcond tokens` looks in a terminal."""
+"""The output of `clipcond tokens` in a terminal: counts, chunks with their tokens in colour, findings, phrases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from math import log2
 from typing import TYPE_CHECKING
 
 from clipcond.cli.render import excerpt
+from clipcond.prompt.analysis.plan_summary import all_warnings, cut_reason, encoder_groups, weighted_passages
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-_CUTS = {"full": "all places are taken", "break": "BREAK", "backtrack": "early, so that what follows stays whole"}
 MOST_FINDINGS = 50  # of warnings, and of notes
 SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
 
@@ -41,7 +40,7 @@ def show(
     plans: Sequence[PromptPlan], console: Console, *, analysis: Analysis | None = None, explain: bool = False
 ) -> None:
     """Print the plans of one prompt for one or several families: for each encoder the count and its chunks, then what
-    is lost, the warnings, what the analysis found.
+    is lost, the warnings, the findings of the analysis.
 
     explain: with a table of the phrases and their places.
     """
@@ -80,43 +79,6 @@ def show_side_by_side(
         console.print(block)
 
 
-def groups(plans: Sequence[PromptPlan]) -> list[tuple[str, list[EncoderPlan]]]:
-    """The encoders of one prompt's plans, those together that get the same chunks, and what to call them.
-
-    `sdxl · clip_l, clip_g`, or with several families `sd15, sdxl · clip_l; sd2 · clip_h`.
-    """
-    found: list[list[tuple[str, EncoderPlan]]] = []
-    for plan in plans:
-        for encoder in plan.encoders.values():
-            same = next((group for group in found if _alike(group[0][1], encoder)), None)
-            if same is None:
-                found.append([(plan.family, encoder)])
-            else:
-                same.append((plan.family, encoder))
-    return [(_label(group), [encoder for _, encoder in group]) for group in found]
-
-
-def _alike(one: EncoderPlan, other: EncoderPlan) -> bool:
-    return (one.limit, one.unknown, one.chunks) == (other.limit, other.unknown, other.chunks)
-
-
-def _label(group: Sequence[tuple[str, EncoderPlan]]) -> str:
-    families: dict[str, list[str]] = {}
-    for family, encoder in group:
-        families.setdefault(encoder.name, []).append(family)
-    encoders: dict[str, list[str]] = {}
-    for name, of in families.items():
-        encoders.setdefault(", ".join(of), []).append(name)
-    return "; ".join(f"{of} · {', '.join(names)}" for of, names in encoders.items())
-
-
-def all_warnings(plans: Sequence[PromptPlan]) -> list[Finding]:
-    """The warnings of all plans of one prompt, each once, in the order of their places."""
-    return sorted(
-        dict.fromkeys(found for plan in plans for found in plan.warnings), key=lambda found: (found.start, found.end)
-    )
-
-
 def show_line(number: int, plan: PromptPlan, console: Console) -> None:
     """Print one line about a plan: its place in the list, the count, warnings, and as much of the prompt as fits."""
     from rich.text import Text
@@ -135,7 +97,7 @@ def show_line(number: int, plan: PromptPlan, console: Console) -> None:
 
 
 def counter(encoder: EncoderPlan) -> Text:
-    """`81/75 → 2 chunks`, red where a stock pipeline would cut; `unknown` where its tokenizer is not at hand."""
+    """Write `81/75 → 2 chunks`, red where a stock pipeline would cut; `unknown` where its tokenizer is not at hand."""
     from rich.text import Text
 
     if encoder.unknown:
@@ -147,18 +109,8 @@ def counter(encoder: EncoderPlan) -> Text:
     )
 
 
-def cut_reason(chunks: Sequence[Chunk], index: int) -> str:
-    """Why a chunk ends where it does, in words; empty where the prompt ends."""
-    chunk, after = chunks[index], chunks[index + 1 : index + 2]
-    if chunk.cut == "end":
-        return ""
-    if chunk.cut == "break" and after and after[0].part != chunk.part:
-        return "AND"
-    return _CUTS.get(chunk.cut, chunk.cut)
-
-
 def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) -> Text:
-    """The user's own text of one chunk with a background that changes at every token and warms with its weight.
+    """Draw the user's own text of one chunk with a background that changes at every token and warms with its weight.
 
     Without colours a `·` stands between tokens that no space separates. Tokens of the same character share a place.
     What lies between tokens, the marks of a dialect for instance, has no background.
@@ -188,19 +140,8 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
     return drawn
 
 
-def weights(prompt: str, encoder: EncoderPlan) -> list[tuple[str, float]]:
-    """The passages of a prompt whose weight is not 1, in order: neighbours of one weight together."""
-    tokens = [token for chunk in encoder.chunks for token in chunk.tokens]
-    passages = []
-    for weight, same in groupby(tokens, key=lambda token: token.weight):
-        run = list(same)
-        if weight != 1:
-            passages.append((prompt[run[0].start : run[-1].end], weight))
-    return passages
-
-
 def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
-    """Where the text of a chunk begins: what opens in front of its first token is its own, other marks are not."""
+    """Return the offset of a chunk's text: an opening bracket before its first token is its own, other marks are not."""
     before = next((chunk.tokens[-1].end for chunk in reversed(chunks[:index]) if chunk.tokens), 0)
     if before == 0:
         return 0
@@ -211,11 +152,11 @@ def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
 def _block(
     plans: Sequence[PromptPlan], console: Console, width: int, analysis: Analysis | None, explain: bool
 ) -> Iterator[Text]:
-    """All lines about the plans of one prompt, for so many columns."""
+    """Yield all lines about the plans of one prompt, for a terminal of `width` columns."""
     from rich.text import Text
 
     prompt = plans[0].prompt
-    for number, (label, encoders) in enumerate(groups(plans)):
+    for number, (label, encoders) in enumerate(encoder_groups(plans)):
         first = encoders[0]
         if number:
             yield Text()
@@ -243,7 +184,7 @@ def _heading(encoder: EncoderPlan, index: int) -> str:
 def _weights(prompt: str, encoder: EncoderPlan) -> Iterator[Text]:
     from rich.text import Text
 
-    passages = weights(prompt, encoder)
+    passages = weighted_passages(prompt, encoder)
     if passages:
         yield Text()
         line = Text("weights", style="bold")
@@ -285,7 +226,7 @@ def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) 
 
 
 def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
-    """The phrases with their places: the first 75 tokens weigh most."""
+    """Yield the phrases with their places: the first 75 tokens weigh most."""
     from rich.text import Text
 
     yield Text()
@@ -304,7 +245,7 @@ def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
 
 
 def _difference(left: PromptPlan, right: PromptPlan) -> str:
-    """What another dialect makes of the same prompt, in one line."""
+    """Compare the tokens and weights of a prompt under two dialects, in one line."""
     ours, theirs = _tokens(left), _tokens(right)
     names = f"{left.dialect} and {right.dialect}"
     if ours == theirs:
@@ -320,7 +261,7 @@ def _tokens(plan: PromptPlan) -> list[tuple[int, float]]:
 
 
 def token_style(number: int, weight: float, console: Console) -> str | None:
-    """The look of a chunk's token: black on one of two stripes, moved by its weight; None where there are no colours."""
+    """Return the style of a chunk's token: black on one of two stripes, moved by its weight; None where there are no colours."""
     if console.no_color or console.color_system is None:
         return None
     stripe = number % 2
@@ -330,7 +271,7 @@ def token_style(number: int, weight: float, console: Console) -> str | None:
 
 
 def shade(stripe: int, weight: float) -> Colour:
-    """The background of a token: pastel at weight 1, full red from 2 on, gray down to 0, violet below."""
+    """Return the background of a token: pastel at weight 1, full red from 2 on, gray down to 0, violet below."""
     if weight == 1:
         return _STRIPES[stripe]
     if weight < 0:

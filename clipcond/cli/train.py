@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipcond.cli.app import INTERRUPTED, app
+from clipcond.cli.app import command
+from clipcond.cli.exit_codes import INTERRUPTED
+from clipcond.cli.progress import progress
+from clipcond.cli.render import print_json
+from clipcond.wording import visible
+from clipcond.workflows.evaluate import EvaluateOptions
+from clipcond.workflows.evaluate import run as measure
+from clipcond.workflows.events import Event, Note
+from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, run
 
-Text = Annotated[str | None, typer.Option()]
+if TYPE_CHECKING:
+    from clipcond.train.loop import TrainResult
 
 
-@app.command()
+@command
 def train(
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
     data: Annotated[
@@ -52,49 +61,63 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a dual encoder on image-caption pairs; an interrupted run goes on where it stopped."""
-    given = {name: value for name, value in locals().items() if value is not None}
-    for name in ("config", "allow_changes", "as_json"):
-        given.pop(name, None)
-    if "steps" in given and config is not None:  # the flag replaces the file's length, however that is given
-        given.setdefault("epochs", None)
-    elif "epochs" in given and config is not None:
-        given.setdefault("steps", None)
-
-    if config is None and not {"data", "model", "out"} <= given.keys():
-        raise typer.BadParameter("give a CONFIG.toml, or --data, --model and --out")
-
-    from clipcond.train.config import from_mapping, from_toml
-
-    settings = from_toml(config, given) if config is not None else from_mapping(given, source="the command line")
-
-    from clipcond.train.loop import train as run
-
-    result = run(settings, report=_Progress(), allow_changes=allow_changes)
-    if as_json:
-        retrieval = result.retrieval.to_dict() if result.retrieval else None
-        typer.echo(json.dumps({
-            "steps": result.steps, "loss": result.loss, "retrieval": retrieval,
-            "model": str(result.model) if result.model else None, "interrupted": result.interrupted,
-        }))  # fmt: skip
-    elif result.model:
-        typer.echo(str(result.model))
+    settings: dict[str, object] = {
+        "data": data,
+        "model": model,
+        "out": out,
+        "val_data": val_data,
+        "val_count": val_count,
+        "steps": steps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "rate": rate,
+        "weight_decay": weight_decay,
+        "warmup": warmup,
+        "grad_clip": grad_clip,
+        "seed": seed,
+        "precision": precision,
+        "freeze": freeze,
+        "init": init,
+        "captions": captions,
+        "device": device,
+        "threads": threads,
+        "cache_gib": cache_gib,
+        "log_every": log_every,
+        "eval_every": eval_every,
+        "save_every": save_every,
+        "keep": keep,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
+    _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command()
+def _show(result: TrainResult, *, as_json: bool) -> None:
+    """Print the result as JSON, or the folder of the model."""
+    if as_json:
+        print_json({
+            "steps": result.steps, "loss": result.loss,
+            "retrieval": result.retrieval.to_dict() if result.retrieval else None,
+            "model": str(result.model) if result.model else None, "interrupted": result.interrupted,
+        })  # fmt: skip
+    elif result.model:
+        typer.echo(str(result.model))
+
+
+@command
 def evaluate(
     model: Annotated[str, typer.Option(help="Any model spec with both towers.")],
     data: Annotated[str, typer.Option(help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure retrieval, image to text and text to image, among all pairs of a data source."""
-    from clipcond.train.evaluate import evaluate as measure
-
-    found = measure(model, data).to_dict()
+    with progress() as events:
+        found = measure(EvaluateOptions(model, data), events).to_dict()
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
         return
     typer.echo(f"{found['images']} images, {found['texts']} captions")
     for side in ("image_to_text", "text_to_image"):
@@ -103,40 +126,43 @@ def evaluate(
         )
 
 
-class _Progress:
+class TrainingLines:
     """Log lines for people, on stderr: a line that rewrites itself on a terminal, one line each elsewhere."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._total, self._start, self._first = 0, time.monotonic(), 0
 
-    def __call__(self, line: dict[str, Any]) -> None:
-        event = line.get("event")
-        if event in ("start", "resume"):
-            self._total, self._start, self._first = line["steps"], time.monotonic(), line["step"]
-            self._say(
-                f"{line['images']} images, {line['captions']} captions; {line['steps_per_epoch']} steps an epoch; "
-                f"{line['steps']} steps, {line['warmup']} of warm-up; {line['trainable']:,} weights train "
-                f"on {line['device']}" + (f"; goes on at step {line['step']}" if event == "resume" else "")
-            )
-        elif event == "evaluation":
-            forth, back = line["image_to_text"], line["text_to_image"]
-            self._say(
-                f"step {line['step']}  R@1/5/10 among {line['images']}: image to text "
-                + "/".join(f"{100 * value:.1f}" for value in forth.values())
-                + ", text to image "
-                + "/".join(f"{100 * value:.1f}" for value in back.values())
-            )
-        elif event is None:
-            done = line["step"] - self._first
-            left = (time.monotonic() - self._start) / max(1, done) * (self._total - line["step"])
-            self._say(
-                f"step {line['step']}/{self._total}  loss {line['loss']:.4f}  rate {line['rate']:.2e}  "
-                f"scale {line['logit_scale']:.1f}  norm {line['grad_norm']:.2f}  "
-                f"{line['pairs_per_second']:.0f} pairs/s  {left / 60:.0f} min left",
-                passing=self._terminal and line["step"] < self._total,
-            )
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Note():
+                self._print(f"note: {visible(event.text)}")
+            case TrainingStarted():
+                self._total, self._start, self._first = event.steps, time.monotonic(), event.step
+                self._print(
+                    f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
+                    f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
+                    f"on {event.device}" + (f"; goes on at step {event.step}" if event.resumed else "")
+                )
+            case Evaluated():
+                self._print(
+                    f"step {event.step}  R@1/5/10 among {event.images}: "
+                    f"image to text {_recalls(event.image_to_text)}, text to image {_recalls(event.text_to_image)}"
+                )
+            case StepDone():
+                done = event.step - self._first
+                left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
+                self._print(
+                    f"step {event.step}/{self._total}  loss {event.loss:.4f}  rate {event.learning_rate:.2e}  "
+                    f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
+                    f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
+                    passing=self._terminal and event.step < self._total,
+                )
 
-    def _say(self, text: str, *, passing: bool = False) -> None:
+    def _print(self, text: str, *, passing: bool = False) -> None:
         clear = "\r\x1b[K" if self._terminal else ""
         typer.echo(clear + text, err=True, nl=not passing)
+
+
+def _recalls(recalls: Mapping[str, float]) -> str:
+    return "/".join(f"{100 * value:.1f}" for value in recalls.values())

@@ -1,4 +1,4 @@
-"""`clipcond translate`: a prompt in another dialect, and what cannot be said there."""
+"""`clipcond translate`: a prompt in another dialect, and a list of the losses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from clipcond.cli.app import app
+from clipcond.cli.app import command
+from clipcond.cli.exit_codes import CHECK_FAILED, OK
 
 Source = Literal["auto", "plain", "a1111", "comfy", "compel"]
 Target = Literal["plain", "a1111", "comfy", "compel"]
 
 
-@app.command()
+@command
 def translate(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="The prompt; put `--` before one that starts with a dash.")
@@ -27,7 +28,6 @@ def translate(
     ] = False,
 ) -> None:
     """Rewrite PROMPT in another dialect: the same words and weights. What cannot be said there is listed."""
-    from clipcond.cli.app import CHECK_FAILED, OK
     from clipcond.cli.render import excerpt, print_json, stderr_console
     from clipcond.prompt.dialects.translate import translate as say
 

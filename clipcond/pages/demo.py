@@ -5,67 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from clipcond.mini.world import BACKGROUNDS, COLOURS, Object, Scene
+from clipcond.mini.world import BACKGROUNDS, COLOURS, Object
+from clipcond.workflows.demo import Shot, Side, Story, mean_right
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from clipcond.prompt.plan import EncoderPlan
 
-Side = Literal["stock", "clipcond"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Shot:
-    """One picture: how it was made, what the judge says of each object, and its cosine to the whole prompt."""
-
-    side: Side
-    seed: int
-    image: Image.Image
-    right: tuple[bool, ...]
-    cosine: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Story:
-    """All that the page tells. Both sides have as many pictures, of the same seeds in the same order."""
-
-    prompt: str
-    plan: EncoderPlan
-    scene: Scene
-    read: int  # objects of the scene that a stock pipeline reads; those after them are cut off
-    sketch: Image.Image  # what the prompt asks for, drawn without a model
-    stock: tuple[Shot, ...]
-    clipcond: tuple[Shot, ...]
-    version: str
-    seconds: float
-
-    @property
-    def ranking(self) -> list[Shot]:
-        """All pictures, the best score first."""
-        return sorted((*self.stock, *self.clipcond), key=lambda shot: -shot.cosine)
-
-    @property
-    def best(self) -> Shot:
-        """The picture of clipcond's that scores best."""
-        return max(self.clipcond, key=lambda shot: shot.cosine)
-
-
-def mean_right(shots: Sequence[Shot], start: int = 0) -> float:
-    """How many of the objects from `start` on are right, on average over pictures."""
-    return sum(sum(shot.right[start:]) for shot in shots) / len(shots)
-
 
 def page(story: Story) -> str:
-    """The HTML document. It loads nothing from anywhere and runs no script; all text in it is escaped."""
-    template = Template(files("clipcond.cli").joinpath("templates/demo.html").read_text(encoding="utf-8"))
+    """Return the HTML document. It loads nothing from anywhere and runs no script; all text in it is escaped."""
+    template = Template(files("clipcond.pages").joinpath("templates/demo.html").read_text(encoding="utf-8"))
     lost, objects = story.plan.dropped, len(story.scene.objects)
     chunks = len(story.plan.chunks)
     return template.substitute(
@@ -110,7 +67,7 @@ def _trio(story: Story) -> str:
 
 
 def _strip(prompt: str, plan: EncoderPlan) -> str:
-    """The prompt with its token boundaries; everything between tokens stays as the user typed it."""
+    """Return the prompt with its token boundaries; everything between tokens stays as the user typed it."""
     tokens = [token for chunk in plan.chunks for token in chunk.tokens]
     read, lost = tokens[: plan.limit], tokens[plan.limit :]
     at, parts = 0, []
@@ -213,7 +170,7 @@ def _img(image: Image.Image, name: str) -> str:
 
 
 def _glyph(thing: Object, background: str) -> str:
-    """An object as a small drawing on the scene's background."""
+    """Draw an object on the scene's background, small."""
     ground = _rgb(BACKGROUNDS.get(background, (128, 128, 128)))
     field = f'<rect width="24" height="24" fill="{ground}"/>'
     return (

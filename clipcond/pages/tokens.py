@@ -11,7 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from clipcond._version import __version__
-from clipcond.cli.tokens_view import all_warnings, cut_reason, groups
+from clipcond.prompt.analysis.plan_summary import all_warnings, cut_reason, encoder_groups
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from clipcond.prompt.plan import Chunk, EncoderPlan, PlannedToken, PromptPlan
 
 _HINT = "Point at a token, tap it, or go through a strip with Tab and the arrow keys to see its id."
-MOST_FINDINGS, MOST_CHUNKS, MOST_PHRASES = 200, 40, 500  # more than that is told in numbers
+MOST_FINDINGS, MOST_CHUNKS, MOST_PHRASES = 200, 40, 500  # beyond these, only their number is shown
 
 
 def prompt_page(
     columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysis], notes: Sequence[str] = ()
 ) -> str:
-    """The page about one prompt: a column for each dialect, with its plans for one or several families, and its analysis.
+    """Return the page about one prompt: a column for each dialect, with its plans for one or several families, and its analysis.
 
     Everything in it is escaped. Without its script the page says the same: tokens then have titles and a table.
     """
@@ -44,7 +44,7 @@ def prompt_page(
 
 
 def _heading(plans: Sequence[PromptPlan]) -> str:
-    """The counts of the first encoder under each dialect, and what a stock pipeline drops whatever the dialect."""
+    """Return the counts of the first encoder under each dialect, and the loss in a stock pipeline, the same in all."""
     encoders = [next(iter(plan.encoders.values())) for plan in plans]
     counts = [_number(encoder.content_tokens or 0, "token") for encoder in encoders]
     lost = encoders[0].dropped.content_tokens if encoders[0].dropped else 0
@@ -56,7 +56,7 @@ def _heading(plans: Sequence[PromptPlan]) -> str:
 
 
 def survey_page(survey: Survey, longest: Sequence[PromptPlan], name: str) -> str:
-    """The page about a collection; `longest` are the plans of its longest prompts, in the order of the survey's list."""
+    """Return the page about a collection; `longest` are the plans of its longest prompts, in the order of the survey's list."""
     return _page(
         title=f"{name} · clipcond tokens",
         heading=f"{survey.prompts:,} prompts: {survey.over_share:.1%} are longer than {survey.limit} tokens",
@@ -66,7 +66,7 @@ def survey_page(survey: Survey, longest: Sequence[PromptPlan], name: str) -> str
 
 
 def _page(*, title: str, heading: str, lead: str, body: str) -> str:
-    template = Template(files("clipcond.cli").joinpath("templates/tokens.html").read_text(encoding="utf-8"))
+    template = Template(files("clipcond.pages").joinpath("templates/tokens.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_safe(title), heading=_safe(heading), lead=_safe(lead), body=body, version=_safe(__version__)
     )
@@ -87,14 +87,14 @@ def _column(number: int, plans: Sequence[PromptPlan], analysis: Analysis) -> str
         more = len(found) - len(shown)
         rest = f"\n<li><a>and {more} more</a></li>" if more else ""
         parts.append(f'<ul class="findings">\n{items}{rest}\n</ul>')
-    parts += [_encoders(plan.prompt, label, encoders) for label, encoders in groups(plans)]
+    parts += [_encoders(plan.prompt, label, encoders) for label, encoders in encoder_groups(plans)]
     parts.append(_phrases(analysis, next(iter(plan.encoders.values())).limit))
     body = "\n".join(parts)
     return f"<section>\n{body}\n</section>"
 
 
 def _marked(number: int, plan: PromptPlan, found: Sequence[tuple[str, Finding]]) -> str:
-    """The prompt with what was found marked, each passage a link to its finding, and what is dropped struck through."""
+    """Mark the findings in the prompt, each passage a link to its finding, and strike the dropped text through."""
     prompt = plan.prompt
     dropped = next(iter(plan.encoders.values())).dropped
     lost = (dropped.start, dropped.end) if dropped else (len(prompt), len(prompt))
@@ -129,7 +129,7 @@ def _finding(number: int, place: int, kind: str, finding: Finding, prompt: str) 
 
 
 def _encoders(prompt: str, label: str, same: Sequence[EncoderPlan]) -> str:
-    """Encoders that split the prompt in the same way: the count, the strips, and all tokens as a table."""
+    """Show encoders that split the prompt in the same way: the count, the strips, and all tokens as a table."""
     encoder = same[0]
     if encoder.unknown:
         return f'<h3>{_safe(label)}: unknown</h3>\n<p class="empty">{_safe(encoder.unknown)}</p>'
@@ -202,7 +202,7 @@ def _token(token: PlannedToken, place: str, *, gap: bool, lost: bool, bar: bool,
 
 
 def _weight(weight: float) -> tuple[str, float]:
-    """How a weight colours its token: a class, and how strongly in per cent."""
+    """Return the class that colours a token of this weight, and its strength in per cent."""
     if weight == 1:
         return "", 0
     if weight < 0:
@@ -357,7 +357,7 @@ def _longest(survey: Survey, plans: Sequence[PromptPlan]) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text for HTML, with a visible sign for every control character."""
+    """Escape text for HTML, with a visible sign for every control character."""
     return escape(visible(text))
 
 

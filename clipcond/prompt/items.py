@@ -5,7 +5,7 @@ Offsets are half-open, in characters of the user's own string. Items come in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -134,3 +134,12 @@ class Parsed:
 def swapped(items: tuple[Item, ...]) -> tuple[Item, ...]:
     """The items with the edited words of every swap in the place of the original ones."""
     return tuple(replace(item, original=item.edited) if isinstance(item, Swap) else item for item in items)
+
+
+def adapters_in(items: Sequence[Item]) -> Iterator[Adapter]:
+    """Yield the adapters among items, in order; of a schedule and a swap those that it shows."""
+    for item in items:
+        if isinstance(item, Adapter):
+            yield item
+        elif isinstance(item, (Schedule, Swap)):
+            yield from adapters_in(item.items)

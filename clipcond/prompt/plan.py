@@ -12,7 +12,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding, findings
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap, swapped
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, adapters_in, swapped
 from clipcond.prompt.layout import (
     PADDING,
     EmbeddingToken,
@@ -219,17 +219,8 @@ def plan(
         encoders=planned,
         warnings=tuple(found),
         parts=tuple(Part(weight=item.weight, how=item.how) for item in items if isinstance(item, Compose)),
-        adapters=tuple(_adapters(items)),
+        adapters=tuple(adapters_in(items)),
     )
-
-
-def _adapters(items: Sequence[Item]) -> Iterator[Adapter]:
-    """The adapters of a prompt, in its order; of a schedule and a swap those that it shows."""
-    for item in items:
-        if isinstance(item, Adapter):
-            yield item
-        elif isinstance(item, (Schedule, Swap)):
-            yield from _adapters(item.items)
 
 
 def _plain(prompt: str, rows: Sequence[TokenRow]) -> Section:

@@ -1,6 +1,6 @@
-"""What this machine offers to clipcond: libraries, processor, accelerators, the embedded model, the hub cache.
+"""A report on this machine: libraries, processor, accelerators, the embedded model, the hub cache.
 
-Nothing here fails: what is missing or broken becomes a line of the report, and a problem with advice where it matters.
+Nothing here fails: a missing or broken part becomes a line of the report, and a problem with advice where it matters.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Processor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """The model `mini`: whether both parts are there, and their size."""
+    """The model `mini`: its two parts and their size."""
 
     complete: bool
     bytes: int
@@ -71,7 +71,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """Where downloaded models lie, and whether downloading is switched off."""
+    """The cache of downloaded models; `offline`: downloading is switched off."""
 
     cache: str
     exists: bool
@@ -102,7 +102,7 @@ class Machine:
     problems: tuple[Problem, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return asdict(self)
 
 
@@ -129,7 +129,7 @@ def inspect() -> Machine:
 
 
 def find_problems(libraries: tuple[Library, ...], mini: Embedded) -> Iterator[Problem]:
-    """What of the report keeps a part of clipcond from working. An optional library that is absent is no problem."""
+    """Yield the faults that keep a part of clipcond from working. An optional library that is absent is no problem."""
     for library in libraries:
         if library.version is None and library.required:
             yield Problem(f"{library.name} is not installed", f"pip install {library.name}, or install clipcond again")
@@ -148,7 +148,7 @@ def find_problems(libraries: tuple[Library, ...], mini: Embedded) -> Iterator[Pr
 
 
 def look_at_library(distribution: str, module: str, *, required: bool) -> Library:
-    """Version and state of one library; it is imported, and any exception of that is its note."""
+    """Import one library and report its version and state; an exception of the import becomes its note."""
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -163,7 +163,7 @@ def look_at_library(distribution: str, module: str, *, required: bool) -> Librar
 
 
 def look_at_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
-    """The CPU. cpuinfo: Linux's description of it; elsewhere name and flags stay as far as Python knows them."""
+    """Report the CPU. cpuinfo: Linux's description of it; elsewhere name and flags stay as far as Python knows them."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -183,7 +183,7 @@ def look_at_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
 
 
 def look_for_mini() -> Embedded:
-    """The embedded model as it is installed."""
+    """Report the embedded model as it is installed."""
     found: list[Path] = []
     missing = []
     for part in ("clip", "pipeline"):
@@ -200,14 +200,14 @@ def look_for_mini() -> Embedded:
 
 
 def look_at_hub() -> Hub:
-    """The cache of downloaded models, and offline mode as huggingface_hub reads it."""
+    """Report the cache of downloaded models, and offline mode as huggingface_hub reads it."""
     cache = hub_cache()
     switched = (os.environ.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
     return Hub(cache=str(cache), exists=cache.is_dir(), offline=any(v in {"1", "ON", "YES", "TRUE"} for v in switched))
 
 
 def _repair() -> bool:
-    """Whether torchvision needed help, in this process, now or before."""
+    """True if torchvision needed help in this process, now or before."""
     try:
         from clipcond.runtime import torchvision_repair
 

@@ -66,7 +66,7 @@ def test_only_the_module_of_the_command_is_imported() -> None:
         "print([m for m in sys.modules if m.startswith('clipcond.cli.')], file=sys.stderr)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    loaded = {"clipcond.cli.main", "clipcond.cli.tokens_job", "clipcond.cli.render"}
+    loaded = {"clipcond.cli.exit_codes", "clipcond.cli.main", "clipcond.cli.render", "clipcond.cli.tokens_plain"}
     assert set(eval(shown.stderr)) == loaded
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from clipcond.cli import main
 from clipcond.cli.render import excerpt
-from clipcond.cli.tokens_job import plain_request
+from clipcond.cli.tokens_plain import plain_request
 from clipcond.cli.tokens_view import shade, show, show_line
 from clipcond.prompt.analysis.phrases import analyse
 from clipcond.prompt.plan import plan
@@ -559,7 +559,7 @@ NOT_PLAIN = [
 def test_a_plain_request_is_what_typer_makes_of_it(words: list[str], monkeypatch) -> None:
     made = []
     monkeypatch.setattr("clipcond.cli.tokens.run", lambda request: made.append(request) or 0)
-    monkeypatch.setattr("clipcond.cli.tokens_job.plain_request", lambda _: None)
+    monkeypatch.setattr("clipcond.cli.tokens_plain.plain_request", lambda _: None)
     assert main(["tokens", *words]) == 0
     assert made == [plain_request(words)]
 
@@ -572,7 +572,7 @@ def test_the_rest_is_left_to_typer(words: list[str]) -> None:
 def test_both_ways_give_the_same_output(monkeypatch, capsys) -> None:
     outputs = []
     for reader in (plain_request, lambda _: None):
-        monkeypatch.setattr("clipcond.cli.tokens_job.plain_request", reader)
+        monkeypatch.setattr("clipcond.cli.tokens_plain.plain_request", reader)
         outputs += [(main(["tokens", LONG, "--fail-on-truncation", "--json"]), capsys.readouterr().out)]
     assert outputs[0] == outputs[1]
     assert outputs[0][0] == 1

@@ -3,11 +3,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from clipcond.cli import main
+from clipcond.cli.train import TrainingLines
+from clipcond.workflows.train import StepDone, TrainingStarted
 
 
 @pytest.fixture
@@ -121,16 +122,23 @@ def test_evaluate_prints_a_table_or_json(dual_folder, toml, capsys):
 
 
 def test_on_a_terminal_a_line_rewrites_itself(monkeypatch, capsys):
-    from clipcond.cli.train import _Progress
-
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    say = _Progress()
-    start = time.time()
-    say({"event": "start", "step": 0, "time": start, "steps": 4, "steps_per_epoch": 2, "warmup": 1, "images": 8,
-         "captions": 8, "trainable": 1000, "device": "cpu"})  # fmt: skip
-    line = {"loss": 1.0, "rate": 1e-3, "logit_scale": 14.0, "grad_norm": 1.0, "pairs_per_second": 5.0}
-    say({"step": 2, **line})
-    say({"step": 4, **line})
+    lines = TrainingLines()
+    lines(
+        TrainingStarted(
+            step=0,
+            resumed=False,
+            steps=4,
+            steps_per_epoch=2,
+            warmup=1,
+            images=8,
+            captions=8,
+            trainable=1000,
+            device="cpu",
+        )
+    )
+    for step in (2, 4):
+        lines(StepDone(step=step, loss=1.0, learning_rate=1e-3, logit_scale=14.0, grad_norm=1.0, pairs_per_second=5.0))
     said = capsys.readouterr().err
     assert said.count("\r\x1b[K") == 3
     assert said.count("\n") == 2

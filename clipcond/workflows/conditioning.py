@@ -1,0 +1,104 @@
+"""From the options of a prompt to its conditioning, as `encode` and `generate` need it, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from clipcond.condition.families import LAYOUTS
+from clipcond.condition.weighting import DEFAULTS
+from clipcond.diffusion.compose_denoiser import Composition
+from clipcond.diffusion.conditioner import Conditioner
+from clipcond.diffusion.conditioning import Conditioning
+from clipcond.errors import ConfigError
+from clipcond.workflows.events import Events, Note
+from clipcond.workflows.prompt_options import PromptOptions, adapters_of_texts, composes
+
+
+def condition(pipe: Any, options: PromptOptions, steps: int, events: Events) -> Conditioning | Composition:
+    """Condition a pipeline on a prompt; one with AND becomes a composition. Findings of the texts become notes.
+
+    pipe: a diffusers pipeline, which gets the LoRAs that the prompt names.   steps: of the sampler.
+    Raises ConfigError for an AND with prompts of its own for further encoders, and what the Conditioner raises.
+    """
+    conditioner = conditioner_for(pipe, options, events)
+    if not composes(options.text, options.dialect):
+        made: Conditioning | Composition = conditioner(options.text, **options.arguments, steps=steps)
+    elif options.prompt_2 or options.prompt_3:
+        raise ConfigError("the parts of AND are read by all encoders; leave out --prompt-2 and --prompt-3")
+    else:
+        arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
+        made = conditioner.compose(options.text, **arguments, steps=steps)
+    note_findings(made, events)
+    return made
+
+
+def prompt_options_of(conditioning: Conditioning) -> PromptOptions:
+    """Return the options that a conditioning of one prompt was made with."""
+    other = {name: plans[0].prompt for name, plans in conditioning.other_plans.items()}
+    layout = LAYOUTS.get(conditioning.family)
+    return PromptOptions(
+        prompt=conditioning.prompts[0],
+        negative_prompt=next(iter(conditioning.negative_prompts), None),
+        prompt_2=other.get("prompt_2"),
+        prompt_3=other.get("prompt_3"),
+        dialect=conditioning.dialect,
+        weighting=_unless(DEFAULTS.get(conditioning.dialect), conditioning.weighting),
+        chunking=conditioning.chunking,
+        clip_skip=conditioning.clip_skip,
+        pooled=conditioning.pooled,
+        lengths=_unless(layout.lengths if layout else None, conditioning.lengths),
+    )
+
+
+def conditioner_for(pipe: Any, options: PromptOptions, events: Events) -> Conditioner:
+    """Return the Conditioner of a pipeline, which gets the LoRAs and the embeddings that the options name."""
+    load_loras(pipe, options, events)
+    conditioner = Conditioner.from_pipeline(pipe, embeddings=options.embeddings)
+    if options.embeddings is not None and not conditioner.inversions:
+        events(Note(f"{options.embeddings}: no embeddings there"))
+    return conditioner
+
+
+def load_loras(pipe: Any, options: PromptOptions, events: Events) -> None:
+    """Load the LoRAs of all texts from `lora_dir` into a pipeline; without a folder, note that they are left out."""
+    from clipcond.diffusion.adapters import load_adapters, merge
+
+    wanted = merge(adapters_of_texts(options))
+    if not wanted:
+        return
+    if options.lora_dir is not None:
+        load_adapters(pipe, wanted, options.lora_dir)
+        return
+    names = ", ".join(adapter.name for adapter in wanted)
+    events(Note(f"the prompt asks for {names}, which is left out; --lora-dir DIR names the folder"))
+
+
+def note_findings(conditioning: Conditioning | Composition, events: Events) -> None:
+    """Note the findings of the texts, each once with its number."""
+    found = Counter((finding.argument, finding.message) for finding in conditioning.findings)
+    for (argument, message), times in found.items():
+        often = f" ({times} times)" if times > 1 else ""
+        events(Note(f"{argument.replace('_', ' ')}: {message}{often}"))
+
+
+def infotext_settings(options: PromptOptions) -> dict[str, object]:
+    """Return the settings of a prompt for `format_infotext`, those that are not usual.
+
+    The format's prompts are in A1111's syntax, so any other dialect is named.
+    """
+    named: dict[str, object | None] = {
+        "Clip skip": options.clip_skip + 1 if options.clip_skip else None,  # its readers count from 1
+        "Prompt dialect": _unless("a1111", options.dialect),
+        "Prompt weighting": options.weighting,
+        "Prompt chunking": options.chunking,
+        "Prompt pooled": _unless("first", options.pooled),
+        "Prompt lengths": options.lengths,
+        "Prompt 2": options.prompt_2,
+        "Prompt 3": options.prompt_3,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _unless(usual: str | None, value: str) -> str | None:
+    return None if value == usual else value

@@ -1,0 +1,103 @@
+"""The conditioning of a prompt as a safetensors file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipcond.errors import ConfigError, OptionsError, OutputExists, ResourceMissing
+from clipcond.workflows.events import Events, ignore
+from clipcond.workflows.prompt_options import PromptOptions, composes, with_dialect
+
+if TYPE_CHECKING:
+    from clipcond.diffusion.conditioning import Conditioning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeOptions:
+    """A prompt, the pipeline whose encoders read it, and the file to write.
+
+    model: mini, a diffusers pipeline folder, or a hub id.   steps: of the sampler; needed for a prompt with a schedule.
+    """
+
+    out: Path
+    prompt: PromptOptions
+    model: str = "mini"
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt.prompt is None:
+            raise OptionsError("give a PROMPT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Encoded:
+    """A file and the conditioning in it; `prompt` are the options with their dialect decided."""
+
+    path: Path
+    prompt: PromptOptions
+    conditioning: Conditioning
+
+    def to_json(self) -> dict[str, object]:
+        """Return the line of `clipcond encode`, in a fixed order."""
+        made = self.conditioning
+        return {
+            "path": str(self.path),
+            "prompt": self.prompt.text,
+            "negative_prompt": self.prompt.negative_prompt or "",
+            "family": made.family,
+            "dialect": made.dialect,
+            "weighting": made.weighting,
+            "chunking": made.chunking,
+            "clip_skip": self.prompt.clip_skip,
+            "pooled": self.prompt.pooled,
+            "lengths": made.lengths,
+            "encoders": {
+                name: {"content_tokens": each.content_tokens, "chunks": len(each.chunks)}
+                for name, each in made.plans[0].encoders.items()
+            },
+            "tensors": {name: list(tensor.shape) for name, tensor in made.kwargs.items()},
+            "dtype": str(made.prompt_embeds.dtype).removeprefix("torch."),
+        }
+
+
+def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
+    """Encode a prompt on the CPU, both sides, and write the file.
+
+    Raises OutputExists and ResourceMissing for the file, ConfigError for a prompt with AND, OptionsError for one that
+    changes over steps that are not given, and what loading and encoding raise. Findings of the texts become notes.
+    """
+    prompt = with_dialect(options.prompt, events)
+    _check_file(options.out)
+    _check_prompt(prompt, options.steps)
+    from clipcond.diffusion.pipelines import load_pipeline
+    from clipcond.runtime.quiet import quiet_calls
+    from clipcond.workflows.conditioning import conditioner_for, note_findings
+
+    pipe = load_pipeline(options.model, device="cpu")
+    with quiet_calls():
+        conditioner = conditioner_for(pipe, prompt, events)
+        conditioning = conditioner(prompt.text, **prompt.arguments, steps=options.steps)
+    conditioning.save(options.out)
+    note_findings(conditioning, events)
+    return Encoded(path=options.out, prompt=prompt, conditioning=conditioning)
+
+
+def _check_file(out: Path) -> None:
+    if out.exists():
+        raise OutputExists(f"{out} exists already; choose another name with --out")
+    if not out.parent.is_dir():
+        raise ResourceMissing(f"there is no folder {out.parent}; make it, or choose another name with --out")
+
+
+def _check_prompt(prompt: PromptOptions, steps: int | None) -> None:
+    """Raise ConfigError for an AND, OptionsError for a prompt that changes over steps that nobody gave."""
+    from clipcond.prompt.dialects.schedules import is_scheduled
+
+    if any(composes(text, prompt.dialect) for text in prompt.texts):
+        raise ConfigError(
+            'a file holds no AND, whose parts are put together while a picture is made: use `clipcond generate`, or write "and"'
+        )
+    if prompt.dialect == "a1111" and steps is None and any(map(is_scheduled, prompt.texts)):
+        raise OptionsError("the prompt changes over the steps: say --steps N, as many as the sampler will run")

@@ -1,0 +1,101 @@
+"""One prompt and how it is read and conditioned, as `encode`, `generate` and their like take it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from clipcond.errors import ConfigError, OptionsError
+from clipcond.prompt.items import Adapter, Compose, Parsed, adapters_in
+from clipcond.prompt.plan import CHUNKINGS
+from clipcond.workflows.events import Events, Note
+
+AUTO, PLAIN = "auto", "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOptions:
+    """A prompt, those of the other encoders, and the settings of their conditioning.
+
+    None is a default that the dialect or the family has. dialect: `auto` is to be decided by `with_dialect`.
+    embeddings: a folder of textual inversions.   lora_dir: a folder of LoRAs.
+    Raises OptionsError for a chunking and for a weighting that do not exist.
+    """
+
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    prompt_2: str | None = None
+    prompt_3: str | None = None
+    dialect: str = PLAIN
+    weighting: str | None = None
+    chunking: str | None = None
+    clip_skip: int = 0
+    pooled: str = "first"
+    lengths: str | None = None
+    embeddings: Path | None = None
+    lora_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunking not in {None, *CHUNKINGS}:
+            raise OptionsError(f"--chunking {self.chunking} does not exist; there are {', '.join(CHUNKINGS)}")
+        if self.weighting is not None:
+            from clipcond.condition.weighting import parse_method
+
+            try:
+                parse_method(self.weighting)
+            except ConfigError as error:
+                raise OptionsError(f"--weighting: {error}") from None
+
+    @property
+    def text(self) -> str:
+        """The prompt; empty where none was given."""
+        return self.prompt or ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts that were given."""
+        given = (self.prompt, self.negative_prompt, self.prompt_2, self.prompt_3)
+        return tuple(text for text in given if text is not None)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of a Conditioner's call beside the prompt; `auto` must be decided by then."""
+        apart = ("prompt", "embeddings", "lora_dir")
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
+
+    def first_given(self, *, apart_from: Collection[str] = ()) -> str | None:
+        """Return the first option, as `--name`, that is not at its default; None where all are, apart from some."""
+        for each in fields(self):
+            if each.name not in ("prompt", *apart_from) and getattr(self, each.name) != each.default:
+                return "--" + each.name.replace("_", "-")
+        return None
+
+
+def with_dialect(options: PromptOptions, events: Events) -> PromptOptions:
+    """Return the options with `auto` decided by the prompt; a note says which dialect it is and why."""
+    if options.dialect != AUTO:
+        return options
+    from clipcond.prompt.dialects.parse import detect
+
+    found = detect(options.text)
+    events(Note(f"dialect {found.dialect}: {found.reason}"))
+    return replace(options, dialect=found.dialect)
+
+
+def composes(text: str, dialect: str) -> bool:
+    """True if a text holds an AND, whose parts are put together while a picture is made."""
+    return any(isinstance(item, Compose) and item.how == "noise" for item in _parsed(text, dialect).items)
+
+
+def adapters_of_texts(options: PromptOptions) -> Iterator[Adapter]:
+    """Yield the adapters that the texts ask for, each as often as it is named."""
+    for text in options.texts:
+        yield from adapters_in(_parsed(text, options.dialect).items)
+
+
+def _parsed(text: str, dialect: str) -> Parsed:
+    from clipcond.prompt.dialects.parse import parse
+
+    return parse(text, dialect)

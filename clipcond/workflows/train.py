@@ -1,0 +1,117 @@
+"""A training run, from a file of settings and those that win over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipcond.errors import OptionsError
+from clipcond.workflows.events import Event, Events, Note, ignore
+
+if TYPE_CHECKING:
+    from clipcond.train.config import TrainConfig
+    from clipcond.train.loop import TrainResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """A TOML file of settings, settings by the names of TrainConfig that win over it, or both.
+
+    allow_changes: resume although settings or data differ. Raises OptionsError where the settings that every run needs
+    are in neither.
+    """
+
+    config: Path | None = None
+    settings: Mapping[str, object]
+    allow_changes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.config is None and not {"data", "model", "out"} <= self.settings.keys():
+            raise OptionsError("give a CONFIG.toml, or --data, --model and --out")
+
+    def train_config(self) -> TrainConfig:
+        """Read and check all settings. Raises ConfigError."""
+        from clipcond.train.config import from_mapping, from_toml
+
+        if self.config is None:
+            return from_mapping(self.settings, source="the command line")
+        given = dict(self.settings)
+        if "steps" in given:  # it replaces the file's length, however that is given
+            given.setdefault("epochs", None)
+        elif "epochs" in given:
+            given.setdefault("steps", None)
+        return from_toml(self.config, given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStarted(Event):
+    """The run is set up; `step` is where it goes on, 0 at the start."""
+
+    step: int
+    resumed: bool
+    steps: int
+    steps_per_epoch: int
+    warmup: int
+    images: int
+    captions: int
+    trainable: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone(Event):
+    """The numbers of the last steps."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    logit_scale: float
+    grad_norm: float
+    pairs_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Event):
+    """Retrieval among the held-out images: recall by its name, `R@1` and on."""
+
+    step: int
+    images: int
+    image_to_text: Mapping[str, float]
+    text_to_image: Mapping[str, float]
+
+
+def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
+    """Train; an interrupted run goes on where it stopped. Log lines become events.
+
+    Raises ConfigError, DataError, ModelError and OutputExists as `clipcond.train` does.
+    """
+    config = options.train_config()
+    from clipcond.train.loop import train
+
+    def report(line: Mapping[str, Any]) -> None:
+        if event := event_of(line):
+            events(event)
+
+    return train(config, report=report, allow_changes=options.allow_changes)
+
+
+def event_of(line: Mapping[str, Any]) -> Event | None:
+    """Return the event of a log line; None for the lines of an ending, which the result tells."""
+    kind = line.get("event")
+    if kind in ("start", "resume"):
+        return TrainingStarted(resumed=kind == "resume", **_values(line, TrainingStarted, apart_from="resumed"))
+    if kind == "evaluation":
+        return Evaluated(**_values(line, Evaluated))
+    if kind == "note":
+        return Note(line["note"])
+    if kind is None:
+        return StepDone(learning_rate=line["rate"], **_values(line, StepDone, apart_from="learning_rate"))
+    return None
+
+
+def _values(
+    line: Mapping[str, Any], event: type[TrainingStarted | Evaluated | StepDone], apart_from: str = ""
+) -> dict[str, Any]:
+    return {each.name: line[each.name] for each in fields(event) if each.name != apart_from}

@@ -1,0 +1,69 @@
+"""The jobs of `clipcond train` and `clipcond evaluate`, without their commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clipcond.errors import OptionsError
+from clipcond.workflows.evaluate import EvaluateOptions
+from clipcond.workflows.evaluate import run as evaluate
+from clipcond.workflows.events import Event, Finished, Note, Started
+from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, event_of, run
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rows = ["image\tcaption"]
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png\tpicture {number}")
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "pairs.tsv"
+
+
+def test_log_lines_are_events(dual_folder: Path, pairs: Path, tmp_path: Path) -> None:
+    settings = {
+        "data": str(pairs), "model": str(dual_folder), "out": str(tmp_path / "run"), "val_data": str(pairs),
+        "batch_size": 4, "steps": 2, "threads": 1, "log_every": 1,
+    }  # fmt: skip
+    events: list[Event] = []
+    result = run(TrainOptions(settings=settings), events.append)
+    assert result.model == tmp_path / "run" / "model"
+    started, *rest = events
+    assert isinstance(started, TrainingStarted)
+    assert (started.step, started.resumed, started.steps, started.images) == (0, False, 2, 8)
+    steps = [event for event in rest if isinstance(event, StepDone)]
+    assert [event.step for event in steps] == [1, 2]
+    assert steps[-1].learning_rate >= 0
+    (evaluated,) = [event for event in rest if isinstance(event, Evaluated)]
+    assert set(evaluated.image_to_text) == {"R@1", "R@5", "R@10"}
+
+
+def test_a_note_of_a_run_is_a_note_and_an_ending_is_told_by_the_result() -> None:
+    assert event_of({"step": 0, "event": "note", "note": "two rows were left out"}) == Note("two rows were left out")
+    assert event_of({"step": 4, "event": "done", "model": "run/model"}) is None
+
+
+def test_settings_win_over_the_file_whatever_gives_its_length(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('data = "d.csv"\nmodel = "mini"\nout = "o"\nsteps = 4\n')
+    config = TrainOptions(config=file, settings={"epochs": 1.0, "out": "p"}).train_config()
+    assert (config.steps, config.epochs, config.out) == (None, 1.0, "p")
+    file.write_text('data = "d.csv"\nmodel = "mini"\nout = "o"\nepochs = 4\n')
+    config = TrainOptions(config=file, settings={"steps": 9}).train_config()
+    assert (config.steps, config.epochs) == (9, None)
+
+
+def test_a_run_needs_its_data_model_and_folder() -> None:
+    with pytest.raises(OptionsError, match=r"give a CONFIG\.toml, or --data, --model and --out"):
+        TrainOptions(settings={"data": "d.csv"})
+
+
+def test_evaluate_measures_both_directions(dual_folder: Path, pairs: Path) -> None:
+    events: list[Event] = []
+    found = evaluate(EvaluateOptions(str(dual_folder), str(pairs)), events.append).to_dict()
+    assert (found["images"], found["texts"]) == (8, 8)
+    assert events == [Started(f"measuring {dual_folder}"), Finished()]
