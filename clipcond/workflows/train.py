@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -87,7 +88,11 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
 
     Raises ConfigError, DataError, ModelError and OutputExists as `clipcond.train` does.
     """
-    config = options.train_config()
+    with warnings.catch_warnings(record=True) as old_names:
+        warnings.simplefilter("always", DeprecationWarning)
+        config = options.train_config()
+    for each in old_names:
+        events(Note(str(each.message)))
     from clipcond.train.loop import train
 
     def report(line: Mapping[str, Any]) -> None:
@@ -107,7 +112,7 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
     if kind == "note":
         return Note(line["note"])
     if kind is None:
-        return StepDone(learning_rate=line["rate"], **_values(line, StepDone, apart_from="learning_rate"))
+        return StepDone(**_values(line, StepDone))
     return None
 
 

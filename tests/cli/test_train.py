@@ -25,7 +25,7 @@ def toml(dual_folder, tmp_path):
     settings = {
         "data": str(tmp_path / "pairs.tsv"), "model": str(dual_folder), "out": str(tmp_path / "run"),
         "val_data": str(tmp_path / "pairs.tsv"), "batch_size": 4, "steps": 4,
-        "rate": 1e-3, "threads": 1, "log_every": 2,
+        "learning_rate": 1e-3, "threads": 1, "log_every": 2,
     }  # fmt: skip
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     return path
@@ -56,7 +56,19 @@ def test_flags_alone_are_enough(toml, dual_folder, capsys):
     flags = ["--data", str(toml.parent / "pairs.tsv"), "--model", str(dual_folder), "--out", str(toml.parent / "flags")]
     assert main(["train", *flags, "--steps", "2", "--batch-size", "4", "--freeze", "text", "--threads", "1"]) == 0
     record = json.loads((toml.parent / "flags" / "config.json").read_text())
-    assert (record["freeze"], record["steps"], record["rate"]) == (["text"], 2, 1e-5)
+    assert (record["freeze"], record["steps"], record["learning_rate"]) == (["text"], 2, 1e-5)
+
+
+def test_the_old_name_of_the_learning_rate_works_and_is_noted(toml, capsys):
+    note = "note: the setting rate is now learning_rate; the old name goes with the next version\n"
+    other = toml.parent / "other"
+    assert main(["train", str(toml), "--rate", "1e-4", "--out", str(other), "--steps", "1", "--warmup", "0"]) == 0
+    assert capsys.readouterr().err.startswith(note)
+    assert json.loads((other / "config.json").read_text())["learning_rate"] == 1e-4
+    toml.write_text(toml.read_text().replace("learning_rate", "rate"))
+    assert main(["train", str(toml), "--steps", "1", "--warmup", "0"]) == 0
+    assert capsys.readouterr().err.startswith(note)
+    assert json.loads((toml.parent / "run" / "config.json").read_text())["learning_rate"] == 1e-3
 
 
 @pytest.mark.parametrize(
