@@ -41,7 +41,8 @@ def read_metadata(image: Image.Image) -> ImagePrompt:
             )
         if _is_json(text):
             return ImagePrompt(None, source, f"its {source} field holds JSON, not an A1111 infotext; pass a prompt")
-        return ImagePrompt(parse_infotext(text), source)
+        infotext = parse_infotext(text)
+        return ImagePrompt(None if infotext.problem else infotext, source, infotext.problem)
     return ImagePrompt(None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt")
 
 
