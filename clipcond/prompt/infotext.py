@@ -156,7 +156,7 @@ class _Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """What stands between two commas of a line: a key, empty if there is none, and a value."""
+    """The text between two commas of a line: a key, empty if there is none, and a value."""
 
     key: str
     value: str
