@@ -23,7 +23,7 @@ from clipcond.prompt.layout import (
     flat,
     sections,
 )  # fmt: skip
-from clipcond.prompt.tokenizer import CONTENT, TokenRow, token_rows
+from clipcond.prompt.tokenizer import CONTENT, TokenRow, rows_beyond, token_rows
 
 if TYPE_CHECKING:
     from clipcond.prompt.embeddings import EmbeddingFile
@@ -191,24 +191,26 @@ def plan(
     found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
     told = len(found)
     clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
-    stock: dict[bool, Sequence[TokenRow]] = {}
+    lost: dict[bool, Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
     for name, encoder in (encoders or FAMILIES[family]).items():
         if not encoder.chunked:
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
             continue
         apart = encoder.pads_apart and PADDING in prompt
         rows = apart_rows if apart else token_rows
-        if apart not in stock:
-            stock[apart] = rows(prompt)
-        read = stock[apart]
         vectors = _vectors(embeddings or {}, encoder)
         if (key := (apart, *vectors.values())) not in clip:
-            laid = [_plain(prompt, read)] if parsed is None else sections(prompt, parsed.items, rows, vectors)
+            if parsed is None:
+                read = rows(prompt)
+                laid, lost[apart] = [_plain(prompt, read)], read[CONTENT:]
+            else:
+                laid = sections(prompt, parsed.items, rows, vectors)
+                lost[apart] = apart_rows(prompt)[CONTENT:] if apart else rows_beyond(prompt, CONTENT)
             clip[key] = _chunks(laid, chunking)
             found += _cut_words(prompt, clip[key])
         if parsed is not None and embeddings:
             found += _unfit(parsed.items, embeddings, vectors, encoder)
-        planned[name] = _encoder_plan(encoder, clip[key], _dropped(prompt, read[CONTENT:]))
+        planned[name] = _encoder_plan(encoder, clip[key], _dropped(prompt, lost[apart]))
     if len(found) > told:
         found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
     items = parsed.items if parsed else ()
