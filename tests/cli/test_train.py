@@ -24,7 +24,7 @@ def toml(dual_folder, tmp_path):
     settings = {
         "data": str(tmp_path / "pairs.tsv"), "model": str(dual_folder), "out": str(tmp_path / "run"),
         "val_data": str(tmp_path / "pairs.tsv"), "batch_size": 4, "steps": 4,
-        "rate": 1e-3, "threads": 1, "log_every": 2,
+        "learning_rate": 1e-3, "threads": 1, "log_every": 2,
     }  # fmt: skip
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     return path
@@ -55,7 +55,7 @@ def test_flags_alone_are_enough(toml, dual_folder, capsys):
     flags = ["--data", str(toml.parent / "pairs.tsv"), "--model", str(dual_folder), "--out", str(toml.parent / "flags")]
     assert main(["train", *flags, "--steps", "2", "--batch-size", "4", "--freeze", "text", "--threads", "1"]) == 0
     record = json.loads((toml.parent / "flags" / "config.json").read_text())
-    assert (record["freeze"], record["steps"], record["rate"]) == (["text"], 2, 1e-5)
+    assert (record["freeze"], record["steps"], record["learning_rate"]) == (["text"], 2, 1e-5)
 
 
 @pytest.mark.parametrize(
