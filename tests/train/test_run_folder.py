@@ -84,6 +84,14 @@ def test_an_unfinished_run_is_no_model(config, pairs_csv):
         clipcond.evaluate(config.out, pairs_csv)
 
 
+def test_files_that_a_killed_run_left_unfinished_are_taken_away(config):
+    train(config)
+    left = Path(config.out) / "checkpoints" / ".step-00000012.pt.abc.unfinished"
+    left.write_bytes(b"half")
+    train(config)
+    assert not left.exists()
+
+
 def test_a_line_cut_by_a_kill_is_taken_off_the_log(config):
     train(config)
     log = Path(config.out) / "log.jsonl"
