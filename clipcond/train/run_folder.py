@@ -113,7 +113,7 @@ def _take(path: Path) -> BinaryIO:
 
 
 def _opened(path: Path) -> BinaryIO | None:
-    """The file, locked; None where its last holder took it away at that moment. Raises OutputExists if it has one."""
+    """Return the file, locked; None where its last holder took it away at that moment. Raises OutputExists if it has one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = path.open("ab+", buffering=0)
