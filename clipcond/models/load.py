@@ -122,6 +122,8 @@ def _from_folder(spec: str, folder: Path, device: str) -> DualEncoder:
         raise ModelError(
             f"{spec} is a diffusers pipeline and has no image encoder; name the CLIP model it was made with"
         )
+    if (folder / "checkpoints").is_dir() and (folder / "log.jsonl").is_file():
+        raise ModelError(f"{spec} is a training run that is not finished; go on with it, then name it as a model")
     if (folder / "config.json").is_file():
         return _from_transformers(spec, str(folder), device)
     raise ModelError(f"{spec} holds no model: looked for {CONFIG}, model/{CONFIG} and config.json")

@@ -124,7 +124,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _checked(state: Any, path: Path) -> Checkpoint:
-    """The checkpoint of what a file holds. Raises TypeError, ValueError or KeyError for anything that does not fit."""
+    """Return the checkpoint that a file holds. Raises TypeError, ValueError or KeyError for anything that does not fit."""
     if not isinstance(state, dict):
         raise TypeError("it holds no record")
     kinds = {"step": int, "cut": int, "model": dict, "optimizer": list, "rng": Tensor, "config": str, "data": str}

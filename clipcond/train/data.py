@@ -86,16 +86,18 @@ def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: 
     Rows that name the same image become one image with several captions. Raises DataError in one line that names the
     place: a missing file, an empty caption, no rows, a tar without captions.
     """
-    source = _inside(Path(data)) if Path(data).is_dir() else str(data)
     bad = BadRows(max_bad_rows)
-    if source.endswith(ENDINGS):
-        pairs = _from_tars(source, bad)
-    elif not Path(source).is_file():
-        raise DataError(f"{source} does not exist; expected a CSV, TSV, JSONL or Parquet file, or tars")
+    path = _inside(Path(data)) if Path(data).is_dir() else Path(data)
+    if path.is_dir():
+        pairs = _from_tars(_tars_of(path), path, bad)
+    elif path.name.endswith(ENDINGS):
+        pairs = _from_tars(find_shards(str(data)), path, bad)
+    elif not path.is_file():
+        raise DataError(f"{path} does not exist; expected a CSV, TSV, JSONL or Parquet file, or tars")
     else:
-        pairs = _from_table(Path(source), separator, bad)
+        pairs = _from_table(path, separator, bad)
     if not len(pairs):
-        raise DataError(f"{source} holds no pairs" + "".join(f"; {why}" for why in (*pairs.left_out, *pairs.notes)[:1]))
+        raise DataError(f"{path} holds no pairs" + "".join(f"; {why}" for why in (*pairs.left_out, *pairs.notes)[:1]))
     return pairs
 
 
@@ -107,23 +109,29 @@ def split(pairs: Pairs, count: int, seed: int) -> tuple[Pairs, Pairs]:
     return pairs.take(np.sort(order[count:])), pairs.take(np.sort(order[:count]))
 
 
-def _inside(folder: Path) -> str:
-    """The source that a folder holds: its table of metadata, or its tars."""
+def _inside(folder: Path) -> Path:
+    """Return the table of metadata that a folder holds, or the folder itself if it holds tars. Raises DataError."""
     tables = [folder / name for name in _METADATA if (folder / name).is_file()]
-    tars = [pattern for pattern in (folder / f"*{ending}" for ending in ENDINGS) if any(folder.glob(pattern.name))]
-    found = [str(path) for path in (*tables, *tars)]
+    tars = _tars_of(folder)
+    found = [path.name for path in (*tables, *tars[:1])]
+    if not found:
+        raise DataError(f"no file matches {folder}/*.tar, and there is no {_METADATA[0]}")
     if len(found) > 1:
         raise DataError(f"{folder} holds {' and '.join(found)}; name one of them")
-    return found[0] if found else str(folder / "*.tar")
+    return tables[0] if tables else folder
 
 
-def _from_tars(source: str, bad: BadRows) -> Pairs:
+def _tars_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and path.name[0] != ".")
+
+
+def _from_tars(shards: list[Path], source: Path, bad: BadRows) -> Pairs:
     notes: list[str] = []
     found: list[Indexed] = []
-    for shard in find_shards(source):
+    for shard in shards:
         found += index_shard(shard, bad, notes)
     images, captions = [image for image, _ in found], [said for _, said in found]
-    return Pairs(images, captions, source, tuple(bad.reasons), tuple(notes))
+    return Pairs(images, captions, str(source), tuple(bad.reasons), tuple(notes))
 
 
 def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:

@@ -15,7 +15,6 @@ from clipcond.errors import DataError, ModelError
 from clipcond.score.retrieval import Retrieval, retrieval
 from clipcond.train.data import Pairs, read_pairs
 from clipcond.train.pixels import prepare_all
-from clipcond.train.run_folder import refuse_unfinished
 
 if TYPE_CHECKING:
     from clipcond.models.load import DualEncoder
@@ -93,8 +92,6 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
     from clipcond.models.load import load_dual
     from clipcond.train.batches import id_rows
 
-    if isinstance(model, str):
-        refuse_unfinished(model)
     dual = load_dual(model) if isinstance(model, str) else model
 
     def embed_texts(said: list[str]) -> Tensor:

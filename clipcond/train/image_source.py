@@ -43,8 +43,10 @@ class ImageSource:
         """Return the number of bytes. Raises DataError."""
         if self.size is not None:
             return self.size
-        with self._opened() as file:
-            return file.seek(0, 2)
+        try:
+            return (self.unpacked or self.path).stat().st_size
+        except OSError as error:
+            raise DataError(f"cannot read {self}: {error.strerror or error}") from error
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the bytes, read a little at a time. Raises DataError."""

@@ -101,7 +101,7 @@ def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
 
 
 def _load(config: TrainConfig, device: torch.device) -> Trainable:
-    """The model on its device, with its frozen parts out of training."""
+    """Load the model to its device, with its frozen parts out of training."""
     trainable = load_trainable(config.model, random_weights=config.init == "random")
     model = trainable.model
     check_model(model)
@@ -114,7 +114,7 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
 
 
 def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
-    """Steps of the whole run and of its warm-up."""
+    """Return the steps of the whole run and of its warm-up."""
     steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
     warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10))
     if warmup >= steps:
@@ -140,7 +140,7 @@ def _left_out(pairs: Pairs) -> tuple[str, ...]:
 def _measure(
     trainable: Trainable, pairs: Pairs, normalise: Normalisation, device: torch.device, cache_gib: float
 ) -> Callable[[], Retrieval]:
-    """Retrieval on the held-out pairs with the model as it stands, in float32."""
+    """Return a function that measures retrieval on the held-out pairs with the model as it stands, in float32."""
     model: Any = trainable.model
     preprocess: Preprocess = trainable.preprocess
     of = gallery(pairs)

@@ -32,13 +32,13 @@ class BadRows:
         if len(self.reasons) < self.limit:
             self.reasons.append(str(error))
         elif self.limit:
-            raise DataError(f"{error} ({self.limit} rows before it were left out, as many as max_bad_rows allows)")
+            raise DataError(f"{error} (max_bad_rows is {self.limit}, and so many are left out already)")
         else:
             raise error
 
 
 def pair_row(where: str, image: str, captions: tuple[str, ...]) -> PairRow | DataError:
-    """The row, or what is wrong with it: no image, a web address, an empty caption, characters that are none."""
+    """Return the row, or an error that names its fault: no image, a web address, an empty caption, characters that are none."""
     if not image:
         return DataError(f"{where}: the image path is empty")
     if image.lower().startswith(("http://", "https://")):
@@ -54,7 +54,7 @@ def pair_row(where: str, image: str, captions: tuple[str, ...]) -> PairRow | Dat
 
 
 def problem_with(text: str) -> str | None:
-    """What keeps a text from being UTF-8; None if nothing does. Bytes that were none stand as lone surrogates."""
+    """Name the first character of a text that UTF-8 cannot hold; None without one. Bytes of other encodings are surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -66,7 +66,7 @@ def problem_with(text: str) -> str | None:
 
 
 def captions_of(record: object, where: str) -> tuple[str, ...]:
-    """The captions of a JSON object: a text, or a list of texts. Raises DataError."""
+    """Return the captions of a JSON object: a text, or a list of texts. Raises DataError."""
     value = _first(record, CAPTION_COLUMNS)
     said = [value] if isinstance(value, str) else value
     if not isinstance(said, list) or not said or not all(isinstance(caption, str) for caption in said):
@@ -76,7 +76,7 @@ def captions_of(record: object, where: str) -> tuple[str, ...]:
 
 
 def image_of(record: object, where: str) -> str:
-    """The image that a JSON object names. Raises DataError."""
+    """Return the image that a JSON object names. Raises DataError."""
     image = _first(record, IMAGE_COLUMNS)
     if not isinstance(image, str):
         raise DataError(f"{where}: no image; expected one of {', '.join(IMAGE_COLUMNS)}")
@@ -84,7 +84,7 @@ def image_of(record: object, where: str) -> str:
 
 
 def _first(record: object, names: tuple[str, ...]) -> object:
-    """The value of the first of some names, in any case, that the record has; None without one."""
+    """Return the value of the first of some names, in any case, that the record has; None without one."""
     if not isinstance(record, dict):
         return None
     values = {str(name).lower(): value for name, value in record.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from clipcond.errors import ModelError, OutputExists
-from clipcond.files import write_file
+from clipcond.files import UNFINISHED, write_file
 from clipcond.train import checkpoints
 from clipcond.train.config import TrainConfig
 from clipcond.wording import visible
@@ -40,7 +40,10 @@ class RunFolder:
             raise OutputExists(f"{config} is there, but {self.path} is no training run; choose another out")
 
     def begin(self, config: TrainConfig) -> None:
-        """Write the config, and take a line off the log that a run did not write to its end."""
+        """Write the config, and take away what a killed run did not write to its end: files, and a line of the log."""
+        for folder in (self.path, self.checkpoints, self.model):
+            for unfinished in folder.glob(f".*{UNFINISHED}"):
+                unfinished.unlink(missing_ok=True)
         write_file(self.path / "config.json", json.dumps(config.to_dict(), indent=2) + "\n", overwrite=True)
         if self._log.exists():
             with self._log.open("rb+") as file:
@@ -77,7 +80,6 @@ def held(path: Path) -> Iterator[RunFolder]:
     Raises OutputExists, naming the holder, if another process has it.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(path / LOCK):
             yield RunFolder(path)
@@ -100,26 +102,35 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> BinaryIO:
-    """Open and lock a file, and write into it who holds it."""
-    while True:
-        try:
-            file = path.open("ab+", buffering=0)
-        except FileNotFoundError:  # a run that made the folder and wrote nothing took it away just now
-            path.parent.mkdir(parents=True, exist_ok=True)
-            continue
-        if not _lock(file):
-            file.seek(0)
-            holder = visible(file.read(200).decode("utf-8", "replace").strip()) or "another process"
-            file.close()
-            raise OutputExists(f"{path.parent} is in use by {holder}; wait for it, or choose another out")
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
-        file.close()  # its holder took it away just now
-    file.truncate(0)
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
+    """Open and lock a file, in a folder that is made if need be, and write into it who holds it."""
+    while (file := _opened(path)) is None:
+        pass
+    with suppress(OSError):  # a full disk: the lock holds all the same
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
     return file
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Return the file, locked; None where its last holder took it away at that moment. Raises OutputExists if it has one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("ab+", buffering=0)
+    except FileNotFoundError:
+        if path.parent.exists():
+            raise
+        return None
+    if not _lock(file):
+        file.seek(0)
+        holder = visible(file.read(200).decode("utf-8", "replace").strip()) or "another process"
+        file.close()
+        raise OutputExists(f"{path.parent} is in use by {holder}; wait for it, or choose another out")
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    file.close()
+    return None
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -25,7 +25,7 @@ _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def table_rows(path: Path, separator: str | None = None) -> Iterator[PairRow | DataError]:
-    """Rows of whatever kind of table a file's ending says, and errors in place of rows that will not do.
+    """Yield the rows of a table of the kind that its ending names, and errors in place of rows that will not do.
 
     separator: of a CSV's columns; left out, it is the one that makes the header hold an image and a caption column.
     Raises DataError for a file of another kind, or one that cannot be read on.
@@ -41,7 +41,7 @@ def table_rows(path: Path, separator: str | None = None) -> Iterator[PairRow | D
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 file with their ends; a byte that is not UTF-8 comes as a lone surrogate."""
+    """Yield the lines of a UTF-8 file with their ends; a byte that is not UTF-8 comes as a lone surrogate."""
     try:
         with path.open("rb") as file:
             start = file.read(1024)
@@ -112,7 +112,7 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[PairRow | DataError
 
 
 def _fields(lines: Iterable[str], separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, with the number of the line on which each starts."""
+    """Yield the rows that are not empty, with the number of the line on which each starts."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         number = reader.line_num + 2  # the header's line is read before
@@ -129,7 +129,7 @@ def _fields(lines: Iterable[str], separator: str, path: Path) -> Iterator[tuple[
 
 
 def _swallowed(caption: str, header: _Header) -> int:
-    """How many lines below its first a caption holds a row of the table; 0 if it holds none."""
+    """Return the number of lines below its first at which a caption holds a row of the table; 0 if it holds none."""
     if "\n" not in caption:
         return 0
     return next((below for below, line in enumerate(caption.split("\n")[1:], 1) if header.is_row(line)), 0)
@@ -151,7 +151,7 @@ def _json_rows(path: Path) -> Iterator[PairRow | DataError]:
 
 
 def parsed_json(text: str, where: str) -> object:
-    """The value of a JSON text. Raises DataError."""
+    """Return the value of a JSON text. Raises DataError."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -62,7 +62,7 @@ def find_shards(pattern: str) -> list[Path]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    """A pattern with `{000..012}` and `{a,b}` written out, in order."""
+    """Write out `{000..012}` and `{a,b}` of a pattern, in order."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         yield pattern
@@ -87,7 +87,7 @@ def _braces(pattern: str) -> Iterator[str]:
 
 @dataclass(slots=True)
 class _Shard:
-    """What a tar holds, by name without the last ending: pictures, and the bytes of caption files by ending."""
+    """The files of a tar, by name without the last ending: pictures, and the bytes of caption files by ending."""
 
     path: Path
     pictures: dict[str, list[ImageSource]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def index_shard(path: Path, bad: BadRows, notes: list[str]) -> list[Indexed]:
 
 
 def _pair(shard: _Shard, stem: str) -> Indexed | None:
-    """A picture and its captions; None for another file of a sample that has its own picture. Raises DataError."""
+    """Return a picture and its captions; None for another file of a sample that has its own picture. Raises DataError."""
     picture, *others = shard.pictures[stem]
     if others:
         raise DataError(f"{picture} and {visible(others[0].name)} are both the picture of one caption; expected one")
@@ -138,7 +138,7 @@ def _pair(shard: _Shard, stem: str) -> Indexed | None:
 
 
 def _sample(stem: str) -> str:
-    """A name up to the first dot of its last part: WebDataset's key."""
+    """Return a name up to the first dot of its last part: WebDataset's key."""
     folder, slash, last = stem.rpartition("/")
     return folder + slash + last.partition(".")[0]
 
@@ -173,7 +173,7 @@ def _read_shard(path: Path, bad: BadRows) -> _Shard:
 
 
 def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar whose bytes are all there; raises DataError at the first that is not, or for what is no tar."""
+    """Yield the files of a tar. Raises DataError at the first whose bytes are not all there, and for what is no tar."""
     size = file.seek(0, 2)
     file.seek(0)
     headers: Any = _Headers(file)
@@ -230,7 +230,7 @@ def _add(shard: _Shard, member: tarfile.TarInfo, file: BinaryIO, unpacked: Path 
 
 @cache
 def _workroom() -> Path:
-    """A folder that goes when the process ends."""
+    """Make a folder that goes when the process ends."""
     folder = mkdtemp(prefix="clipcond-tars-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
@@ -238,7 +238,7 @@ def _workroom() -> Path:
 
 @cache
 def _unpacked(path: Path, _changed: int) -> Path:
-    """The bytes of a compressed tar in a file of their own, which goes when the process ends. Raises DataError."""
+    """Unpack a compressed tar to a file that goes when the process ends. Raises DataError."""
     most = (64 << 20) + _MOST_UNPACKED * path.stat().st_size
     folder = _workroom()
     target = folder / f"{len(list(folder.iterdir()))}.tar"

@@ -349,9 +349,7 @@ def test_bad_rows_are_left_out_up_to_the_limit_and_noted(config, tmp_path):
         members |= {f"{number}.png": png(number), f"{number}.txt": b"number %d" % number}
     data = write_tar(tmp_path / "some.tar", members)
     config = replace(config, data=str(data), steps=3)
-    with pytest.raises(
-        DataError, match=r"bad\.png.*\(1 rows before it were left out, as many as max_bad_rows allows\)"
-    ):
+    with pytest.raises(DataError, match=r"bad\.png.*\(max_bad_rows is 1, and so many are left out already\)"):
         train(replace(config, max_bad_rows=1))
     said = []
     train(replace(config, max_bad_rows=2), report=said.append)

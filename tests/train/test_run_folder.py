@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -72,16 +73,23 @@ def test_folders_made_for_nothing_are_taken_away(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unfinished_run_is_no_model(config, dual_folder, pairs_csv):
-    folder = Path(config.out)
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "checkpoints" / "step-00000003.pt").touch()
-    words = r"run is a training run that is not finished \(it is at step-00000003\.pt\); go on with it, then name it"
-    with pytest.raises(ModelError, match=words):
+def test_an_unfinished_run_is_no_model(config, pairs_csv):
+    unfinished = Path(config.out)
+    train(config)
+    shutil.rmtree(unfinished / "model")
+    words = r"run is a training run that is not finished.*; go on with it, then name it as a model"
+    with pytest.raises(ModelError, match=words + "|" + r"it is at step-00000009\.pt"):
         train(replace(config, model=config.out, out=config.out + "2"))
     with pytest.raises(ModelError, match=words):
         clipcond.evaluate(config.out, pairs_csv)
+
+
+def test_files_that_a_killed_run_left_unfinished_are_taken_away(config):
+    train(config)
+    left = Path(config.out) / "checkpoints" / ".step-00000012.pt.abc.unfinished"
+    left.write_bytes(b"half")
+    train(config)
+    assert not left.exists()
 
 
 def test_a_line_cut_by_a_kill_is_taken_off_the_log(config):

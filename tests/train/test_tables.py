@@ -179,7 +179,7 @@ def test_a_limited_number_of_bad_rows_is_left_out_and_told(tmp_path):
         f"{tmp_path}/7.png does not exist",
     ]
     said = error_of(path, max_bad_rows=1)
-    assert said.endswith("7.png does not exist (1 rows before it were left out, as many as max_bad_rows allows)")
+    assert said.endswith("7.png does not exist (max_bad_rows is 1, and so many are left out already)")
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
