@@ -56,7 +56,7 @@ def refclipscore(cosine: Numbers, references: Numbers) -> NDArray[np.float64]:
         raise ShapeError(f"references: the shape is {given.shape}; expected ({len(with_prompt)}, 1 or more)")
     with_reference = np.maximum(given.max(axis=1), 0.0)
     total = with_prompt + with_reference
-    means = np.zeros_like(total)
+    means: NDArray[np.float64] = np.zeros_like(total)
     np.divide(2 * with_prompt * with_reference, total, out=means, where=total > 0)
     return means
 
