@@ -209,7 +209,7 @@ def _steps_of(conditioning: Conditioning, file: Path, asked: int | None, usual: 
     """The steps for a conditioning: those that its schedule was made for. Raises typer.BadParameter for others."""
     if conditioning.callback is None:
         return usual
-    own = conditioning.callback.times.steps
+    own = conditioning.callback.timeline.steps
     if asked not in (None, own):
         raise typer.BadParameter(f"{file} was encoded for --steps {own}, not {asked}; leave --steps out")
     return own

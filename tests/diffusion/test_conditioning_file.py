@@ -90,7 +90,7 @@ def test_a_prompt_that_changes_comes_back_with_its_callback(pipes: Pipes, tmp_pa
     same(back, out)
     assert out.callback is not None
     assert back.callback is not None
-    assert back.callback.times == out.callback.times
+    assert back.callback.timeline == out.callback.timeline
     assert back.callback.tensor_inputs == out.callback.tensor_inputs
     for ours, theirs in zip(out.callback.states, back.callback.states, strict=True):
         assert ours.keys() == theirs.keys()

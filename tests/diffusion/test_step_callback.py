@@ -323,7 +323,7 @@ def test_the_steps_of_calls() -> None:
 
 def test_equal_texts_are_one_variant() -> None:
     times = timeline(["[a|b]", "c"], 5)
-    assert times.variants == (("a", "c"), ("b", "c"))
+    assert times.prompts == (("a", "c"), ("b", "c"))
     assert [times.variant(step) for step in range(1, 8)] == [0, 1, 0, 1, 0, 0, 0]
 
 

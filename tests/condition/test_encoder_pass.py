@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipcond.condition.cache import Cache
-from clipcond.condition.encoding import encode
+from clipcond.condition.encoder_pass import encode
 from clipcond.encode.rows import MAX_TOKENS, TokenSequence
 from clipcond.encode.tower import TextStates, Tower
 
