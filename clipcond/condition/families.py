@@ -6,7 +6,7 @@ states of several encoders to one tensor.
 | `sd15` `sd2` | the one encoder's | the last, with the final norm | – |
 | `sdxl` | L ‖ G on the width | the penultimate, without the norm | G, projected |
 | `sdxl` refiner | G | the penultimate, without the norm | G, projected |
-| `sd3` | L ‖ G, zeros up to T5's width; T5 behind them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
+| `sd3` | L ‖ G, zeros up to T5's width; T5 after them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
 | `flux` | T5 | its output | L, not projected |
 
 Layers are counted back from the family's own by `clip_skip`: 0 is the layer of the table, 1 the one before, on both sides

@@ -28,14 +28,14 @@ def compose(
     steps: int | None = None,
 ) -> Composition:
     """Encode prompts of several parts; see `Conditioner.compose`. Raises ConfigError for AND in a negative prompt."""
-    known: dict[str, PromptPlan] = {}
-    written = planner.plans(prompts, options, known)
-    _refuse_negative_parts(written.negative)
-    timeline, variants = None, [written]
+    by_prompt: dict[str, PromptPlan] = {}
+    plans = planner.plans(prompts, options, by_prompt)
+    _refuse_negative_parts(plans.negative)
+    timeline, variants = None, [plans]
     if options.dialect == "a1111" and (changing := first_scheduled(prompts)) is not None:
-        timeline, texts = variants_of(prompts, needed_steps(steps, changing))
-        variants = [planner.plans(each, options, known) for each in texts]
-    most = max(len(_weights(plans)) for sides in variants for plans in sides.positive)
+        timeline, changed = variants_of(prompts, needed_steps(steps, changing))
+        variants = [planner.plans(each, options, by_prompt) for each in changed]
+    most = max(len(_weights(each)) for sides in variants for each in sides.positive)
     encoded = encode_plans(
         planner.pipeline,
         [each for sides in variants for each in _parts(sides, most)],
@@ -52,9 +52,9 @@ def compose(
             for sides, own in zip(variants, of_variants, strict=True)
         ),
         timeline=timeline,
-        plans=tuple(each.by_argument["prompt"] for each in written.positive),
-        negative_plans=tuple(each.by_argument["negative_prompt"] for each in written.negative),
-        findings=findings_of_written(written, [found for each in encoded for found in each.findings]),
+        plans=tuple(each.by_argument["prompt"] for each in plans.positive),
+        negative_plans=tuple(each.by_argument["negative_prompt"] for each in plans.negative),
+        findings=findings_of_written(plans, [found for each in encoded for found in each.findings]),
         family=planner.pipeline.family,
         dialect=options.dialect,
     )

@@ -26,10 +26,9 @@ from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.diffusion.planner import Planner, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
-from clipcond.diffusion.word_swaps import edits_of
+from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.plan import PromptPlan
 
@@ -178,27 +177,27 @@ class Conditioner:
                 num_images_per_prompt=images,
             )
 
-        known: dict[str, PromptPlan] = {}
-        written = self.planner.plans(prompts, options, known)
-        _refuse_and(known.values())
+        by_prompt: dict[str, PromptPlan] = {}
+        plans = self.planner.plans(prompts, options, by_prompt)
+        _refuse_and(by_prompt.values())
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
-            timeline, texts = variants_of(prompts, needed_steps(steps, changing))
-            encoded = encode(*[self.planner.plans(each, options, known) for each in texts])
-            return self._over_steps(written, options, timeline, encoded)
-        if options.dialect == "compel" and _mention(".swap(", prompts) and any(edits := self._edits(prompts.positive)):
+            timeline, variants = variants_of(prompts, needed_steps(steps, changing))
+            encoded = encode(*[self.planner.plans(each, options, by_prompt) for each in variants])
+            return self._over_steps(plans, options, timeline, encoded)
+        if options.dialect == "compel" and _mention(".swap(", prompts) and any(edits := self._edits(prompts)):
             edited = self.planner.plans(Sides(prompts.positive, ()), options, {}, edited=True)
-            first, second = encode(written, edited)
-            return replace(self._conditioning(first, written, options), edited=_edited(second, edits))
-        (only,) = encode(written)
-        return self._conditioning(only, written, options)
+            first, second = encode(plans, edited)
+            return replace(self._conditioning(first, plans, options), edited=_edited(second, edits))
+        (only,) = encode(plans)
+        return self._conditioning(only, plans, options)
 
-    def _conditioning(self, encoded: EncodedSides, written: Sides[PromptPlans], options: EncodeOptions) -> Conditioning:
+    def _conditioning(self, encoded: EncodedSides, plans: Sides[PromptPlans], options: EncodeOptions) -> Conditioning:
         tensors: dict[str, Any] = dict(encoded.tensors)
         return Conditioning(
             **tensors,
-            plans=tuple(each.by_argument["prompt"] for each in written.positive),
-            negative_plans=tuple(each.by_argument["negative_prompt"] for each in written.negative),
-            other_plans=_other_plans(written.positive) | _other_plans(written.negative),
+            plans=tuple(each.by_argument["prompt"] for each in plans.positive),
+            negative_plans=tuple(each.by_argument["negative_prompt"] for each in plans.negative),
+            other_plans=_other_plans(plans.positive) | _other_plans(plans.negative),
             findings=encoded.findings,
             family=self.family,
             dialect=options.dialect,
@@ -213,32 +212,29 @@ class Conditioner:
 
     def _over_steps(
         self,
-        written: Sides[PromptPlans],
+        plans: Sides[PromptPlans],
         options: EncodeOptions,
         timeline: Timeline,
         encoded: Sequence[EncodedSides],
     ) -> Conditioning:
         """The conditioning of the first variant, with all of them in its callback.
 
-        written: the plans of the prompts as the user wrote them; spans of findings are in these.
+        plans: of the prompts as the user wrote them; spans of findings are in these.
         """
         from clipcond.diffusion.step_callback import StepCallback  # imports diffusers
 
         takes = self.pipeline.takes
         states = [{name: each.tensors[name] for name in each.tensors if name in takes} for each in encoded]
         callback = StepCallback(self.pipeline.pipe, timeline, states)
-        findings = findings_of_written(written, [found for each in encoded for found in each.findings])
+        findings = findings_of_written(plans, [found for each in encoded for found in each.findings])
         if callback.keeps_pooled:
-            findings += tuple(schedule_pooled(written, self.pipeline.name))
-        return replace(self._conditioning(encoded[0], written, options), findings=findings, callback=callback)
+            findings += tuple(schedule_pooled(plans, self.pipeline.name))
+        return replace(self._conditioning(encoded[0], plans, options), findings=findings, callback=callback)
 
-    def _edits(self, prompts: Sequence[Prompts]) -> list[tuple[Edit, ...]]:
+    def _edits(self, prompts: Sides[Prompts]) -> list[tuple[Edit, ...]]:
         """The swaps of each prompt; their spans count the tokens of CLIP."""
-        widest = {name: max(each.vectors.values(), default=0) for name, each in self.embeddings().items()}
-        return [
-            edits_of(parse(each[""], "compel", embeddings=widest).items) if ".swap(" in each[""] else ()
-            for each in prompts
-        ]
+        vectors = {name: max(each.vectors.values(), default=0) for name, each in self.embeddings().items()}
+        return [edits_of_prompt(each[""], vectors) for each in prompts.positive]
 
     @torch.no_grad()
     def compose(
@@ -313,7 +309,7 @@ def _check_images(num_images_per_prompt: int) -> None:
 
 def _mention(mark: str, prompts: Sides[Prompts]) -> bool:
     """True if a mark stands in any prompt: quicker than reading them all."""
-    return any(mark in text for each in (*prompts.positive, *prompts.negative) for text in each.values())
+    return any(mark in prompt for each in (*prompts.positive, *prompts.negative) for prompt in each.values())
 
 
 def _refuse_and(plans: Iterable[PromptPlan]) -> None:

@@ -126,11 +126,12 @@ class _Batch:
             skip, final_norm = layer(self._layout, name, self._options.clip_skip)
             encoder_pass.run(clip_skip=skip, final_norm=final_norm, cache=cache)
         states = {key: self._states(each) for key, each in inputs.items()}
+        used = () if self._options.method.name == "none" else tuple(filter(self._gives_states, self._passes))
         for key, each in distinct.items():
             weighted = {name: own.weighted for name, own in inputs[key].items() if any(own.weighted)}
             if weighted:
-                found = unused_weights(each.by_encoder, weighted, self._used_weights())
-                states[key] = replace(states[key], findings=(*found, *states[key].findings))
+                unused = unused_weights(each.by_encoder, weighted, used)
+                states[key] = replace(states[key], findings=(*unused, *states[key].findings))
         return states
 
     def _inputs(self, plans: PromptPlans) -> Inputs:
@@ -141,12 +142,6 @@ class _Batch:
             names = self._vector_names[name]
             inputs[name] = encoder_input(plan.encoders[name], parts=plan.parts, vector_names=names)
         return inputs
-
-    def _used_weights(self) -> tuple[str, ...]:
-        """The encoders whose weights change anything."""
-        if self._options.method.name == "none":
-            return ()
-        return tuple(name for name in self._passes if self._gives_states(name))
 
     def _gives_states(self, name: str) -> bool:
         """True if an encoder's token states are used, and not only its pooled vector."""

@@ -38,27 +38,27 @@ def findings_of(plans: PromptPlans, encoding: Sequence[EncoderFinding]) -> Itera
             yield PlacedFinding(found.code, found.message, found.start, found.end, argument, plans.index)
 
 
-def findings_of_written(written: Sides[PromptPlans], findings: Iterable[PlacedFinding]) -> tuple[PlacedFinding, ...]:
+def findings_of_written(plans: Sides[PromptPlans], findings: Iterable[PlacedFinding]) -> tuple[PlacedFinding, ...]:
     """Return the findings of prompts as the user wrote them, and each once those of the prompts that came of them.
 
-    written: plans of the whole prompts.   findings: of their variants or parts; the whole prompt is the place of theirs.
+    plans: of the whole prompts.   findings: of their variants or parts; the whole prompt is the place of theirs.
     """
-    plans = {
+    written = {
         (argument, each.index): plan
-        for each in (*written.positive, *written.negative)
+        for each in (*plans.positive, *plans.negative)
         for argument, plan in each.by_argument.items()
     }
     placed = [
         PlacedFinding(each.code, each.message, each.start, each.end, argument, index)
-        for (argument, index), plan in plans.items()
+        for (argument, index), plan in written.items()
         for each in plan.warnings
     ]
     known = {(each.code, each.argument, each.index) for each in placed}
     for each in findings:
         key = each.code, each.argument, each.index
-        if key not in known and key[1:] in plans:
+        if key not in known and key[1:] in written:
             known.add(key)
-            end = len(plans[key[1:]].prompt)
+            end = len(written[key[1:]].prompt)
             placed.append(PlacedFinding(each.code, each.message, 0, end, each.argument, each.index))
     return tuple(placed)
 
@@ -72,13 +72,13 @@ def negative_unused(negative: Iterable[PromptPlans], pipeline_name: str) -> Iter
                 yield PlacedFinding("negative-unused", message, 0, len(plan.prompt), argument, plans.index)
 
 
-def schedule_pooled(written: Sides[PromptPlans], pipeline_name: str) -> Iterator[PlacedFinding]:
+def schedule_pooled(plans: Sides[PromptPlans], pipeline_name: str) -> Iterator[PlacedFinding]:
     """Yield a finding for each schedule of a pipeline that keeps the pooled vector of the first step."""
     message = f"{pipeline_name} keeps the pooled vector of the first step; only the token states change"
-    for plans in (*written.positive, *written.negative):
-        for argument, plan in plans.by_argument.items():
+    for each in (*plans.positive, *plans.negative):
+        for argument, plan in each.by_argument.items():
             if is_scheduled(plan.prompt):
-                yield PlacedFinding("schedule-pooled", message, 0, len(plan.prompt), argument, plans.index)
+                yield PlacedFinding("schedule-pooled", message, 0, len(plan.prompt), argument, each.index)
 
 
 def unused_weights(

@@ -99,33 +99,33 @@ class Planner:
         )
 
     def plans(
-        self, prompts: Sides[Prompts], options: EncodeOptions, known: dict[str, PromptPlan], *, edited: bool = False
+        self, prompts: Sides[Prompts], options: EncodeOptions, by_prompt: dict[str, PromptPlan], *, edited: bool = False
     ) -> Sides[PromptPlans]:
         """Plan the prompts of both sides.
 
-        known: plans by prompt, looked up and filled, so that equal prompts share theirs.   edited: plan the replacements of
+        by_prompt: plans by prompt, looked up and filled, so that equal prompts share theirs.   edited: plan the replacements of
         compel's `.swap()`, and not the originals.
         """
-        texts = {text for side in (prompts.positive, prompts.negative) for each in side for text in each.values()}
-        if not texts <= known.keys():
+        sides = (*prompts.positive, *prompts.negative)
+        unplanned = dict.fromkeys(prompt for each in sides for prompt in each.values() if prompt not in by_prompt)
+        if unplanned:
             embeddings = self.embeddings(options.dialect)
-            for each in (*prompts.positive, *prompts.negative):
-                for text in each.values():
-                    if text not in known:
-                        known[text] = self._plan(text, options, embeddings, edited=edited)
+            by_prompt |= {prompt: self._plan(prompt, options, embeddings, edited=edited) for prompt in unplanned}
         return Sides(
-            tuple(self._plans("prompt", each, known, index) for index, each in enumerate(prompts.positive)),
-            tuple(self._plans("negative_prompt", each, known, index) for index, each in enumerate(prompts.negative)),
+            tuple(self._plans("prompt", each, by_prompt, index) for index, each in enumerate(prompts.positive)),
+            tuple(
+                self._plans("negative_prompt", each, by_prompt, index) for index, each in enumerate(prompts.negative)
+            ),
         )
 
-    def _plans(self, argument: str, prompts: Prompts, known: Mapping[str, PromptPlan], index: int) -> PromptPlans:
+    def _plans(self, argument: str, prompts: Prompts, by_prompt: Mapping[str, PromptPlan], index: int) -> PromptPlans:
         return PromptPlans(
             by_encoder={
-                name: known[prompts.get(suffix, prompts[""])]
+                name: by_prompt[prompts.get(suffix, prompts[""])]
                 for name, suffix in self.pipeline.arguments.items()
                 if name in self.pipeline.encoders
             },
-            by_argument={argument + suffix: known[prompt] for suffix, prompt in prompts.items()},
+            by_argument={argument + suffix: by_prompt[prompt] for suffix, prompt in prompts.items()},
             index=index,
         )
 
@@ -154,17 +154,17 @@ class Planner:
         another one is called so.
         """
         files = self.inversions.files
-        found: dict[str, dict[str, int]] = {}
+        counts: dict[str, dict[str, int]] = {}
         for name, encoder in self.pipeline.encoders.items():
             for token, ids in encoder.added().items():
-                found.setdefault(token, {})[name] = len(ids)
+                counts.setdefault(token, {})[name] = len(ids)
                 if dialect == "comfy" and bare(token) not in files:
-                    found.setdefault(bare(token), {}).setdefault(name, len(ids))
+                    counts.setdefault(bare(token), {}).setdefault(name, len(ids))
         own = {
             name: EmbeddingFile(
                 name=name, vectors={**(files[name].vectors if name in files else {}), **vectors}, path=Path()
             )
-            for name, vectors in found.items()
+            for name, vectors in counts.items()
         }
         return files | own
 

@@ -6,14 +6,20 @@ caller's. Spans and options are those of compel's `cross_attention_control.Argum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from clipcond.diffusion.edits import Edit, Span
+from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
 from clipcond.prompt.tokenizer import token_rows
 
 _DEFAULTS = {"s_start": 0.0, "s_end": 0.0, "t_start": 0.2, "t_end": 1.0}
+
+
+def edits_of_prompt(prompt: str, vectors: Mapping[str, int]) -> tuple[Edit, ...]:
+    """Return the swaps of a prompt in compel's dialect. vectors: the number of vectors of each textual inversion."""
+    return edits_of(parse(prompt, "compel", embeddings=vectors).items) if ".swap(" in prompt else ()
 
 
 def edits_of(items: Sequence[Item], rows: Callable[[str], Sequence[object]] = token_rows) -> tuple[Edit, ...]:

@@ -1,7 +1,8 @@
-"""What an encoder reads of a plan: ids, weights, segments, and what stands in for embeddings."""
+"""The input of an encoder from its plan: ids, weights, segments, and the vectors of embeddings."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from clipcond.condition.encoder_input import empty_row, encoder_input
@@ -57,6 +58,20 @@ def test_parts_are_told_apart_and_can_be_taken_out() -> None:
     assert (second.rows, second.counts) == (found.rows[1:], (2,))
     assert torch.equal(second.weights, found.weights[1:])
     assert second.weighted == found.weighted[1:] != (None,)
+
+
+def test_a_prompt_that_is_one_is_its_own_part() -> None:
+    found = encoder_input(plan("w " * 80).encoders["clip_l"])
+    assert found.by_part == (found,)
+    assert (found.end_to_end, found.joined_chunks, found.length) == (True, 2, 77)
+
+
+@pytest.mark.parametrize(("how", "end_to_end", "chunks"), [("and", True, 3), ("blend", False, 2)])
+def test_parts_have_inputs_of_their_own(how: str, end_to_end: bool, chunks: int) -> None:
+    planned = plan(f'("a red fox", "{"w " * 80}").{how}()', dialect="compel")
+    found = encoder_input(planned.encoders["clip_l"], parts=planned.parts)
+    assert [each.counts for each in found.by_part] == [(3,), (75, 5)]
+    assert (found.end_to_end, found.joined_chunks) == (end_to_end, chunks)
 
 
 def test_the_empty_row_is_the_row_of_the_empty_prompt() -> None:

@@ -1,4 +1,4 @@
-"""How the states of a family's encoders become one tensor, and which layers they come from."""
+"""From the states of a family's encoders to one tensor, and the layers that they come from."""
 
 from __future__ import annotations
 
