@@ -15,7 +15,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from clipcond.diffusion.compose_denoiser import composed
-from clipcond.diffusion.compose_prompts import composition_of
+from clipcond.diffusion.conditioner import composition_of
 
 
 class ClipCondCompositionPipeline(StableDiffusionPipeline):

@@ -1,4 +1,4 @@
-"""States of rows that were encoded before, by a key that says everything they depend on.
+"""States of rows that were encoded before, by a key of everything they depend on.
 
 In memory, up to a number of bytes, those used last; on request also in a folder, one safetensors file for each key,
 which several processes may use at once: a file appears whole or not at all, and whatever is wrong with one is a miss.
@@ -27,7 +27,7 @@ SUFFIX = ".states.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class States:
-    """What an encoder says about one row, in its dtype; never written into."""
+    """An encoder's states of one row, in its dtype; never written into."""
 
     hidden: Tensor  # (L, D)
     pooled: Tensor | None  # (D,)
@@ -41,7 +41,7 @@ class States:
 
     @property
     def bytes(self) -> int:
-        """What they take in memory."""
+        """Their size in memory."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
@@ -65,7 +65,7 @@ class Cache:
         self._folder = None if folder is None else BoundedFolder(Path(folder), folder_limit, SUFFIX)
 
     def get(self, key: str) -> States | None:
-        """What was put under `key`, if it is still there; states that come from disk are on the CPU.
+        """Return the states under `key`, None where there are none; those from disk are on the CPU.
 
         key: letters, digits, `-` and `_`.
         """

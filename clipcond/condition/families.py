@@ -1,12 +1,12 @@
-"""What each model family is conditioned on: which layer of which encoder, where the pooled vector comes from, and how the
-states of several encoders become one tensor.
+"""The conditioning of each model family: its layer of each encoder, the source of its pooled vector, and the way from the
+states of several encoders to one tensor.
 
 | family | token states | layer | pooled |
 |---|---|---|---|
 | `sd15` `sd2` | the one encoder's | the last, with the final norm | – |
 | `sdxl` | L ‖ G on the width | the penultimate, without the norm | G, projected |
 | `sdxl` refiner | G | the penultimate, without the norm | G, projected |
-| `sd3` | L ‖ G, zeros up to T5's width; T5 behind them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
+| `sd3` | L ‖ G, zeros up to T5's width; T5 after them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
 | `flux` | T5 | its output | L, not projected |
 
 Layers are counted back from the family's own by `clip_skip`: 0 is the layer of the table, 1 the one before, on both sides
@@ -26,7 +26,7 @@ chunks instead (`pad_empty`), as they were trained on padding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,17 +44,17 @@ PooledFrom = Literal["pooled", "projected"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyLayout:
-    """How a family is conditioned.
+    """The parts that the conditioning of a family is made of.
 
-    encoders: all of them, in the order of the pipeline.   beside: CLIP encoders whose states lie side by side.
-    behind: whether T5's states follow on the token axis.   skip, final_norm: the CLIP layer of clip_skip 0.
-    pooled: the CLIP encoders of the pooled vector, and which of their vectors.   joint_mean: whether a weighting that
-    restores a mean takes it over all encoders that lie side by side.   lengths: how they are made equal by default.
+    encoders: all of them, in the order of the pipeline.   concat_width: the CLIP encoders whose states are concatenated
+    on the width.   append_tokens: T5's states follow on the token axis.   skip, final_norm: the CLIP layer of clip_skip 0.
+    pooled, pooled_from: the CLIP encoders of the pooled vector, and which of their vectors.   joint_mean: a weighting
+    that restores a mean takes it over all encoders of `concat_width`.   lengths: the default way to equal lengths.
     """
 
     encoders: tuple[str, ...]
-    beside: tuple[str, ...]
-    behind: bool = False
+    concat_width: tuple[str, ...]
+    append_tokens: bool = False
     skip: int = 0
     final_norm: bool = True
     pooled: tuple[str, ...] = ()
@@ -64,16 +64,18 @@ class FamilyLayout:
 
 
 LAYOUTS: Mapping[str, FamilyLayout] = {
-    "sd15": FamilyLayout(encoders=("clip_l",), beside=("clip_l",)),
-    "sd2": FamilyLayout(encoders=("clip_h",), beside=("clip_h",)),
+    "sd15": FamilyLayout(encoders=("clip_l",), concat_width=("clip_l",)),
+    "sd2": FamilyLayout(encoders=("clip_h",), concat_width=("clip_h",)),
     "sdxl": FamilyLayout(
-        encoders=("clip_l", "clip_g"), beside=("clip_l", "clip_g"), skip=1, final_norm=False, pooled=("clip_g",)
+        encoders=("clip_l", "clip_g"), concat_width=("clip_l", "clip_g"), skip=1, final_norm=False, pooled=("clip_g",)
     ),
-    "refiner": FamilyLayout(encoders=("clip_g",), beside=("clip_g",), skip=1, final_norm=False, pooled=("clip_g",)),
+    "refiner": FamilyLayout(
+        encoders=("clip_g",), concat_width=("clip_g",), skip=1, final_norm=False, pooled=("clip_g",)
+    ),
     "sd3": FamilyLayout(
         encoders=("clip_l", "clip_g", T5),
-        beside=("clip_l", "clip_g"),
-        behind=True,
+        concat_width=("clip_l", "clip_g"),
+        append_tokens=True,
         skip=1,
         final_norm=False,
         pooled=("clip_l", "clip_g"),
@@ -82,8 +84,8 @@ LAYOUTS: Mapping[str, FamilyLayout] = {
     ),
     "flux": FamilyLayout(
         encoders=("clip_l", T5),
-        beside=(),
-        behind=True,
+        concat_width=(),
+        append_tokens=True,
         pooled=("clip_l",),
         pooled_from="pooled",
         lengths="pad_empty",
@@ -91,40 +93,44 @@ LAYOUTS: Mapping[str, FamilyLayout] = {
 }
 
 
-def layer(shape: FamilyLayout, encoder: str, clip_skip: int) -> tuple[int, bool]:
-    """The layer of an encoder as (layers before its last one, final norm). T5 and Flux's CLIP give their output only.
+def layer(layout: FamilyLayout, encoder: str, clip_skip: int) -> tuple[int, bool]:
+    """Return the layer of an encoder as (layers before its last one, final norm). T5 and Flux's CLIP give their output only.
 
     Raises ConfigError for a clip_skip below 0, and above 0 for a family that takes no CLIP states.
     """
-    if clip_skip < 0 or (clip_skip and not shape.beside):
-        most = "0 or more" if shape.beside else "0: this family takes no token states of CLIP"
+    if clip_skip < 0 or (clip_skip and not layout.concat_width):
+        most = "0 or more" if layout.concat_width else "0: this family takes no token states of CLIP"
         raise ConfigError(f"clip_skip is {clip_skip}, expected {most}")
-    return (shape.skip + clip_skip, shape.final_norm) if encoder in shape.beside else (0, True)
+    return (layout.skip + clip_skip, layout.final_norm) if encoder in layout.concat_width else (0, True)
 
 
 def assemble(
-    beside: list[Tensor], behind: Tensor | None, *, width: int | None = None, dtype: torch.dtype | None = None
+    concat_width: Sequence[Tensor],
+    append_tokens: Tensor | None,
+    *,
+    width: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """One tensor from the states of a prompt's encoders.
+    """Return one tensor from the states of a prompt's encoders.
 
-    beside: (T, Dᵢ) each, joined on the width.   behind: (T', D), further tokens.   width: of the result; zeros fill up
-    what lies beside.   dtype: what lies beside is cast to it before anything follows it.
+    concat_width: (T, Dᵢ) each, concatenated on the width and cast to `dtype`; zeros fill them up to `width`.
+    append_tokens: (T', D), further tokens.
     Returns (T + T', D), in the wider of the two dtypes. Raises ShapeError when lengths or widths do not fit.
     """
-    if not beside:
-        if behind is None:
+    if not concat_width:
+        if append_tokens is None:
             raise ShapeError("states: of no encoder, expected those of one or more")
-        return behind
-    length = check_axes("beside 0", beside[0], "T D")["T"]
-    for number, states in enumerate(beside):
-        check_axes(f"beside {number}", states, "T D", T=length)
-    joined = torch.cat(beside, dim=-1)
+        return append_tokens
+    length = check_axes("concat_width 0", concat_width[0], "T D")["T"]
+    for number, states in enumerate(concat_width):
+        check_axes(f"concat_width {number}", states, "T D", T=length)
+    joined = torch.cat(list(concat_width), dim=-1)
     joined = joined if dtype is None else joined.to(dtype)
     if width is not None and width < joined.shape[-1]:
-        raise ShapeError(f"beside: {joined.shape[-1]} wide together, expected {width} at most")
+        raise ShapeError(f"concat_width: {joined.shape[-1]} wide together, expected {width} at most")
     if width is not None and width > joined.shape[-1]:
         joined = pad(joined, (0, width - joined.shape[-1]))
-    if behind is None:
+    if append_tokens is None:
         return joined
-    check_axes("behind", behind, "T D", D=joined.shape[-1])
-    return torch.cat([joined, behind.to(joined.device)])
+    check_axes("append_tokens", append_tokens, "T D", D=joined.shape[-1])
+    return torch.cat([joined, append_tokens.to(joined.device)])

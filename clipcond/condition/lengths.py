@@ -6,7 +6,7 @@ A U-Net takes prompt and negative prompt as one batch, so both need the same num
   by n and counted n times. The price is memory where many different lengths meet: 7, 8 and 9 chunks at 504.
 - `mask`: rows of zeros and a mask that hides them; as exact, for a model that is called with an
   `encoder_attention_mask`.
-- `pad_empty`: the empty prompt's states behind the shorter side, as compel does; they draw attention away from its words.
+- `pad_empty`: the empty prompt's states after the shorter side, as compel does; they draw attention away from its words.
 """
 
 from __future__ import annotations
@@ -19,17 +19,35 @@ import torch
 from torch import Tensor
 
 from clipcond.encode.shapes import check_axes
-from clipcond.errors import ShapeError
+from clipcond.errors import ConfigError, ShapeError
 
 Lengths = Literal["lcm", "mask", "pad_empty"]
 LENGTHS = get_args(Lengths)
 
 
+MOST_REPEATS = 32  # times the longest: beyond, equal lengths by repetition are not what anybody meant
+
+
 def common_length(lengths: Sequence[int]) -> int:
-    """The least common multiple of lengths. Raises ShapeError when there are none or one is below 1."""
+    """Return the least common multiple of lengths. Raises ShapeError when there are none or one is below 1."""
     if not lengths or min(lengths) < 1:
         raise ShapeError(f"lengths: {list(lengths)}, expected at least one and all of them 1 or more")
     return lcm(*lengths)
+
+
+def repeated_length(lengths: Sequence[int]) -> int:
+    """Return the length that rows of a call reach by repetition.
+
+    Raises ConfigError where it is more than 32 times the longest, and what `common_length` raises.
+    """
+    length = common_length(lengths)
+    if length > MOST_REPEATS * max(lengths):
+        several = ", ".join(str(each) for each in sorted(set(lengths)))
+        raise ConfigError(
+            f"rows of {several} tokens meet at {length} by repetition; condition them in calls of their own, "
+            "or say lengths='pad_empty'"
+        )
+    return length
 
 
 def repeat_to(states: Tensor, length: int) -> Tensor:

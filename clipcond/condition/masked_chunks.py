@@ -1,4 +1,4 @@
-"""Which rows a weighting wants encoded a second time with tokens hidden, and how much of each goes into the result.
+"""The chunks that a weighting needs encoded a second time with tokens hidden, and the share of each in the result.
 
 Tokens are found by chunk and position, in the order of the prompt; special tokens and padding have segment -1.
 """
@@ -37,7 +37,7 @@ class Term(NamedTuple):
 
 
 class TokenPosition(NamedTuple):
-    """Where a content token stands, and what is known about it."""
+    """The position of a content token, with its weight and segment."""
 
     chunk: int
     position: int

@@ -13,13 +13,11 @@ from clipcond.encode.shapes import check_axes
 from clipcond.errors import ShapeError
 from clipcond.prompt.plan import Part, PromptPlan
 
-WHOLE = (Part(weight=1.0, how="concatenate"),)  # a prompt that is one
-
 
 def join(states: Sequence[Tensor], parts: Sequence[Part], empty: Tensor | None = None) -> Tensor:
-    """The states of a prompt from those of its parts, with compel's arithmetic.
+    """Return the states of a prompt from those of its parts, with compel's arithmetic.
 
-    states: (K, L, D) of each part, K may differ.   parts: their weights and how they are joined, `WHOLE` for one.
+    states: (K, L, D) of each part, K may differ.   parts: their weights and how they are joined.
     empty: (L, D), the empty prompt's states; needed where `wants_empty` says so.
     `concatenate` lays the parts end to end, each as e + (c - e)·w, and is the part itself at weight 1; `blend` is
     Σ wc / Σ w and `sum` Σ wc, with shorter parts filled up with e. Weights that add up to 0 are not divided by.
@@ -36,7 +34,7 @@ def join(states: Sequence[Tensor], parts: Sequence[Part], empty: Tensor | None =
 
 
 def mix(vectors: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
-    """The weighted sum of tensors of one shape, `blend` divided by the sum of the weights unless that is 0."""
+    """Return the weighted sum of tensors of one shape, `blend` divided by the sum of the weights unless that is 0."""
     wide = torch.promote_types(vectors[0].dtype, torch.float32)
     total = sum(part.weight for part in parts)
     divisor = total if parts[0].how == "blend" and abs(total) > 1e-6 else 1.0
@@ -46,14 +44,14 @@ def mix(vectors: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
 
 
 def wants_empty(parts: Sequence[Part], counts: Sequence[int]) -> bool:
-    """Whether `join` needs e for parts of so many chunks each."""
+    """True if `join` needs e for parts of so many chunks each."""
     if parts[0].how in ("concatenate", "noise"):
         return any(part.weight != 1 for part in parts)
     return len(set(counts)) > 1
 
 
 def only(plan: PromptPlan, part: int) -> PromptPlan:
-    """One part of a plan as the plan of a prompt that is one; spans and warnings stay those of the whole."""
+    """Return one part of a plan as the plan of a prompt that is one; spans and warnings stay those of the whole."""
     encoders = {}
     for name, encoder in plan.encoders.items():
         chunks = [chunk for chunk in encoder.chunks if chunk.part == part]

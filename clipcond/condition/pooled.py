@@ -16,16 +16,15 @@ Policy = Literal["first", "last", "mean", "weighted"]
 POLICIES = get_args(Policy)
 
 
-def check_policy(policy: str) -> None:
-    """Raise ConfigError for a policy that does not exist, naming the nearest."""
-    if policy not in POLICIES:
-        near = get_close_matches(policy, POLICIES, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(POLICIES)}"
-        raise ConfigError(f"unknown policy for pooled vectors {policy!r}; {advice}")
+def unknown_policy(policy: str) -> ConfigError:
+    """Return the error for a policy that does not exist, naming the nearest."""
+    near = get_close_matches(policy, POLICIES, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(POLICIES)}"
+    return ConfigError(f"unknown policy for pooled vectors {policy!r}; {advice}")
 
 
 def pool(pooled: Tensor, lengths: Sequence[int], policy: Policy | str) -> Tensor:
-    """The pooled vector of one prompt in one encoder.
+    """Return the pooled vector of one prompt in one encoder.
 
     pooled: (K, P), each chunk's own at its EOS, any float dtype and device.   lengths: (K,) content tokens of the chunks.
     policy: `first` the first chunk's, as A1111 and ComfyUI do; `last` the last one's, as lpw SDXL does; `mean` over the
@@ -33,7 +32,8 @@ def pool(pooled: Tensor, lengths: Sequence[int], policy: Policy | str) -> Tensor
     Returns (P,) in pooled's dtype, means computed in float32 or wider; of one chunk its own vector under every policy.
     Raises ConfigError for an unknown policy or a negative length, ShapeError for axes that differ or no chunk.
     """
-    check_policy(policy)
+    if policy not in POLICIES:
+        raise unknown_policy(policy)
     chunks = check_axes("pooled", pooled, "K P", K=len(lengths))["K"]
     if chunks < 1:
         raise ShapeError("pooled: axis K is 0, expected at least 1 in (K, P)")

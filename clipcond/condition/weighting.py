@@ -1,4 +1,4 @@
-"""What a prompt's weights do to its token states: any method with the weights of any dialect, CLIP or T5.
+"""The effect of a prompt's weights on its token states: any method with the weights of any dialect, CLIP or T5.
 
 | method | arithmetic: z the states, w the weights, e the empty prompt's states, row by row |
 |---|---|
@@ -57,7 +57,7 @@ DEFAULTS: Mapping[str, str] = {"plain": "none", "a1111": "a1111", "comfy": "comf
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A weighting by name, and what is done to the weights first, in order."""
+    """A weighting by name, and the modifiers that change the weights first, in order."""
 
     name: str
     modifiers: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What `weigh` wants besides a prompt's own states."""
+    """The states that `weigh` needs besides a prompt's own."""
 
     empty: bool = False
     variants: tuple[MaskedChunk, ...] = ()
@@ -83,7 +83,7 @@ class Weighed:
 
 
 def parse_method(text: str) -> Method:
-    """The weighting that a name says, such as `comfy` or `a1111+length_norm`.
+    """Return the weighting of a name, such as `comfy` or `a1111+length_norm`.
 
     Raises ConfigError for an unknown name, naming the nearest, and for a modifier given twice.
     """
@@ -97,7 +97,7 @@ def parse_method(text: str) -> Method:
 
 
 def needs(weights: Tensor, segments: Tensor, method: Method) -> Needs:
-    """The rows to encode for `weigh`, besides the prompt's own; nothing where all weights are 1.
+    """Return the rows to encode for `weigh`, besides the prompt's own; nothing where all weights are 1.
 
     weights: (K, L) float32.   segments: (K, L) int64, the number of the piece that a token belongs to, -1 on special
     tokens and padding. Raises ShapeError when their axes differ, ConfigError for a weight that is not finite.
@@ -107,14 +107,14 @@ def needs(weights: Tensor, segments: Tensor, method: Method) -> Needs:
         return Needs()
     rows, marks = weights.tolist(), segments.tolist()
     if method.name == "comfy_pp":
-        wanted = [term.variant for term in down_terms(rows, marks)] + up_variants(rows, marks)
-        return Needs(variants=tuple(dict.fromkeys(wanted)))
+        variants = [term.variant for term in down_terms(rows, marks)] + up_variants(rows, marks)
+        return Needs(variants=tuple(dict.fromkeys(variants)))
     terms = compel_terms(rows, marks) if method.name == "compel" else []
     return Needs(empty=True, variants=tuple(dict.fromkeys(term.variant for term in terms)))
 
 
 def variant_row(row: TokenSequence, variant: MaskedChunk, comma: int) -> TokenSequence:
-    """The row to encode for a variant of it.   comma: the id of `,` in the vocabulary of the row's encoder."""
+    """Return the row to encode for a variant of it.   comma: the id of `,` in the vocabulary of the row's encoder."""
     hidden = set(variant.positions)
     if variant.how == "masked":
         return TokenSequence(row.ids, tuple(sorted(hidden.union(row.masked))), row.vectors)
@@ -212,8 +212,8 @@ def _narrowed(states: Tensor, dtype: torch.dtype) -> Tensor:
     return states.clamp(limits.min, limits.max).to(dtype)
 
 
-def _check_states(wanted: list[MaskedChunk], states: Mapping[MaskedChunk, Tensor], sizes: dict[str, int]) -> None:
-    for variant in wanted:
+def _check_states(variants: list[MaskedChunk], states: Mapping[MaskedChunk, Tensor], sizes: dict[str, int]) -> None:
+    for variant in variants:
         if variant not in states:
             raise ConfigError(f"variants: none for {variant}; encode the rows that `needs` names")
         check_axes(f"states of {variant}", states[variant], "L D", L=sizes["L"], D=sizes["D"])

@@ -55,7 +55,7 @@ def adapters_of(conditioning: HasPlans) -> tuple[Adapter, ...]:
         for name in dict.fromkeys([*theirs, *ours]):
             if theirs.get(name) != ours.get(name):
                 raise ConfigError(
-                    f"adapter {name!r} has {_said(theirs.get(name))} in prompt 0 and {_said(ours.get(name))} in prompt "
+                    f"adapter {name!r} has {_described(theirs.get(name))} in prompt 0 and {_described(ours.get(name))} in prompt "
                     f"{number}; a batch has one for all: make the pictures in two calls"
                 )
     return wanted[0] if wanted else ()
@@ -68,7 +68,7 @@ def merge(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
         first = known.setdefault(adapter.name, adapter)
         if _weights(first) != _weights(adapter):
             raise ConfigError(
-                f"adapter {adapter.name!r} has {_said(_weights(first))} and {_said(_weights(adapter))} in one prompt; "
+                f"adapter {adapter.name!r} has {_described(_weights(first))} and {_described(_weights(adapter))} in one prompt; "
                 "give it one"
             )
     return tuple(known.values())
@@ -187,7 +187,7 @@ def _of_parts(pipe: Any, adapter: Adapter) -> float | dict[str, float]:
     return {part: encoders if "text_encoder" in part else denoiser for part in pipe._lora_loadable_modules}
 
 
-def _said(weights: tuple[float, float] | None) -> str:
+def _described(weights: tuple[float, float] | None) -> str:
     if weights is None:
         return "no tag"
     return f"weight {' and '.join(f'{each:g}' for each in dict.fromkeys(weights))}"

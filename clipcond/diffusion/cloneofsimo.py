@@ -27,12 +27,12 @@ _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 def pairs_of(document: object) -> dict[str, Pairs] | None:
     """The pairs of a file by part, `unet` or `text_encoder`; a list without names under ``. None: another format."""
     if isinstance(document, Mapping):
-        found = {match.groups(): tensor for key, tensor in document.items() if (match := _NAMED.fullmatch(key))}
+        named = {match.groups(): tensor for key, tensor in document.items() if (match := _NAMED.fullmatch(key))}
         counts = {
-            part: sum(1 for each in found if each[0] == part) // 2 for part in dict.fromkeys(key[0] for key in found)
+            part: sum(1 for each in named if each[0] == part) // 2 for part in dict.fromkeys(key[0] for key in named)
         }
         return {
-            part: [(found[part, str(n), "up"], found[part, str(n), "down"]) for n in range(count)]
+            part: [(named[part, str(n), "up"], named[part, str(n), "down"]) for n in range(count)]
             for part, count in counts.items()
         } or None
     if isinstance(document, list) and document and all(isinstance(each, Tensor) for each in document):
@@ -93,7 +93,7 @@ def _orders(part: str, linear: list[str]) -> list[list[str]]:
 
 
 def load_document(path: Any) -> object:
-    """What a LoRA file holds, with nothing in it run; a mapping or a list of tensors in the formats that there are."""
+    """Return the content of a LoRA file, with nothing in it run: a mapping or a list of tensors in the known formats."""
     if str(path).endswith(".safetensors"):
         from safetensors.torch import load_file
 

@@ -1,12 +1,12 @@
-"""A1111's AND: several prompts for one picture, put together in what the denoiser says.
+"""A1111's AND: several prompts for one picture, composed in the output of the denoiser.
 
     parts = conditioner.compose("a red circle AND a blue square :0.8", "blurry")
     with composed(pipe, parts):
         pictures = pipe(**parts.kwargs, num_inference_steps=20).images
 
 With u for the negative prompt and cᵢ for the parts, a step goes by `u + Σ wᵢ · scale · (cᵢ − u)`. The pipeline itself does
-the outer half, `u + scale · (c − u)`; while `composed` is open, its denoiser is given all parts as further rows of its
-batch and answers with `c = u + Σ wᵢ (cᵢ − u)`. So everything else a pipeline can do stays as it is, and nothing of the
+the outer half, `u + scale · (c − u)`; while `composed` is open, its denoiser gets all parts as further rows of its
+batch and returns `c = u + Σ wᵢ (cᵢ − u)`. So everything else a pipeline can do stays as it is, and nothing of the
 pipeline is changed for good.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipcond.diffusion.conditioning import PlacedFinding
+from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError
@@ -49,11 +49,11 @@ class Composed:
 class Composition:
     """Prompts of several parts, ready for `composed` and a stock pipeline.
 
-    variants: one, or where a prompt changes over the steps all that `times` names, of one shape.
+    variants: one, or where a prompt changes over the steps all that `timeline` names, of one shape.
     """
 
     variants: tuple[Composed, ...]
-    times: Timeline | None = None
+    timeline: Timeline | None = None
     plans: tuple[PromptPlan, ...]  # of each prompt
     negative_plans: tuple[PromptPlan, ...]
     findings: tuple[PlacedFinding, ...] = ()
@@ -72,7 +72,7 @@ class Composition:
 
     @property
     def kwargs(self) -> dict[str, Tensor]:
-        """What the pipeline's call takes while `composed` is open: the first part of each prompt."""
+        """The tensors for the pipeline's call while `composed` is open: the first part of each prompt."""
         first = self.variants[0]
         named = {"prompt_embeds": first.parts[:, 0], "negative_prompt_embeds": first.negative}
         if first.pooled is not None and first.negative_pooled is not None:
@@ -86,7 +86,7 @@ class Composition:
 def combine(unconditional: Tensor, parts: Tensor, weights: Tensor, owners: Tensor) -> Tensor:
     """u + Σ wᵢ (cᵢ − u) for each of B pictures.
 
-    unconditional: (B, …), what the denoiser says to the negative prompts.   parts: (R, …), what it says to the parts.
+    unconditional: (B, …), the denoiser's output for the negative prompts.   parts: (R, …), its output for the parts.
     weights: (R) of each part.   owners: (R) int64, the picture of each part.   All on one device.
     Returns (B, …) in the dtype of the parts, computed in float32 or wider. A single part of weight 1 comes back as it is.
     """
@@ -101,8 +101,8 @@ def combine(unconditional: Tensor, parts: Tensor, weights: Tensor, owners: Tenso
 def composed(pipe: Any, composition: Composition) -> Iterator[None]:
     """While open, one call of the pipeline with `composition.kwargs` draws all parts together.
 
-    pipe: of Stable Diffusion 1, 2 or XL, in any of its uses, or 3. What else reads the text (a ControlNet, an IP-adapter's
-    pictures do not) is given the first part. A batch of the denoiser is M + 1 rows a picture, parts of weight 0 left out.
+    pipe: of Stable Diffusion 1, 2 or XL, in any of its uses, or 3. Any other reader of the text (a ControlNet; an IP-adapter's
+    pictures are none) gets the first part. A batch of the denoiser is M + 1 rows a picture, parts of weight 0 left out.
     Raises ConfigError for a pipeline whose denoiser reads the two sides of guidance one after the other, or three of them
     (InstructPix2Pix, perturbed-attention guidance).
     """
@@ -156,10 +156,10 @@ class _Running:
         named |= {name: kwargs[name] for name in _ALIKE if name in kwargs}
         named["encoder_hidden_states"] = rows.text(variant.negative, variant.parts, states)
         if (added := kwargs.get("added_cond_kwargs")) is not None and variant.pooled is not None:
-            text = rows.text(given(variant.negative_pooled), variant.pooled, added["text_embeds"])
+            text = rows.text(present(variant.negative_pooled), variant.pooled, added["text_embeds"])
             named["added_cond_kwargs"] = {**rows.expand(added), "text_embeds": text}
         if (pooled := kwargs.get("pooled_projections")) is not None:
-            named["pooled_projections"] = rows.text(given(variant.negative_pooled), given(variant.pooled), pooled)
+            named["pooled_projections"] = rows.text(present(variant.negative_pooled), present(variant.pooled), pooled)
         self.call += 1
         return tuple(rows.expand(each) for each in args), named
 
@@ -180,12 +180,12 @@ class _Running:
             )
 
     def _variant(self) -> Composed:
-        times = self.composition.times
-        if times is None:
+        timeline = self.composition.timeline
+        if timeline is None:
             return self.composition.variants[0]
         if self.call == 0:
-            check_steps(times, self.pipe)
-        return self.composition.variants[times.variant(step_of_call(self.call, self.pipe.scheduler))]
+            check_steps(timeline, self.pipe)
+        return self.composition.variants[timeline.variant(step_of_call(self.call, self.pipe.scheduler))]
 
 
 _THREE = ("image_guidance_scale", "do_perturbed_attention_guidance")  # of pipelines that guide by three sides
@@ -195,13 +195,13 @@ _ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict")  # 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """How a batch of the denoiser is laid out: the pictures' negative sides, then all parts that weigh anything.
+    """The layout of a denoiser's batch: the pictures' negative sides, then all parts of any weight.
 
-    given: rows that the pipeline gave.   pictures: of them, one side.   owners: (R) the picture of each part.
+    batch: the pipeline's own rows.   pictures: of them, one side.   owners: (R) the picture of each part.
     chosen: (R) its place among all B·M parts.
     """
 
-    given: int
+    batch: int
     pictures: int
     guided: bool
     owners: Tensor
@@ -210,22 +210,22 @@ class _Rows:
     repeats: int
 
     @classmethod
-    def of(cls, variant: Composed, given: int, *, guided: bool) -> _Rows:
+    def of(cls, variant: Composed, batch: int, *, guided: bool) -> _Rows:
         prompts, parts = variant.weights.shape
-        pictures = given // 2 if guided else given
-        if pictures % prompts or given != pictures * (1 + guided):
+        pictures = batch // 2 if guided else batch
+        if pictures % prompts or batch != pictures * (1 + guided):
             raise ConfigError(
-                f"the denoiser is given {given} rows, for {prompts} composed prompts; expected a multiple"
+                f"the denoiser is given {batch} rows, for {prompts} composed prompts; expected a multiple"
             )
         repeats = pictures // prompts
         weights = variant.weights.repeat_interleave(repeats, dim=0)  # (pictures, M)
         owners, part = weights.nonzero(as_tuple=True)
-        return cls(given, pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
+        return cls(batch, pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
 
     def expand(self, value: Any) -> Any:
-        """What has a row for each that the pipeline gave, with rows for what the denoiser is to be given."""
+        """A value with a row for each of the pipeline's, with one for each of the denoiser's batch."""
         if isinstance(value, Tensor):
-            if value.ndim == 0 or len(value) != self.given:
+            if value.ndim == 0 or len(value) != self.batch:
                 return value
             first = torch.arange(self.pictures)
             index = torch.cat([first, self.owners + self.pictures * self.guided])
@@ -239,14 +239,14 @@ class _Rows:
         chosen = parts.flatten(0, 1)[self.chosen.to(parts.device)]
         return torch.cat([negative.repeat_interleave(self.repeats, dim=0), chosen]).to(like)
 
-    def joined(self, said: Tensor) -> Tensor:
-        """What the pipeline is answered, with as many rows as it gave."""
-        unconditional, parts = said[: self.pictures], said[self.pictures :]
-        mixed = combine(unconditional, parts, self.weights.to(said.device), self.owners.to(said.device))
+    def joined(self, output: Tensor) -> Tensor:
+        """The output for the pipeline, with its own number of rows."""
+        unconditional, parts = output[: self.pictures], output[self.pictures :]
+        mixed = combine(unconditional, parts, self.weights.to(output.device), self.owners.to(output.device))
         return torch.cat([unconditional, mixed]) if self.guided else mixed
 
 
-def given(tensor: Tensor | None) -> Tensor:
+def present(tensor: Tensor | None) -> Tensor:
     """A tensor that is there whenever the other side's is."""
     assert tensor is not None
     return tensor

@@ -2,149 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from clipcond.diffusion.compose_denoiser import Composed, Composition, given
-from clipcond.diffusion.conditioning import Conditioning
-from clipcond.diffusion.encode_requests import as_written
-from clipcond.diffusion.prompts import Prompts, negatives_of, prompts_of
-from clipcond.diffusion.requests import Options, Request
-from clipcond.diffusion.timeline import Timeline, needed, scheduled, spread
+from clipcond.condition.cache import Cache
+from clipcond.diffusion.compose_denoiser import Composed, Composition
+from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
+from clipcond.diffusion.findings import findings_of_written
+from clipcond.diffusion.planner import Planner
+from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
+from clipcond.diffusion.timeline import first_scheduled, needed_steps, variants_of
 from clipcond.errors import ConfigError
 from clipcond.prompt.plan import PromptPlan
 
-if TYPE_CHECKING:
-    from clipcond.diffusion.conditioner import Conditioner
 
-
-@torch.no_grad()
 def compose(
-    conditioner: Conditioner,
-    prompt: Prompts,
-    negative_prompt: Prompts | None = None,
+    planner: Planner,
+    prompts: Sides[Prompts],
+    options: EncodeOptions,
     *,
-    dialect: str = "a1111",
-    chunking: str | None = None,
+    cache: Cache | None = None,
+    force_zeros: bool = False,
     num_images_per_prompt: int = 1,
     steps: int | None = None,
-    **settings: Any,
 ) -> Composition:
-    """What `Conditioner.compose` says."""
-    if num_images_per_prompt < 1:
-        raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}, expected 1 or more")
-    if conditioner.family == "flux":
-        raise ConfigError(f"{conditioner.loading.name} has no negative side that AND could be composed against")
-    options = conditioner.options(dialect=dialect, **settings)
-    texts = prompts_of(prompt, {})
-    negatives = negatives_of(negative_prompt, {}, len(texts))
-    known: dict[str, PromptPlan] = {}
-
-    def requests(side: Sequence[Any], argument: str) -> list[Request]:
-        return [conditioner.request(each, options, dialect, chunking, known, argument) for each in side]
-
-    written = requests(texts, "prompt"), requests(negatives, "negative_prompt")
-    _refuse_parts(written[1])
-    times: Timeline | None = None
-    if dialect == "a1111" and (changing := scheduled([*texts, *negatives])) is not None:
-        times, texts, negatives = spread(texts, negatives, needed(steps, changing))
-    out, weights = _encode(
-        conditioner,
-        requests(texts, "prompt"),
-        requests(negatives, "negative_prompt"),
+    """Encode prompts of several parts; see `Conditioner.compose`. Raises ConfigError for AND in a negative prompt."""
+    by_prompt: dict[str, PromptPlan] = {}
+    plans = planner.plans(prompts, options, by_prompt)
+    _refuse_negative_parts(plans.negative)
+    timeline, variants = None, [plans]
+    if options.dialect == "a1111" and (changing := first_scheduled(prompts)) is not None:
+        timeline, changed = variants_of(prompts, needed_steps(steps, changing))
+        variants = [planner.plans(each, options, by_prompt) for each in changed]
+    most = max(len(_weights(each)) for sides in variants for each in sides.positive)
+    encoded = encode_plans(
+        planner.pipeline,
+        [each for sides in variants for each in _parts(sides, most)],
         options,
-        dialect=dialect,
-        zeros=negative_prompt is None and conditioner.loading.zeros,
-        images=num_images_per_prompt,
+        inversions=planner.inversions,
+        cache=cache,
+        force_zeros=force_zeros,
+        num_images_per_prompt=num_images_per_prompt,
     )
-    variants = 1 if times is None else len(times.variants)
+    of_variants = zip(*[iter(encoded)] * most, strict=True)
     return Composition(
-        variants=split_parts(out, weights.view(variants, len(written[0]), -1), num_images_per_prompt),
-        times=times,
-        plans=tuple(each.texts["prompt"] for each in written[0]),
-        negative_plans=tuple(each.texts["negative_prompt"] for each in written[1]),
-        findings=tuple(as_written(written, out.findings, lambda index: index // weights.shape[1] % len(written[0]))),
-        family=conditioner.family,
-        dialect=dialect,
+        variants=tuple(
+            _composed(sides.positive, own, num_images_per_prompt)
+            for sides, own in zip(variants, of_variants, strict=True)
+        ),
+        timeline=timeline,
+        plans=tuple(each.by_argument["prompt"] for each in plans.positive),
+        negative_plans=tuple(each.by_argument["negative_prompt"] for each in plans.negative),
+        findings=findings_of_written(plans, [found for each in encoded for found in each.findings]),
+        family=planner.pipeline.family,
+        dialect=options.dialect,
     )
 
 
-def composition_of(pipe: Any, prompt: Prompts, negative_prompt: Prompts | None = None, **options: Any) -> Composition:
-    """`Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **options)` as one function, for pipeline files."""
-    from clipcond.diffusion.conditioner import Conditioner
+def _parts(sides: Sides[PromptPlans], most: int) -> Iterator[Sides[PromptPlans]]:
+    """The parts of one variant as prompts of their own; a prompt of fewer than `most` repeats its last part.
 
-    return Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **options)
-
-
-def split_parts(out: Conditioning, weights: Tensor, images: int) -> tuple[Composed, ...]:
-    """The parts of each variant, from a conditioning of them all as prompts of their own.
-
-    out: of V·B·M prompts with their negatives, each `images` times in a row.   weights: (V, B, M).
+    The negative side goes with the first part, which is always there.
     """
-    variants, prompts, parts = weights.shape
-
-    def fold(tensor: Tensor) -> Tensor:  # (V·B·M·n, …) → (V, B·n, M, …)
-        rest = tensor.shape[1:]
-        return tensor.view(variants, prompts, parts, images, *rest).transpose(2, 3).flatten(1, 2)
-
-    states, negative = fold(out.prompt_embeds), fold(given(out.negative_prompt_embeds))[:, :, 0]
-    pooled = None if out.pooled_prompt_embeds is None else fold(out.pooled_prompt_embeds)
-    nothing = None if out.negative_pooled_prompt_embeds is None else fold(out.negative_pooled_prompt_embeds)[:, :, 0]
-    return tuple(
-        Composed(
-            parts=states[number],
-            weights=weights[number].repeat_interleave(images, dim=0),
-            negative=negative[number],
-            pooled=None if pooled is None else pooled[number],
-            negative_pooled=None if nothing is None else nothing[number],
+    for number in range(most):
+        own = tuple(
+            plans.part(min(number, len(_weights(plans)) - 1)) if _composes(plans.by_argument["prompt"]) else plans
+            for plans in sides.positive
         )
-        for number in range(variants)
-    )
+        yield Sides(own, sides.negative if number == 0 else ())
 
 
-def _encode(
-    conditioner: Conditioner,
-    positive: Sequence[Request],
-    negative: Sequence[Request],
-    options: Options,
-    *,
-    dialect: str,
-    zeros: bool,
-    images: int,
-) -> tuple[Conditioning, Tensor]:
-    """Every part as a prompt of its own, as many for each prompt, and their weights (V·B, M)."""
-    told = [_weights(each.texts["prompt"]) for each in positive]
-    most = max(len(each) for each in told)
-    filled = [each + [0.0] * (most - len(each)) for each in told]
-    parts = [
-        request if not _composes(request.texts["prompt"]) else request.part(min(number, len(weights) - 1))
-        for request, weights in zip(positive, told, strict=True)
-        for number in range(most)
-    ]
-    out = conditioner.condition(
-        parts,
-        [each for each in negative for _ in range(most)],
-        options,
-        dialect=dialect,
-        zeros=zeros,
-        images=images,
+def _composed(positive: Sequence[PromptPlans], parts: Sequence[EncodedSides], images: int) -> Composed:
+    """The parts of one variant. parts: the encoded parts, each of all prompts."""
+    weights = [_weights(plans) for plans in positive]
+    filled = torch.tensor([each + [0.0] * (len(parts) - len(each)) for each in weights])
+    first = parts[0].tensors
+    pooled = None
+    if "pooled_prompt_embeds" in first:
+        pooled = torch.stack([each.tensors["pooled_prompt_embeds"] for each in parts], dim=1)
+    return Composed(
+        parts=torch.stack([each.tensors["prompt_embeds"] for each in parts], dim=1),
+        weights=filled.repeat_interleave(images, dim=0),
+        negative=first["negative_prompt_embeds"],
+        pooled=pooled,
+        negative_pooled=first.get("negative_pooled_prompt_embeds"),
     )
-    return out, torch.tensor(filled)
 
 
 def _composes(plan: PromptPlan) -> bool:
     return any(part.how == "noise" for part in plan.parts)
 
 
-def _weights(plan: PromptPlan) -> list[float]:
-    """Of a prompt's parts; one without AND is one part of weight 1."""
+def _weights(plans: PromptPlans) -> list[float]:
+    """The weights of a prompt's parts; one without AND is one part of weight 1."""
+    plan = plans.by_argument["prompt"]
     return [part.weight for part in plan.parts] if _composes(plan) else [1.0]
 
 
-def _refuse_parts(negatives: Sequence[Request]) -> None:
+def _refuse_negative_parts(negatives: Sequence[PromptPlans]) -> None:
     for each in negatives:
-        if _composes(each.texts["negative_prompt"]):
+        if _composes(each.by_argument["negative_prompt"]):
             raise ConfigError('the negative prompt has AND in it, and only prompts are composed; write "and"')

@@ -1,22 +1,24 @@
-"""What a prompt becomes: the tensors that a stock pipeline takes, with the plans that explain them."""
+"""The tensors that a stock pipeline takes in place of prompts, with the plans that explain them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from clipcond.diffusion.edits import Edited
+from clipcond.diffusion.findings import PlacedFinding
+from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
-from clipcond.prompt.findings import Finding
+from clipcond.errors import ConfigError
 from clipcond.prompt.plan import PromptPlan
 
 if TYPE_CHECKING:
-    from clipcond.diffusion.conditioner import Conditioner
+    from clipcond.diffusion.conditioning_file import ConditioningRecord
     from clipcond.diffusion.step_callback import StepCallback
-    from clipcond.diffusion.word_swaps import Edited
 
 TENSORS = (
     "prompt_embeds",
@@ -26,24 +28,19 @@ TENSORS = (
     "prompt_attention_mask",
     "negative_prompt_attention_mask",
 )
+SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedFinding(Finding):
-    """A finding about one text of a call: that of `argument` for the prompt of number `index`.
+class HasPipeline(Protocol):
+    """A Conditioner, or anything else with a view of its pipeline."""
 
-    Besides those of the plans (`clipcond.prompt.findings`): `mean-near-zero`, a mean that `a1111` did not restore;
-    `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
-    encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text.
-    """
-
-    argument: str = "prompt"
-    index: int = 0
+    @property
+    def pipeline(self) -> PipelineView: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Conditioning:
-    """What a pipeline takes in place of prompts and negative prompts: token states, and in most families pooled vectors.
+    """The input of a pipeline in place of prompts and negative prompts: token states, in most families pooled vectors too.
 
     With `num_images_per_prompt` n, B is n times the number of prompts, and each prompt's rows follow one another.
     Both sides have one shape; Flux may do without a negative one.
@@ -59,7 +56,7 @@ class Conditioning:
     plans: tuple[PromptPlan, ...]  # of each prompt
     negative_plans: tuple[PromptPlan, ...]  # of each negative prompt, in the same order
     other_plans: Mapping[str, tuple[PromptPlan, ...]] = field(default_factory=dict)  # of prompt_2, … where given
-    findings: tuple[PlacedFinding, ...] = ()  # what is odd about the texts
+    findings: tuple[PlacedFinding, ...] = ()  # of all texts
     family: str
     dialect: str
     clip_skip: int
@@ -82,7 +79,7 @@ class Conditioning:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts, as they were given."""
+        """The prompts of the call."""
         return tuple(each.prompt for each in self.plans)
 
     @property
@@ -98,12 +95,12 @@ class Conditioning:
 
     @property
     def kwargs(self) -> dict[str, Tensor]:
-        """What the pipeline's call takes in place of `prompt` and `negative_prompt`: no more than it has names for."""
+        """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
         return {name: tensor for name, tensor in self.tensors.items() if self.takes is None or name in self.takes}
 
     @property
     def callback_on_step_end_tensor_inputs(self) -> list[str]:
-        """What the pipeline's argument of this name takes beside `callback`; older pipelines need it said."""
+        """The pipeline's argument of this name, to go with `callback`; older pipelines need it."""
         return ["latents"] if self.callback is None else self.callback.tensor_inputs
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -112,13 +109,26 @@ class Conditioning:
 
         Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not.
         """
-        from clipcond.diffusion.conditioning_file import save
+        from clipcond.diffusion.conditioning_file import ConditioningRecord, write
 
-        save(self, path, overwrite=overwrite)
+        record = ConditioningRecord(
+            tensors=self.tensors,
+            settings={name: getattr(self, name) for name in SETTINGS},
+            plans=self.plans,
+            negative_plans=self.negative_plans,
+            other_plans=self.other_plans,
+            findings=self.findings,
+            arguments=frozenset(self.kwargs),
+            fingerprints=self.fingerprints,
+            edited=self.edited,
+            timeline=None if self.callback is None else self.callback.timeline,
+            states=() if self.callback is None else self.callback.states,
+        )
+        write(path, record, overwrite=overwrite)
 
     @classmethod
     def load(
-        cls, path: str | Path, pipe: Any = None, *, conditioner: Conditioner | None = None, force: bool = False
+        cls, path: str | Path, pipe: Any = None, *, conditioner: HasPipeline | None = None, force: bool = False
     ) -> Conditioning:
         """Read a file that `save` wrote.
 
@@ -126,12 +136,42 @@ class Conditioning:
         of another family or of other encoders is refused, unless `force`. Without, tensors are on the CPU and nothing
         is compared.
         Raises ResourceMissing when there is no such file, DataError when it holds no conditioning or is damaged,
-        ModelError when it was made by other encoders.
+        ModelError when other encoders made it or the pipeline's call cannot take its tensors, ConfigError when its prompt
+        changes over the steps and there is no pipeline.
         """
-        from clipcond.diffusion.conditioning_file import load
+        from clipcond.diffusion.conditioning_file import damage_named, fitted, read
 
-        if pipe is not None and conditioner is None:
-            from clipcond.diffusion.conditioner import Conditioner
+        record = read(path)
+        with damage_named(path):  # tensors that do not fit one another
+            conditioning = cls._of(record)
+        if conditioner is None and pipe is None:
+            if record.timeline is not None:
+                raise ConfigError(
+                    f"the prompt of {path} changes over the steps; load it with the pipeline that is to use it"
+                )
+            return conditioning
+        pipeline = view_pipeline(pipe) if conditioner is None else conditioner.pipeline
+        record = fitted(record, pipeline, path, force=force)
+        conditioning = replace(
+            conditioning, **dict[str, Any](record.tensors), edited=record.edited, takes=pipeline.takes
+        )
+        if record.timeline is None:
+            return conditioning
+        from clipcond.diffusion.step_callback import StepCallback  # imports diffusers
 
-            conditioner = Conditioner.from_pipeline(pipe)
-        return load(path, conditioner=conditioner, force=force)
+        return replace(conditioning, callback=StepCallback(pipeline.pipe, record.timeline, record.states))
+
+    @classmethod
+    def _of(cls, record: ConditioningRecord) -> Conditioning:
+        """A record without its schedule."""
+        return cls(
+            **dict[str, Any](record.tensors),
+            **record.settings,
+            plans=record.plans,
+            negative_plans=record.negative_plans,
+            other_plans=record.other_plans,
+            findings=record.findings,
+            takes=record.arguments,
+            fingerprints=record.fingerprints,
+            edited=record.edited,
+        )

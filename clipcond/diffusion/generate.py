@@ -60,6 +60,30 @@ def generate(
     advised = advice(pipe)
     steps = advised.steps if steps is None else steps
     scale = advised.guidance_scale if guidance_scale is None else guidance_scale
+    _check_numbers(count=count, steps=steps, batch_size=batch_size, seed=seed)
+    if through not in ("conditioner", "stock"):
+        raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
+    if conditioning is not None and len(conditioning.plans) != 1:
+        raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
+    _check_draws_from_text(pipe)
+    if through == "stock":
+        arguments: Mapping[str, Any] = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            **_own_skip(pipe, clip_skip),
+        }
+    else:
+        conditioning = conditioning or Conditioner.from_pipeline(pipe)(
+            prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip, steps=steps
+        )
+        arguments = conditioning.kwargs
+    options = {"num_inference_steps": steps, "guidance_scale": scale}
+    if advised.guidance_rescale:
+        options["guidance_rescale"] = advised.guidance_rescale
+    return _batches(pipe, conditioning, {**arguments, **options}, count, seed, batch_size, on_step)
+
+
+def _check_numbers(*, count: int, steps: int, batch_size: int, seed: int) -> None:
     for name, value, least in (
         ("count", count, 1),
         ("steps", steps, 1),
@@ -70,31 +94,15 @@ def generate(
             raise ConfigError(f"{name} is {value}, expected {least} or more")
     if seed + count - 1 > LARGEST_SEED:
         raise ConfigError(f"seed is {seed}; the last of {count} would have one above {LARGEST_SEED}")
-    if through not in ("conditioner", "stock"):
-        raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
-    if conditioning is not None and len(conditioning.plans) != 1:
-        raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
-    _check_draws_from_text(pipe)
-    if through == "stock":
-        asked: Mapping[str, Any] = {"prompt": prompt, "negative_prompt": negative_prompt, **_own_skip(pipe, clip_skip)}
-    else:
-        conditioning = conditioning or Conditioner.from_pipeline(pipe)(
-            prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip, steps=steps
-        )
-        asked = conditioning.kwargs
-    options = {"num_inference_steps": steps, "guidance_scale": scale}
-    if advised.guidance_rescale:
-        options["guidance_rescale"] = advised.guidance_rescale
-    return _batches(pipe, conditioning, {**asked, **options}, count, seed, batch_size, on_step)
 
 
 def _check_draws_from_text(pipe: Any) -> None:
     """Raise ModelError for a pipeline that draws from a picture."""
     takes = inspect.signature(type(pipe).__call__).parameters
-    wanted = next((name for name in ("image", "control_image") if name in takes), None)
-    if wanted is not None and not type(pipe).__name__.startswith("FluxKontext"):  # which may do without
+    image = next((name for name in ("image", "control_image") if name in takes), None)
+    if image is not None and not type(pipe).__name__.startswith("FluxKontext"):  # which may do without
         raise ModelError(
-            f"{type(pipe).__name__} draws from a picture ({wanted}), expected a text-to-image pipeline; in Python give "
+            f"{type(pipe).__name__} draws from a picture ({image}), expected a text-to-image pipeline; in Python give "
             "its call a Conditioner's kwargs and the picture"
         )
 
@@ -123,8 +131,8 @@ def _batches(
     batch_size: int,
     on_step: Callable[[int], None] | None,
 ) -> Iterator[Picture]:
-    change = conditioning.callback if isinstance(conditioning, Conditioning) else None
-    wanted = {} if change is None else {"callback_on_step_end_tensor_inputs": change.tensor_inputs}
+    callback = conditioning.callback if isinstance(conditioning, Conditioning) else None
+    inputs = {} if callback is None else {"callback_on_step_end_tensor_inputs": callback.tensor_inputs}
     for first in range(0, count, batch_size):
         size = min(batch_size, count - first)
         seeds = [seed + index for index in range(first, first + size)]
@@ -132,7 +140,7 @@ def _batches(
         def after(pipe: Any, step: int, time: Any, state: dict[str, Any], moved: int = size) -> dict[str, Any]:
             if on_step is not None:
                 on_step(moved)
-            return state if change is None else change(pipe, step, time, state)
+            return state if callback is None else callback(pipe, step, time, state)
 
         # rows are repeated here: the call of SD3 repeats prompts, and not their embeddings
         rows = {
@@ -142,7 +150,7 @@ def _batches(
         with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
             images = pipe(
                 **rows,
-                **wanted,
+                **inputs,
                 num_images_per_prompt=size if conditioning is None else 1,
                 generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
                 callback_on_step_end=after,

@@ -1,4 +1,4 @@
-"""What a loaded pipeline is conditioned with: its family, its encoders, and how its tokenizers differ from the usual."""
+"""A view of a loaded pipeline: its family, its text encoders with their tokenizers, and the arguments of its call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from clipcond.condition.encoder_input import empty_row
 from clipcond.condition.families import LAYOUTS, T5, FamilyLayout
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.t5 import T5Tower
 from clipcond.encode.text import TextTower
 from clipcond.encode.tower import Tower
@@ -29,7 +31,7 @@ SUPPORTED = (
 MOST_T5 = 512  # positions that the pipelines allow
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _T5 = ("T5EncoderModel",)
-# what follows the names text_encoder and prompt, by encoder; a family's first encoder has no number
+# the suffix of text_encoder and prompt, by encoder; that of a family's first encoder is empty
 _NUMBERS: Mapping[str, Mapping[str, str]] = {
     "sd15": {"clip_l": ""},
     "sd2": {"clip_h": ""},
@@ -44,7 +46,7 @@ _NUMBERS: Mapping[str, Mapping[str, str]] = {
 class PipelineEncoder:
     """One text encoder of a pipeline.
 
-    number: `_2` for text_encoder_2, nothing for the first.   pads_apart: see `clipcond.prompt.families.Encoder`.
+    number: `_2` for text_encoder_2, empty for the first.   pads_apart: see `clipcond.prompt.families.Encoder`.
     """
 
     name: str
@@ -72,8 +74,12 @@ class PipelineEncoder:
                 )
 
     def frame(self, length: int) -> Frame:
-        """The frame of a row of so many places."""
+        """The frame of a row of so many positions."""
         return CLIP_FRAME if self.t5 is None else t5_frame(0, length - 1)
+
+    def empty_row(self, length: int) -> TokenSequence:
+        """The empty prompt's row of a length."""
+        return empty_row(self.pad_id, frame=self.frame(length), length=length)
 
     def added(self) -> dict[str, tuple[int, ...]]:
         """The textual inversions that the tokenizer holds: their names and the ids of their vectors, in order.
@@ -95,11 +101,11 @@ class PipelineEncoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineView:
-    """A pipeline as the Conditioner sees it. `family` is a name of `clipcond.prompt.families`."""
+    """The parts of a pipeline that conditioning uses. `family` is a name of `clipcond.prompt.families`."""
 
     pipe: Any
     family: str
-    shape: FamilyLayout
+    layout: FamilyLayout
     encoders: Mapping[str, PipelineEncoder]  # those that are there, in the order of the pipeline
 
     @property
@@ -114,13 +120,13 @@ class PipelineView:
 
     @property
     def arguments(self) -> dict[str, str]:
-        """What follows the word `prompt` in the name of the argument that each encoder reads; a refiner reads `prompt`."""
+        """The suffix of the prompt argument that each encoder reads: `_2` of `prompt_2`; a refiner reads `prompt`."""
         numbers = _NUMBERS[self.family] if len(self.encoders) > 1 or self.family == "sd3" else {}
-        return {name: numbers.get(name, "") for name in self.shape.encoders}
+        return {name: numbers.get(name, "") for name in self.layout.encoders}
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline computes, whatever is offloaded at the moment."""
+        """The device that the pipeline computes on, whatever is offloaded at the moment."""
         device = getattr(self.pipe, "_execution_device", None)
         if device is None or torch.device(device).type == "meta":  # only some parts are offloaded
             return next(iter(self.encoders.values())).tower.device
@@ -129,9 +135,9 @@ class PipelineView:
     @property
     def dtype(self) -> torch.dtype | None:
         """The dtype that the pipeline casts CLIP's states to: its first encoder's, in SDXL the second one's."""
-        if not self.shape.beside:
+        if not self.layout.concat_width:
             return None
-        which = "clip_g" if self.family == "sdxl" else self.shape.beside[0]
+        which = "clip_g" if self.family == "sdxl" else self.layout.concat_width[0]
         dtype: torch.dtype = self.encoders[which].module.dtype
         return dtype
 
@@ -141,36 +147,36 @@ class PipelineView:
         return int(self.pipe.transformer.config.joint_attention_dim) if self.family == "sd3" else None
 
     @property
-    def zeros(self) -> bool:
-        """Whether no negative prompt means zeros, and not the encoded empty one."""
+    def force_zeros(self) -> bool:
+        """True if no negative prompt means zeros, and not the encoded empty one."""
         return self.family == "sdxl" and bool(getattr(self.pipe.config, "force_zeros_for_empty_prompt", False))
 
-    def positions(self, asked: int | None) -> int:
-        """The places of a T5 row: what was asked, else what the pipeline's call has as its default.
+    def max_sequence_length(self, value: int | None) -> int:
+        """The positions of a T5 row: the value, or for None the default of the pipeline's call.
 
         Raises ConfigError outside of 1 to 512, and for a family without T5.
         """
-        if T5 not in self.shape.encoders:
-            if asked is not None:
-                raise ConfigError(f"max_sequence_length is {asked}, but {self.name} has no T5; leave it out")
+        if T5 not in self.layout.encoders:
+            if value is not None:
+                raise ConfigError(f"max_sequence_length is {value}, but {self.name} has no T5; leave it out")
             return 0
-        given = inspect.signature(type(self.pipe).__call__).parameters.get("max_sequence_length")
-        usual = FAMILIES[self.family][T5].limit + 1
-        asked = asked if asked is not None else given.default if given and isinstance(given.default, int) else usual
-        if not 1 <= asked <= MOST_T5:
-            raise ConfigError(f"max_sequence_length is {asked}, expected 1 to {MOST_T5}, as the pipelines have it")
-        return asked
+        argument = inspect.signature(type(self.pipe).__call__).parameters.get("max_sequence_length")
+        default = argument.default if argument and isinstance(argument.default, int) else None
+        length = (default or FAMILIES[self.family][T5].limit + 1) if value is None else value
+        if not 1 <= length <= MOST_T5:
+            raise ConfigError(f"max_sequence_length is {length}, expected 1 to {MOST_T5}, as the pipelines have it")
+        return length
 
-    def planned(self, positions: int) -> dict[str, Encoder]:
-        """The encoders as a plan is made for them."""
+    def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
+        """The encoders in the form that a plan is made for."""
         return {
             name: replace(
                 FAMILIES[self.family][name],
-                limit=FAMILIES[self.family][name].limit if loaded.t5 is None else positions - 1,
-                pad_id=loaded.pad_id,
-                pads_apart=loaded.pads_apart,
+                limit=FAMILIES[self.family][name].limit if encoder.t5 is None else max_sequence_length - 1,
+                pad_id=encoder.pad_id,
+                pads_apart=encoder.pads_apart,
             )
-            for name, loaded in self.encoders.items()
+            for name, encoder in self.encoders.items()
         }
 
 
@@ -180,35 +186,35 @@ def bare(token: str) -> str:
 
 
 def view_pipeline(pipe: Any) -> PipelineView:
-    """Read a diffusers pipeline. Raises ModelError, naming its class and what it lacks, for one that is not supported."""
+    """View a diffusers pipeline. Raises ModelError, naming its class and what it lacks, for one that is not supported."""
     name = type(pipe).__name__
     if isinstance(pipe, (str, Path)):
         raise ModelError(
             f"{str(pipe)!r} is the name of a pipeline; load it first: clipcond.load_pipeline({str(pipe)!r})"
         )
     parts = getattr(pipe, "components", {})
-    shape_name = _shape(name, parts)
+    layout_name = _layout_name(name, parts)
     encoders = {}
-    for encoder, number in _NUMBERS[shape_name].items():
-        if shape_name == "sd3" and encoder == T5 and parts.get("text_encoder_3") is None:
+    for encoder, number in _NUMBERS[layout_name].items():
+        if layout_name == "sd3" and encoder == T5 and parts.get("text_encoder_3") is None:
             continue
         encoders[encoder] = _encoder(name, parts, encoder, number)
-    if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
-        shape_name, encoders = "sd2", {"clip_h": replace(encoders["clip_l"], name="clip_h")}
-    family = "sdxl" if shape_name == "refiner" else shape_name
-    loading = PipelineView(pipe=pipe, family=family, shape=LAYOUTS[shape_name], encoders=encoders)
-    if shape_name == "refiner":
+    if layout_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
+        layout_name, encoders = "sd2", {"clip_h": replace(encoders["clip_l"], name="clip_h")}
+    family = "sdxl" if layout_name == "refiner" else layout_name
+    view = PipelineView(pipe=pipe, family=family, layout=LAYOUTS[layout_name], encoders=encoders)
+    if layout_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
-    wanted = {"prompt_embeds", "pooled_prompt_embeds"} if loading.shape.pooled else {"prompt_embeds"}
-    if lacking := sorted(wanted - loading.takes):
+    wanted = {"prompt_embeds", "pooled_prompt_embeds"} if view.layout.pooled else {"prompt_embeds"}
+    if lacking := sorted(wanted - view.takes):
         raise ModelError(f"{name} takes no {lacking[-1]}; {SUPPORTED}")
-    if not loading.shape.pooled and "pooled_prompt_embeds" in loading.takes:
+    if not view.layout.pooled and "pooled_prompt_embeds" in view.takes:
         raise ModelError(f"{name} takes pooled_prompt_embeds, but has one text encoder only; {SUPPORTED}")
-    return loading
+    return view
 
 
-def _shape(name: str, parts: Mapping[str, Any]) -> str:
-    """The family by the parts of a pipeline."""
+def _layout_name(name: str, parts: Mapping[str, Any]) -> str:
+    """Return the name of a pipeline's layout, by its parts."""
     for other in ("prior", "text_encoder_4"):
         if parts.get(other) is not None:
             raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
@@ -232,7 +238,7 @@ def _check_refiner(name: str, parts: Mapping[str, Any], encoder: PipelineEncoder
 
 
 def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> PipelineEncoder:
-    """One encoder of a pipeline, checked."""
+    """View one encoder of a pipeline. Raises ModelError for one that is not supported."""
     module, tokenizer = parts.get(f"text_encoder{number}"), parts.get(f"tokenizer{number}")
     for part, found in (("tokenizer", tokenizer), ("text_encoder", module)):
         if found is None:

@@ -68,7 +68,7 @@ def load_pipeline(
 
 
 def advice(pipe: Any) -> Advice:
-    """What the folder that a pipeline came from recommends; the stock values where it says nothing.
+    """Return the advice of the folder that a pipeline came from; the stock values where it has none.
 
     Raises ModelError when its `clipcond.json` is not a JSON object of known settings.
     """
@@ -83,7 +83,7 @@ def advice(pipe: Any) -> Advice:
 
 
 def _resolve(spec: str) -> tuple[str, dict[str, str]]:
-    """What `from_pretrained` is to be given for a spec, and with which options."""
+    """Return the source of a spec and the options, for `from_pretrained`."""
     if spec == "mini":
         return _folder(spec, embedded("pipeline"))
     path = Path(spec).expanduser()

@@ -1,20 +1,19 @@
-"""From the arguments of a call to plans: settings checked, texts planned for the encoders of one pipeline."""
+"""From the arguments of a call to plans: settings checked, prompts listed by argument and planned for one pipeline."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from clipcond.condition.families import T5, layer
 from clipcond.condition.lengths import LENGTHS, Lengths
-from clipcond.condition.pooled import check_policy
+from clipcond.condition.pooled import POLICIES, unknown_policy
 from clipcond.condition.weighting import DEFAULTS, parse_method
 from clipcond.diffusion.pipeline_view import PipelineView, bare
-from clipcond.diffusion.prompts import Prompts, Texts
-from clipcond.diffusion.requests import Options, Request
+from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
@@ -23,145 +22,197 @@ from clipcond.prompt.findings import Finding
 from clipcond.prompt.layout import EmbeddingToken
 from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
 
+PromptArgument = str | Sequence[str]  # one prompt, or one for each picture
+
 
 class Planner:
-    """Plans texts for one pipeline, which is read and never changed."""
+    """Plans the prompts of calls for one pipeline, which it never changes."""
 
-    def __init__(self, loading: PipelineView, inversions: Inversions | None = None) -> None:
-        self.loading = loading
+    def __init__(self, pipeline: PipelineView, inversions: Inversions | None = None) -> None:
+        self.pipeline = pipeline
         self.inversions = Inversions() if inversions is None else inversions
-
-    @property
-    def family(self) -> str:
-        """The family of the pipeline, by its name in `clipcond.prompt.families`."""
-        return self.loading.family
-
-    def others(self, argument: str, second: Prompts | None, third: Prompts | None) -> dict[str, Prompts | None]:
-        """The prompts of further encoders, those that the pipeline has. Raises ConfigError for others."""
-        read = set(self.loading.arguments.values())
-        for number, given in (("_2", second), ("_3", third)):
-            if given and number not in read:
-                raise ConfigError(
-                    f"{argument}{number} is given, but {self.loading.name} has no encoder that reads it; leave it out"
-                )
-        return {number: given for number, given in (("_2", second), ("_3", third)) if given is not None and given != ""}
 
     def options(
         self,
         *,
         dialect: str,
         weighting: str | None = None,
+        chunking: str | None = None,
         clip_skip: int | None = 0,
         pooled: str = "first",
         lengths: str | None = None,
         max_sequence_length: int | None = None,
-    ) -> Options:
-        """Settings by their names, checked. Raises ConfigError."""
+    ) -> EncodeOptions:
+        """Check the settings of a call. Raises ConfigError."""
+        pipeline = self.pipeline
         if dialect not in DIALECTS:
             raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
-        check_policy(pooled)
+        if pooled not in POLICIES:
+            raise unknown_policy(pooled)
         clip_skip = clip_skip or 0
-        lengths = lengths or self.loading.shape.lengths
+        lengths = lengths or pipeline.layout.lengths
         if lengths not in LENGTHS:
             raise ConfigError(f"lengths is {lengths!r}, expected one of {', '.join(LENGTHS)}")
-        if lengths == "mask" and "prompt_attention_mask" not in self.loading.takes:
+        if lengths == "mask" and "prompt_attention_mask" not in pipeline.takes:
             raise ConfigError(
-                f"lengths is 'mask', but the call of {self.loading.name} takes no prompt_attention_mask; "
+                f"lengths is 'mask', but the call of {pipeline.name} takes no prompt_attention_mask; "
                 "use 'lcm' or 'pad_empty'"
             )
-        for name, each in self.loading.encoders.items():
-            skip, _ = layer(self.loading.shape, name, clip_skip)  # refuses what the family has not
+        for name, each in pipeline.encoders.items():
+            skip, _ = layer(pipeline.layout, name, clip_skip)  # refuses a skip that the family has not
             if isinstance(each.tower, TextTower) and skip > each.tower.layers:
-                most = each.tower.layers - self.loading.shape.skip
-                raise ConfigError(f"clip_skip is {clip_skip}, expected 0 to {most} for {name} of {self.loading.name}")
-        return Options(
+                most = each.tower.layers - pipeline.layout.skip
+                raise ConfigError(f"clip_skip is {clip_skip}, expected 0 to {most} for {name} of {pipeline.name}")
+        return EncodeOptions(
+            dialect=dialect,
+            chunking=chunking,
             method=parse_method(weighting or DEFAULTS[dialect]),
             clip_skip=clip_skip,
             pooled=pooled,
             lengths=cast("Lengths", lengths),
-            positions=self.loading.positions(max_sequence_length),
+            max_sequence_length=pipeline.max_sequence_length(max_sequence_length),
         )
 
-    def plan(
-        self, text: str, options: Options, dialect: str, chunking: str | None = None, *, edited: bool = False
-    ) -> PromptPlan:
-        """A text planned for the encoders of the pipeline, with every textual inversion that it knows.
+    def prompts(
+        self,
+        prompt: PromptArgument,
+        negative_prompt: PromptArgument | None = None,
+        *,
+        others: Mapping[str, PromptArgument | None] | None = None,
+        negative_others: Mapping[str, PromptArgument | None] | None = None,
+    ) -> Sides[Prompts]:
+        """List the prompts of each picture by argument.
 
-        edited: what compel's `.swap()` puts in.
+        prompt: one or a list.   negative_prompt: one for all or one for each; None is the empty prompt.   others: those of
+        further encoders by suffix, `_2` and `_3`; one that is None or an empty string is the prompt itself, as in diffusers.
+        Raises ConfigError for an empty list, lists of different lengths, and an encoder that the pipeline has not.
         """
-        encoders = self.loading.encoders
-        t5 = encoders[T5].t5 if T5 in encoders else None
+        further = self._further("prompt", others or {})
+        negative_further = self._further("negative_prompt", negative_others or {})
+        first = _listed("prompt", prompt)
+        if not first:
+            raise ConfigError("the list of prompts is empty; expected one prompt or more")
+        negative = _spread("negative_prompt", "" if negative_prompt is None else negative_prompt, len(first))
+        return Sides(
+            tuple(_by_argument("prompt", first, further)),
+            tuple(_by_argument("negative_prompt", negative, negative_further)),
+        )
+
+    def plans(
+        self, prompts: Sides[Prompts], options: EncodeOptions, by_prompt: dict[str, PromptPlan], *, edited: bool = False
+    ) -> Sides[PromptPlans]:
+        """Plan the prompts of both sides.
+
+        by_prompt: plans by prompt, looked up and filled, so that equal prompts share theirs.   edited: plan the replacements of
+        compel's `.swap()`, and not the originals.
+        """
+        sides = (*prompts.positive, *prompts.negative)
+        unplanned = dict.fromkeys(prompt for each in sides for prompt in each.values() if prompt not in by_prompt)
+        if unplanned:
+            embeddings = self.embeddings(options.dialect)
+            by_prompt |= {prompt: self._plan(prompt, options, embeddings, edited=edited) for prompt in unplanned}
+        return Sides(
+            tuple(self._plans("prompt", each, by_prompt, index) for index, each in enumerate(prompts.positive)),
+            tuple(
+                self._plans("negative_prompt", each, by_prompt, index) for index, each in enumerate(prompts.negative)
+            ),
+        )
+
+    def _plans(self, argument: str, prompts: Prompts, by_prompt: Mapping[str, PromptPlan], index: int) -> PromptPlans:
+        return PromptPlans(
+            by_encoder={
+                name: by_prompt[prompts.get(suffix, prompts[""])]
+                for name, suffix in self.pipeline.arguments.items()
+                if name in self.pipeline.encoders
+            },
+            by_argument={argument + suffix: by_prompt[prompt] for suffix, prompt in prompts.items()},
+            index=index,
+        )
+
+    def _plan(
+        self, prompt: str, options: EncodeOptions, embeddings: Mapping[str, EmbeddingFile], *, edited: bool
+    ) -> PromptPlan:
+        """Plan a prompt for the encoders of the pipeline, with every textual inversion that it knows."""
+        encoders = self.pipeline.encoders
         planned = plan(
-            text,
-            dialect=dialect,
-            family=self.family,
-            chunking=chunking,
-            embeddings=self.embeddings(dialect),
-            t5_tokenizer=t5,
-            encoders=self.loading.planned(options.positions),
+            prompt,
+            dialect=options.dialect,
+            family=self.pipeline.family,
+            chunking=options.chunking,
+            embeddings=embeddings,
+            t5_tokenizer=encoders[T5].t5 if T5 in encoders else None,
+            encoders=self.pipeline.plan_encoders(options.max_sequence_length),
             edited=edited,
         )
-        unnamed = tuple(_unnamed(planned, self.loading)) if dialect == "comfy" else ()
-        return replace(planned, warnings=planned.warnings + unnamed) if unnamed else planned
-
-    def request(
-        self,
-        texts: Texts,
-        options: Options,
-        dialect: str,
-        chunking: str | None,
-        known: dict[str, PromptPlan],
-        argument: str = "prompt",
-        *,
-        edited: bool = False,
-    ) -> Request:
-        """The plans of one prompt. known: plans by text, looked up and filled, so that equal texts share theirs."""
-        for text in texts.values():
-            if text not in known:
-                known[text] = self.plan(text, options, dialect, chunking, edited=edited)
-        return Request(
-            plans={
-                name: known[texts.get(number, texts[""])]
-                for name, number in self.loading.arguments.items()
-                if name in self.loading.encoders
-            },
-            texts={argument + number: known[text] for number, text in texts.items()},
-        )
+        as_text = tuple(_embeddings_as_text(planned, self.pipeline)) if options.dialect == "comfy" else ()
+        return replace(planned, warnings=planned.warnings + as_text) if as_text else planned
 
     def embeddings(self, dialect: str = "plain") -> dict[str, EmbeddingFile]:
-        """How many vectors each textual inversion has for each encoder; the pipeline's own go first.
+        """Return the number of vectors that each textual inversion has for each encoder; the pipeline's own go first.
 
         ComfyUI's `embedding:name` has no room for brackets: there the pipeline's `<name>` is known as `name` too, unless
         another one is called so.
         """
         files = self.inversions.files
-        found: dict[str, dict[str, int]] = {}
-        for name, encoder in self.loading.encoders.items():
+        counts: dict[str, dict[str, int]] = {}
+        for name, encoder in self.pipeline.encoders.items():
             for token, ids in encoder.added().items():
-                found.setdefault(token, {})[name] = len(ids)
+                counts.setdefault(token, {})[name] = len(ids)
                 if dialect == "comfy" and bare(token) not in files:
-                    found.setdefault(bare(token), {}).setdefault(name, len(ids))
+                    counts.setdefault(bare(token), {}).setdefault(name, len(ids))
         own = {
             name: EmbeddingFile(
                 name=name, vectors={**(files[name].vectors if name in files else {}), **vectors}, path=Path()
             )
-            for name, vectors in found.items()
+            for name, vectors in counts.items()
         }
         return files | own
 
+    def _further(self, argument: str, others: Mapping[str, PromptArgument | None]) -> dict[str, PromptArgument]:
+        """The prompts of further encoders. Raises ConfigError for those that the pipeline has not."""
+        suffixes = set(self.pipeline.arguments.values())
+        for suffix, prompt in others.items():
+            if prompt and suffix not in suffixes:
+                raise ConfigError(
+                    f"{argument}{suffix} is given, but {self.pipeline.name} has no encoder that reads it; leave it out"
+                )
+        return {suffix: prompt for suffix, prompt in others.items() if prompt is not None and prompt != ""}
 
-def _unnamed(planned: PromptPlan, loading: PipelineView) -> Iterator[Finding]:
-    """Embeddings of the pipeline that ComfyUI's dialect reads as text, since nothing there says that they are some."""
-    named = {
+
+def _by_argument(argument: str, first: list[str], others: Mapping[str, PromptArgument]) -> Iterator[Prompts]:
+    columns = {"": first}
+    columns |= {suffix: _spread(argument + suffix, prompt, len(first)) for suffix, prompt in others.items()}
+    return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
+def _spread(argument: str, prompt: PromptArgument, count: int) -> list[str]:
+    """One prompt for each picture."""
+    prompts = [prompt] * count if isinstance(prompt, str) else _listed(argument, prompt)
+    if len(prompts) != count:
+        what = "negative prompts" if argument == "negative_prompt" else f"texts of {argument}"
+        raise ConfigError(f"{len(prompts)} {what} for {count} prompts; give one for all or one for each")
+    return prompts
+
+
+def _listed(argument: str, prompt: PromptArgument) -> list[str]:
+    prompts = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes) else [prompt]
+    for each in prompts:
+        if not isinstance(each, str):
+            raise ConfigError(f"{argument} is or holds a {type(each).__name__}, expected a string or a list of strings")
+    return prompts
+
+
+def _embeddings_as_text(planned: PromptPlan, pipeline: PipelineView) -> Iterator[Finding]:
+    """Yield embeddings of the pipeline that ComfyUI's dialect reads as text, since it writes them in another way."""
+    pieces = {
         token.piece
         for encoder in planned.encoders.values()
         for chunk in encoder.chunks
         for token in chunk.tokens
         if isinstance(token, EmbeddingToken)
     }
-    known = dict.fromkeys(token for encoder in loading.encoders.values() for token in encoder.added())
-    for token in known:
+    for token in dict.fromkeys(token for encoder in pipeline.encoders.values() for token in encoder.added()):
         match = re.search(rf"(?<![\w:]){re.escape(token)}(?!\w)", planned.prompt, re.IGNORECASE)
-        if match and bare(token) not in named:
+        if match and bare(token) not in pieces:
             message = f"{token} is an embedding of the pipeline, which this dialect writes embedding:{bare(token)}"
             yield Finding("embedding-as-text", message, *match.span())

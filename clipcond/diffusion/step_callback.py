@@ -21,8 +21,8 @@ from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.errors import ConfigError
 
 _NEGATIVE, _POSITIVE = 0, 1
-# what a denoising loop reads, and the arguments of the call that it made it from: (of the negative side, of the positive)
-_READ: Mapping[str, tuple[str, str]] = {
+# the tensors of a denoising loop, and the arguments of the call that it makes them from: (negative side, positive side)
+_ARGUMENTS: Mapping[str, tuple[str, str]] = {
     "prompt_embeds": ("negative_prompt_embeds", "prompt_embeds"),
     "add_text_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
     "pooled_prompt_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
@@ -36,19 +36,19 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
     `MultiPipelineCallbacks` beside others. It changes nothing of the pipeline and can be used again.
     """
 
-    def __init__(self, pipe: Any, times: Timeline, states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, pipe: Any, timeline: Timeline, states: Sequence[Mapping[str, Tensor]]) -> None:
         """pipe: the pipeline, to see which tensors its loop takes back.   states: of each variant, the tensors that the
         call takes, (B, …) each. Raises ConfigError where the pipeline cannot change what the schedule changes.
         """
         super().__init__()
-        self.times, self.states = times, tuple(states)
+        self.timeline, self.states = timeline, tuple(states)
         self._names = _taken_back(pipe)
         _check_reached(pipe, self._names, self.states)
 
     @property
     def keeps_pooled(self) -> bool:
-        """Whether the pipeline keeps the pooled vectors of the first step, though the schedule changes them."""
-        reached = {side for name in self._names for side in _READ[name]}
+        """True if the pipeline keeps the pooled vectors of the first step, though the schedule changes them."""
+        reached = {side for name in self._names for side in _ARGUMENTS[name]}
         return any("pooled" in side and side not in reached for side in _changing(self.states))
 
     @property
@@ -62,10 +62,10 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
         """The tensors of the denoiser's next call, in the dtype and on the device of those that it had."""
         calls = getattr(pipeline, "num_timesteps", None)
         if step_index == 0:
-            check_steps(self.times, pipeline)
+            check_steps(self.timeline, pipeline)
         if calls is not None and step_index + 1 >= calls:
             return callback_kwargs
-        state = self.states[self.times.variant(step_of_call(step_index + 1, pipeline.scheduler))]
+        state = self.states[self.timeline.variant(step_of_call(step_index + 1, pipeline.scheduler))]
         missing = [name for name in self._names if name not in callback_kwargs]
         if missing:  # called by a function of the user's own: diffusers asks a PipelineCallback what it wants
             raise ConfigError(
@@ -74,7 +74,7 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
             )
         sides = _sides(pipeline)
         new = {
-            name: _like(name, callback_kwargs[name], [state[_READ[name][side]] for side in sides])
+            name: _like(name, callback_kwargs[name], [state[_ARGUMENTS[name][side]] for side in sides])
             for name in self._names
         }
         return {**callback_kwargs, **new}
@@ -86,13 +86,13 @@ def _taken_back(pipe: Any) -> tuple[str, ...]:
         raise ConfigError(
             f"{type(pipe).__name__} takes no callback_on_step_end, so that its prompt cannot change over the steps"
         )
-    return tuple(each for each in getattr(pipe, "_callback_tensor_inputs", ()) if each in _READ)
+    return tuple(each for each in getattr(pipe, "_callback_tensor_inputs", ()) if each in _ARGUMENTS)
 
 
 def _check_reached(pipe: Any, names: Sequence[str], states: Sequence[Mapping[str, Tensor]]) -> None:
     """Raise ConfigError where the schedule changes token states that the loop does not take back."""
     joined = hasattr(type(pipe), "do_classifier_free_guidance")  # both sides in one tensor
-    reached = {side for each in names for side in _READ[each][not joined :]}
+    reached = {side for each in names for side in _ARGUMENTS[each][not joined :]}
     for side in _changing(states):
         if side not in reached and "pooled" not in side:
             raise ConfigError(
@@ -120,5 +120,5 @@ def _like(name: str, current: Tensor, sides: Sequence[Tensor]) -> Tensor:
     rows = torch.cat(list(sides)).to(current)
     if len(current) % len(rows):
         raise ConfigError(f"the pipeline has {len(current)} rows of {name}, expected {len(rows)} or a multiple")
-    times = len(current) // len(rows)
-    return rows if times == 1 else rows.repeat_interleave(times, dim=0)
+    repeats = len(current) // len(rows)
+    return rows if repeats == 1 else rows.repeat_interleave(repeats, dim=0)

@@ -1,4 +1,4 @@
-"""compel's `.swap()`: what cross-attention control needs besides the states of the original.
+"""The edits of compel's `.swap()`, which cross-attention control needs besides the states of both prompts.
 
 The picture is to be drawn with the attention maps of the original prompt and the states of the edited one; that loop is the
 caller's. Spans and options are those of compel's `cross_attention_control.Arguments`.
@@ -7,46 +7,23 @@ caller's. Spans and options are those of compel's `cross_attention_control.Argum
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Literal
 
-from torch import Tensor
-
-from clipcond.diffusion.conditioning import Conditioning
-from clipcond.diffusion.timeline import split
+from clipcond.diffusion.edits import Edit, Span
+from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
 from clipcond.prompt.tokenizer import token_rows
 
-Span = tuple[Literal["equal", "replace"], int, int, int, int]
 _DEFAULTS = {"s_start": 0.0, "s_end": 0.0, "t_start": 0.2, "t_end": 1.0}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
-    """The swaps of one part of a prompt.
-
-    spans: (`equal` or `replace`, start, end in the original, start, end in the edited prompt), in tokens: 0 is BOS, the last
-    span the EOS, and chunks are not counted.   options: of each `replace`, in order: the shares of the steps, `s_start` to
-    `s_end` for self-attention and `t_start` to `t_end` for cross-attention, in which the original's maps are used.
-    """
-
-    part: int
-    spans: tuple[Span, ...]
-    options: tuple[Mapping[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Edited:
-    """The edited side of prompts with `.swap()`, of one shape with the original's tensors."""
-
-    prompt_embeds: Tensor  # (B, T, D)
-    pooled_prompt_embeds: Tensor | None = None  # (B, P)
-    edits: tuple[tuple[Edit, ...], ...]  # of each of the prompts; none where nothing is swapped
+def edits_of_prompt(prompt: str, vectors: Mapping[str, int]) -> tuple[Edit, ...]:
+    """Return the swaps of a prompt in compel's dialect. vectors: the number of vectors of each textual inversion."""
+    return edits_of(parse(prompt, "compel", embeddings=vectors).items) if ".swap(" in prompt else ()
 
 
 def edits_of(items: Sequence[Item], rows: Callable[[str], Sequence[object]] = token_rows) -> tuple[Edit, ...]:
-    """The swaps in the items of a parsed prompt, by part. rows: tokenises a text."""
+    """Return the swaps in the items of a parsed prompt, by part. rows: tokenises a text."""
     numbers = iter(_numbered(items))
     parts = groupby(numbers, key=lambda pair: pair[0])
     found = [(number, [item for _, item in members]) for number, members in parts]
@@ -58,26 +35,6 @@ def edits_of(items: Sequence[Item], rows: Callable[[str], Sequence[object]] = to
         )
         for number, own in found
         if any(isinstance(item, Swap) for item in own)
-    )
-
-
-def with_edits(out: Conditioning, edits: Sequence[tuple[Edit, ...]]) -> Conditioning:
-    """A conditioning of B prompts with the edited side, from one of them and then their edited forms, 2·B in all."""
-    first, second = (dict(each) for each in split(out.tensors, 2))
-    count = len(edits)
-    original: dict[str, Any] = dict(first)
-    return replace(
-        out,
-        **original,
-        plans=out.plans[:count],
-        negative_plans=out.negative_plans[:count],
-        other_plans={name: plans[:count] for name, plans in out.other_plans.items()},
-        findings=tuple(found for found in out.findings if found.index < count),
-        edited=Edited(
-            prompt_embeds=second["prompt_embeds"],
-            pooled_prompt_embeds=second.get("pooled_prompt_embeds"),
-            edits=tuple(edits),
-        ),
     )
 
 
@@ -122,7 +79,7 @@ def _count(items: Sequence[Item], rows: Callable[[str], Sequence[object]]) -> in
 
 def _options(swap: Swap) -> dict[str, float]:
     """The options of a swap with compel's defaults; `shape_freedom` f is an `s_end` of 1 - ∛f."""
-    given = dict(swap.options)
-    freedom = given.pop("shape_freedom", None)
+    options = dict(swap.options)
+    freedom = options.pop("shape_freedom", None)
     free = {} if freedom is None else {"s_end": 1.0 - abs(freedom) ** (1 / 3)}
-    return {**_DEFAULTS, **free, **given}
+    return {**_DEFAULTS, **free, **options}

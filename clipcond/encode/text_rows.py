@@ -140,7 +140,7 @@ class _Parts:
         self._states.append(compute(numbers))
 
     def in_order(self) -> TextStates:
-        whole = joined(self._states)
+        whole = self._states[0] if len(self._states) == 1 else joined(self._states)
         if self._numbers == sorted(self._numbers):
             return whole
         places = torch.argsort(torch.tensor(self._numbers)).to(whole.hidden.device)

@@ -179,8 +179,9 @@ def plan(
         raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     if family not in FAMILIES:
         raise ConfigError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
+    if chunking:
+        check(chunking)
     chunking = chunking or CHUNKING[dialect]
-    check(chunking)
     parsed = None
     if dialect != "plain" or embeddings:
         from clipcond.prompt.dialects.parse import parse

@@ -232,7 +232,7 @@ def _steps_of(conditioning: Conditioning, file: Path, *, given: int | None, othe
     """Return the steps for a conditioning: those of its schedule. Raises OptionsError where others are given."""
     if conditioning.callback is None:
         return otherwise
-    own = conditioning.callback.times.steps
+    own = conditioning.callback.timeline.steps
     if given not in (None, own):
         raise OptionsError(f"{file} was encoded for --steps {own}, not {given}; leave --steps out")
     return own

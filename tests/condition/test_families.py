@@ -1,4 +1,4 @@
-"""How the states of a family's encoders become one tensor, and which layers they come from."""
+"""From the states of a family's encoders to one tensor, and the layers that they come from."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_what_cannot_be_skipped_is_named() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ShapeError, match="beside 1: axis T is 3, expected 2"):
+    with pytest.raises(ShapeError, match="concat_width 1: axis T is 3, expected 2"):
         assemble([torch.ones(2, 3), torch.ones(3, 3)], None)
-    with pytest.raises(ShapeError, match="beside: 3 wide together, expected 2 at most"):
+    with pytest.raises(ShapeError, match="concat_width: 3 wide together, expected 2 at most"):
         assemble([torch.ones(2, 3)], None, width=2)
-    with pytest.raises(ShapeError, match="behind: axis D is 4, expected 3"):
+    with pytest.raises(ShapeError, match="append_tokens: axis D is 4, expected 3"):
         assemble([torch.ones(2, 3)], torch.ones(2, 4))
     with pytest.raises(ShapeError, match="states: of no encoder"):
         assemble([], None)

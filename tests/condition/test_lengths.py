@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from clipcond.condition.lengths import LENGTHS, common_length, mask_to, pad_with, repeat_to
+from clipcond.condition.lengths import LENGTHS, common_length, mask_to, pad_with, repeat_to, repeated_length
 from clipcond.encode.shapes import check_axes
-from clipcond.errors import ShapeError
+from clipcond.errors import ConfigError, ShapeError
 
 
 @pytest.mark.property
@@ -93,3 +93,11 @@ def test_misfits_of_padding_are_named() -> None:
         pad_with(states, states[0, :4], 9)
     with pytest.raises(ShapeError, match=r"empty: axis D is 3, expected 4 in \(L, D\)"):
         pad_with(states, torch.zeros(3, 3), 9)
+
+
+def test_lengths_that_meet_too_far_off_are_refused() -> None:
+    assert repeated_length([77, 154, 231]) == 462
+    with pytest.raises(
+        ConfigError, match="rows of 539, 616, 693 tokens meet at 38808 by repetition; condition them in c"
+    ):
+        repeated_length([693, 539, 616, 539])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipcond.condition.parts import WHOLE, join, mix, only, wants_empty
+from clipcond.condition.parts import join, mix, only, wants_empty
 from clipcond.errors import ShapeError
 from clipcond.prompt.plan import Part, plan
 
@@ -22,7 +22,7 @@ def parts(how: str, *weights: float) -> list[Part]:
 
 def test_a_whole_prompt_is_its_chunks_end_to_end() -> None:
     one = states(2, 0)
-    assert torch.equal(join([one], WHOLE), one.reshape(6, 4))
+    assert torch.equal(join([one], parts("concatenate", 1)), one.reshape(6, 4))
 
 
 def test_concatenated_parts_lie_end_to_end_each_by_its_weight() -> None:
@@ -61,7 +61,7 @@ def test_half_precision_is_kept_and_computed_in_float32() -> None:
 
 
 def test_when_the_empty_prompt_is_wanted() -> None:
-    assert not wants_empty(WHOLE, [3])
+    assert not wants_empty(parts("concatenate", 1), [3])
     assert not wants_empty(parts("concatenate", 1, 1), [1, 2])
     assert wants_empty(parts("concatenate", 1, 0.5), [1, 1])
     assert not wants_empty(parts("blend", 1, 0.5), [2, 2])
@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ShapeError, match="empty: None, but parts of these weights and lengths want the empty prompt"):
         join([states(1, 0), states(2, 0)], parts("blend", 1, 1))
     with pytest.raises(ShapeError, match="part 0: 2 axes"):
-        join([states(1, 0)[0]], WHOLE)
+        join([states(1, 0)[0]], parts("concatenate", 1))
 
 
 def test_one_part_alone_is_a_plan_like_any() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipcond.condition.pooled import POLICIES, check_policy, pool
+from clipcond.condition.pooled import POLICIES, pool
 from clipcond.errors import ConfigError, ShapeError
 
 VECTORS = torch.tensor([[1.0, 0.0], [0.0, 2.0], [4.0, 4.0]])
@@ -44,7 +44,7 @@ def test_chunks_without_content_count_alike() -> None:
 
 def test_misfits_are_named() -> None:
     with pytest.raises(ConfigError, match=r"unknown policy for pooled vectors 'fist'; did you mean 'first'\?"):
-        check_policy("fist")
+        pool(VECTORS, [1, 2, 3], "fist")
     with pytest.raises(ConfigError, match=r"unknown policy for pooled vectors 'xyz'; there are first, last, mean, wei"):
         pool(VECTORS, [1, 2, 3], "xyz")
     with pytest.raises(ShapeError, match=r"pooled: axis K is 3, expected 2 in \(K, P\)"):

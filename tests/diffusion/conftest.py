@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +152,7 @@ def build(family: str, clip_tokenizers: tuple[Any, Any], t5_tokenizer: Any) -> A
 
     first, second = clip_tokenizers
     words = max(t5_tokenizer.get_vocab().values()) + 1
-    flow, steps = (
-        diffusers.FlowMatchEulerDiscreteScheduler,
-        lambda: diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
-    )
+    steps = partial(diffusers.DDIMScheduler, steps_offset=1, clip_sample=False)
     if family in ("sd15", "sd2"):
         return diffusers.StableDiffusionPipeline(
             text_encoder=clip(32, projection=False, act="gelu" if family == "sd2" else "quick_gelu"),
@@ -189,33 +187,46 @@ def build(family: str, clip_tokenizers: tuple[Any, Any], t5_tokenizer: Any) -> A
             return diffusers.StableDiffusionXLImg2ImgPipeline(**parts, requires_aesthetics_score=True)
         return diffusers.StableDiffusionXLPipeline(**parts)
     if family.startswith("sd3"):
-        without = family == "sd3-no-t5"
-        return diffusers.StableDiffusion3Pipeline(
-            text_encoder=clip(24, projection=True),
-            tokenizer=first,
-            text_encoder_2=clip(40, projection=True, act="gelu"),
-            tokenizer_2=second,
-            text_encoder_3=None if without else t5(96, words),
-            tokenizer_3=None if without else t5_tokenizer,
-            transformer=diffusers.SD3Transformer2DModel(
-                sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
-                joint_attention_dim=96, caption_projection_dim=16, pooled_projection_dim=64, out_channels=4,
-                pos_embed_max_size=16,
-            ),
-            vae=vae(),
-            scheduler=flow(),
-        )  # fmt: skip
+        return sd3(first, second, None if family == "sd3-no-t5" else t5_tokenizer, words)
+    return flux(first, t5_tokenizer, words)
+
+
+def sd3(first: Any, second: Any, third: Any, words: int) -> Any:
+    """Stable Diffusion 3 around its tokenizers, without T5 where the third is None."""
+    import diffusers
+
+    return diffusers.StableDiffusion3Pipeline(
+        text_encoder=clip(24, projection=True),
+        tokenizer=first,
+        text_encoder_2=clip(40, projection=True, act="gelu"),
+        tokenizer_2=second,
+        text_encoder_3=None if third is None else t5(96, words),
+        tokenizer_3=third,
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+            joint_attention_dim=96, caption_projection_dim=16, pooled_projection_dim=64, out_channels=4,
+            pos_embed_max_size=16,
+        ),
+        vae=vae(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )  # fmt: skip
+
+
+def flux(first: Any, second: Any, words: int) -> Any:
+    """Flux around its tokenizers."""
+    import diffusers
+
     return diffusers.FluxPipeline(
         text_encoder=clip(24, projection=False),
         tokenizer=first,
         text_encoder_2=t5(96, words),
-        tokenizer_2=t5_tokenizer,
+        tokenizer_2=second,
         transformer=diffusers.FluxTransformer2DModel(
             patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=96, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8),
         ),
         vae=vae(4),
-        scheduler=flow(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
     )  # fmt: skip
 
 
@@ -262,12 +273,12 @@ NAMES = {
 
 @pytest.fixture(scope="session")
 def stock() -> Callable[..., dict[str, Any]]:
-    """What a pipeline itself makes of prompts: (pipe, prompt, negative, count, prompt_2=…) → tensors by argument."""
+    """The pipeline's own encoding of prompts: (pipe, prompt, negative, count, prompt_2=…) → tensors by argument."""
     return _stock
 
 
 def _stock(pipe: Any, prompt: Any, negative: Any = None, count: int = 1, **more: Any) -> dict[str, Any]:
-    """What the pipeline itself makes of prompts, by the names of arguments, without gradients."""
+    """The pipeline's own encoding of prompts, by the names of arguments, without gradients."""
     import torch
 
     with torch.no_grad():

@@ -56,7 +56,7 @@ def write(path: Path, pipe: Any, *parts: str, seed: int = 0) -> dict[str, torch.
 
 @torch.no_grad()
 def effect(pipe: Any, part: str) -> torch.Tensor:
-    """What a layer does beyond its own weights, as a matrix."""
+    """The effect of a layer beyond its own weights, as a matrix."""
     model = getattr(pipe, part)
     layer = getattr(model, "text_model", model).get_submodule(LAYERS[part])
     base = getattr(layer, "base_layer", layer)

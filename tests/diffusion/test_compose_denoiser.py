@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from clipcond.diffusion.compose_denoiser import Composed, Composition, combine, composed
-from clipcond.diffusion.compose_prompts import compose
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.errors import ConfigError, ShapeError
 
@@ -32,7 +31,7 @@ def draw(pipe: Any, kwargs: dict[str, Any], *, steps: int = STEPS, **options: An
 def together(
     pipe: Any, prompt: Any, negative: Any = "grey", *, made: dict[str, Any] | None = None, **options: Any
 ) -> np.ndarray:
-    parts = compose(Conditioner.from_pipeline(pipe), prompt, negative, **(made or {}))
+    parts = Conditioner.from_pipeline(pipe).compose(prompt, negative, **(made or {}))
     with composed(pipe, parts):
         return draw(pipe, parts.kwargs, **options)
 
@@ -119,7 +118,7 @@ def test_without_a_negative_prompt_it_is_the_pipeline_s_own(pipes: Callable[[str
 
 def test_only_the_parts_that_weigh_anything_are_computed(pipes: Callable[[str], Any]) -> None:
     pipe, seen = pipes("sd15"), []
-    parts = compose(Conditioner.from_pipeline(pipe), ["a AND b :0 AND c", "d"], "")
+    parts = Conditioner.from_pipeline(pipe).compose(["a AND b :0 AND c", "d"], "")
     with composed(pipe, parts):
         handle = pipe.unet.conv_in.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
         draw(pipe, parts.kwargs)
@@ -131,7 +130,7 @@ def test_only_the_parts_that_weigh_anything_are_computed(pipes: Callable[[str], 
 
 def test_long_parts_are_brought_to_one_length(pipes: Callable[[str], Any]) -> None:
     pipe = pipes("sd15")
-    parts = compose(Conditioner.from_pipeline(pipe), "a red fox in the snow, " * 16 + "AND a bird", "")
+    parts = Conditioner.from_pipeline(pipe).compose("a red fox in the snow, " * 16 + "AND a bird", "")
     assert parts.parts.shape == (1, 2, 154, 32)
     assert torch.equal(parts.parts[0, 1, :77], parts.parts[0, 1, 77:])
 
@@ -180,7 +179,7 @@ def test_parts_that_change_over_the_steps(family: str, scheduler: str, pipes: Ca
         make = Conditioner.from_pipeline(pipe)
         scheduled = make("a [fox:bird:2] ", "[grey:soft:1]", dialect="a1111", steps=4)
         stock = draw(pipe, scheduled.kwargs, steps=4, callback_on_step_end=scheduled.callback)
-        parts = compose(make, "a [fox:bird:2] AND [x|y] :0", "[grey:soft:1]", steps=4)
+        parts = make.compose("a [fox:bird:2] AND [x|y] :0", "[grey:soft:1]", steps=4)
         with composed(pipe, parts):
             assert np.allclose(draw(pipe, parts.kwargs, steps=4), stock, atol=2e-4)
         with composed(pipe, parts), pytest.raises(ConfigError, match="made for 4 steps, and the pipeline runs 6"):
@@ -190,12 +189,12 @@ def test_parts_that_change_over_the_steps(family: str, scheduler: str, pipes: Ca
     assert hooks(pipe) == 0
     assert parts.plans[0].prompt == "a [fox:bird:2] AND [x|y] :0"
     with pytest.raises(ConfigError, match="changes over the steps; say steps="):
-        compose(make, "a [fox:bird:2] AND b")
+        make.compose("a [fox:bird:2] AND b")
 
 
 def test_hooks_go_whatever_happens(pipes: Callable[[str], Any]) -> None:
     pipe = pipes("sd15")
-    parts = compose(Conditioner.from_pipeline(pipe), "a AND b", "")
+    parts = Conditioner.from_pipeline(pipe).compose("a AND b", "")
     with pytest.raises(ZeroDivisionError), composed(pipe, parts):
         raise ZeroDivisionError
     assert hooks(pipe) == 0
@@ -203,7 +202,7 @@ def test_hooks_go_whatever_happens(pipes: Callable[[str], Any]) -> None:
 
 def test_compel_s_and_is_one_part(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
-    parts = compose(make, '("a fox", "a bird").and()', dialect="compel")
+    parts = make.compose('("a fox", "a bird").and()', dialect="compel")
     assert parts.parts.shape[:3] == (1, 1, 154)
     assert torch.allclose(parts.parts[0], make('("a fox", "a bird").and()', dialect="compel").prompt_embeds, atol=1e-5)
 
@@ -226,12 +225,12 @@ def test_another_prompt_is_not_drawn_as_the_composition(pipes: Callable[[str], A
 def test_what_cannot_be_composed(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
     with pytest.raises(ConfigError, match="the negative prompt has AND in it, and only prompts are composed"):
-        compose(make, "a", "b AND c")
+        make.compose("a", "b AND c")
     with pytest.raises(ConfigError, match="num_images_per_prompt is 0, expected 1 or more"):
-        compose(make, "a", num_images_per_prompt=0)
+        make.compose("a", num_images_per_prompt=0)
     with pytest.raises(ConfigError, match="FluxPipeline has no negative side that AND could be composed against"):
-        compose(Conditioner.from_pipeline(pipes("flux")), "a AND b")
-    parts = compose(make, "a AND b")
+        Conditioner.from_pipeline(pipes("flux")).compose("a AND b")
+    parts = make.compose("a AND b")
     with (
         pytest.raises(ConfigError, match="FluxPipeline has no denoiser that reads prompt and negative prompt in one"),
         composed(pipes("flux"), parts),
@@ -242,7 +241,7 @@ def test_what_cannot_be_composed(pipes: Callable[[str], Any]) -> None:
         with pytest.raises(ConfigError, match=f"{kind} guides by three sides"), composed(three, parts):
             pass
     twice = {name: torch.cat([tensor] * 3) for name, tensor in parts.kwargs.items()}
-    two = compose(make, ["a AND b", "c"])
+    two = make.compose(["a AND b", "c"])
     with (
         composed(pipes("sd15"), two),
         pytest.raises(ConfigError, match="given 6 rows, for 2 composed prompts; expected a"),
@@ -275,7 +274,7 @@ def test_the_embedded_model_draws_both_objects() -> None:
     ]
     captions = [[f"{c} {s} in the {p}, {ground} background" for c, s, p in things] for ground, *things in asked]
     prompts = [f"{one} AND {other} AND {asked[at][0]} background :-1" for at, (one, other) in enumerate(captions)]
-    parts = compose(Conditioner.from_pipeline(pipe), prompts, "")
+    parts = Conditioner.from_pipeline(pipe).compose(prompts, "")
 
     def right(**arguments: Any) -> list[list[bool]]:
         images = pipe(**arguments, num_inference_steps=12, generator=torch.Generator().manual_seed(0)).images
@@ -293,7 +292,7 @@ def test_the_embedded_model_draws_both_objects() -> None:
 
 def test_findings_and_plans_are_those_of_the_text(pipes: Callable[[str], Any]) -> None:
     prompt = "a (fox:1.2.3) AND b"
-    parts = compose(Conditioner.from_pipeline(pipes("sd15")), ["c", prompt], "", weighting="comfy")
+    parts = Conditioner.from_pipeline(pipes("sd15")).compose(["c", prompt], "", weighting="comfy")
     assert isinstance(parts, Composition)
     assert [(found.code, found.index) for found in parts.findings] == [("bad-weight", 1)]
     assert [len(planned.parts) for planned in parts.plans] == [0, 2]

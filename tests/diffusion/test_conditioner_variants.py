@@ -176,7 +176,7 @@ def test_encoders_on_different_devices(fresh: Pipes, monkeypatch: pytest.MonkeyP
     pipe, meta = fresh("sd3"), torch.device("meta")
     conditioner = Conditioner.from_pipeline(pipe)
     monkeypatch.setattr(PipelineView, "device", property(lambda _: meta))
-    tower = conditioner.loading.encoders["clip_l"].tower
+    tower = conditioner.pipeline.encoders["clip_l"].tower
     encode = tower.encode_rows
 
     def elsewhere(*rows: Any, **options: Any) -> TextStates:  # meta stands for a GPU

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from clipcond.diffusion import conditioning_file as saving
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import TENSORS, Conditioning
+from clipcond.diffusion.pipeline_view import view_pipeline
 from clipcond.diffusion.plan_documents import from_document, to_document
 from clipcond.errors import ConfigError, DataError, ModelError, OutputExists, ResourceMissing
 from clipcond.prompt.plan import plan
@@ -90,7 +92,7 @@ def test_a_prompt_that_changes_comes_back_with_its_callback(pipes: Pipes, tmp_pa
     same(back, out)
     assert out.callback is not None
     assert back.callback is not None
-    assert back.callback.times == out.callback.times
+    assert back.callback.timeline == out.callback.timeline
     assert back.callback.tensor_inputs == out.callback.tensor_inputs
     for ours, theirs in zip(out.callback.states, back.callback.states, strict=True):
         assert ours.keys() == theirs.keys()
@@ -102,6 +104,25 @@ def test_a_prompt_that_changes_comes_back_with_its_callback(pipes: Pipes, tmp_pa
     rewritten(file, shorten)
     with pytest.raises(DataError, match="the tensors of its schedule do not fit one another; write it again"):
         Conditioning.load(file, pipe)
+
+
+def test_the_schedule_is_in_the_words_of_format_2(pipes: Pipes, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    Conditioner.from_pipeline(pipes("sd15"))("a [red:blue:2]", "grey", dialect="a1111", steps=4).save(file)
+    with safe_open(file, framework="pt") as opened:
+        document = json.loads(opened.metadata()["conditioning"])
+    variants = [["a red", "grey"], ["a blue", "grey"]]
+    assert document["schedule"] == {"steps": 4, "lasts": [2, 4], "runs": [0, 1], "variants": variants}
+
+
+def test_anything_with_a_view_of_its_pipeline_can_stand_for_the_conditioner(
+    pipes: Pipes, made: Conditioning, tmp_path: Path
+) -> None:
+    made.save(tmp_path / "fox.safetensors")
+    holder = SimpleNamespace(pipeline=view_pipeline(pipes("sd15")))
+    back = Conditioning.load(tmp_path / "fox.safetensors", conditioner=holder)
+    same(back, made)
+    assert back.takes == holder.pipeline.takes
 
 
 def test_swaps_come_back(pipes: Pipes, tmp_path: Path) -> None:

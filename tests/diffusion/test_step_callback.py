@@ -41,7 +41,7 @@ def swapped(pipe: Any, scheduler: str, **options: Any) -> Iterator[None]:
 def calls_of(
     pipe: Any, out: Conditioning, steps: int = STEPS, **options: Any
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """What every call of the denoiser got, and the picture."""
+    """The input of every call of the denoiser, and the picture."""
     denoiser = pipe.transformer if getattr(pipe, "transformer", None) is not None else pipe.unet
     seen: list[dict[str, Any]] = []
 
@@ -77,7 +77,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def texts_of(seen: list[dict[str, Any]], known: dict[str, Conditioning], guided: bool) -> list[str]:
-    """Which of some conditionings each call got: its states, on both sides, and its pooled vectors."""
+    """The one of some conditionings that each call got: its states, on both sides, and its pooled vectors."""
     found = []
     for each in seen:
         names = []
@@ -323,7 +323,7 @@ def test_the_steps_of_calls() -> None:
 
 def test_equal_texts_are_one_variant() -> None:
     times = timeline(["[a|b]", "c"], 5)
-    assert times.variants == (("a", "c"), ("b", "c"))
+    assert times.prompts == (("a", "c"), ("b", "c"))
     assert [times.variant(step) for step in range(1, 8)] == [0, 1, 0, 1, 0, 0, 0]
 
 

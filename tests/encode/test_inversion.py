@@ -12,7 +12,7 @@ import pytest
 import torch
 from encoders import clip_model, close
 
-from clipcond.condition.encoder_input import read
+from clipcond.condition.encoder_input import encoder_input
 from clipcond.encode.inversion import Inversion, Inversions, digest, gather, load_folder, load_inversion
 from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower
@@ -216,7 +216,7 @@ def test_states_are_those_of_an_extended_token_table(
     known = Inversions([Inversion(name="my owl", vectors={"clip_l": vectors})])
     prompt = " ".join(["fox,"] * (words // 2)) + " a My Owl on a hill, my owl"
     planned = plan(prompt, chunking=chunking, embeddings=known.files).encoders["clip_l"]
-    rows = read(planned, inversions=known.digests("clip_l")).rows
+    rows = encoder_input(planned, vector_names=known.digests("clip_l")).rows
     assert sum(len(row.vectors) for row in rows) == 8
     ours = TextTower.from_transformers(clip_model()).encode_rows(rows, vectors=known.vectors("clip_l"))
     ids = [list(row.ids) for row in rows]
@@ -246,7 +246,7 @@ def test_a_real_file() -> None:
     stored = torch.load(REAL / "learned_embeds.bin", weights_only=True)["<birb-style>"]
     assert torch.equal(known["<birb-style>"].vectors["clip_l"], stored[None])
     planned = plan("a fox in <birb-style>", embeddings=known.files).encoders["clip_l"]
-    (row,) = read(planned, inversions=known.digests("clip_l")).rows
+    (row,) = encoder_input(planned, vector_names=known.digests("clip_l")).rows
     assert row.vectors == ((4, digest(stored)),)
     model = clip_model(hidden_size=768, intermediate_size=64, num_attention_heads=12, num_hidden_layers=1)
     tower = TextTower.from_transformers(model)

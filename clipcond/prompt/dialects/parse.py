@@ -56,7 +56,7 @@ def parse(
     [('a ', 1.0), ('red', 1.3), (' fox', 1.0)]
     """
     notes = Notes()
-    into_embeddings = partial(split, embeddings=embeddings)
+    into_embeddings = partial(split, embeddings=embeddings) if embeddings else _no_embeddings
     items: tuple[Item, ...]
     if dialect == "plain":
         items = into_embeddings(_whole(prompt)) if prompt else ()
@@ -81,6 +81,10 @@ def parse(
         note_foreign(prompt, dialect, notes)
         notes.extend(unreadable(prompt))
     return Parsed(prompt=prompt, dialect=dialect, items=items, warnings=notes.told())
+
+
+def _no_embeddings(words: Words) -> tuple[Item, ...]:
+    return (words,)
 
 
 def _whole(prompt: str) -> Words:

@@ -1,4 +1,4 @@
-"""Rows to states: each row once, the cache asked first, every length, nothing else encoded."""
+"""Rows to states: each row once, the cache asked first, every length; a pass with the rows that weights need."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from clipcond.condition.cache import Cache
-from clipcond.condition.encoding import encode
+from clipcond.condition.encoder_input import EncoderInput, empty_row, encoder_input
+from clipcond.condition.encoder_pass import EncoderPass, encode, weigh_together, weighted_alike
+from clipcond.condition.weighting import parse_method
 from clipcond.encode.rows import MAX_TOKENS, TokenSequence
 from clipcond.encode.tower import TextStates, Tower
+from clipcond.prompt.plan import plan
+from clipcond.prompt.tokenizer import EOS
 
 
 @dataclass
@@ -112,3 +116,58 @@ def test_states_come_to_the_tower() -> None:
     tower.device = torch.device("meta")
     assert encode(tower, [A], cache=cache)[A].hidden.device.type == "meta"
     assert tower.asked == [[A]]
+
+
+def pass_of(tower: Counting, method: str) -> EncoderPass:
+    return EncoderPass(
+        tower, method=parse_method(method), comma=267, empty_row=lambda length: empty_row(EOS, length=length)
+    )
+
+
+def input_of(prompt: str) -> EncoderInput:
+    return encoder_input(plan(prompt, dialect="a1111").encoders["clip_l"])
+
+
+def test_the_empty_prompt_is_encoded_only_where_it_is_needed() -> None:
+    weighted = input_of("a (red:1.3) fox")
+    for method, rows in (("a1111", 1), ("comfy", 2)):
+        tower = Counting()
+        own = pass_of(tower, method)
+        own.add(weighted)
+        own.add(weighted)
+        own.run(clip_skip=0, final_norm=True, cache=None)
+        assert [len(each) for each in tower.asked] == [rows]
+        assert (own.empty(77) is None) == (method == "a1111")
+
+
+def test_no_other_row_stands_in_for_an_empty_prompt_that_was_not_encoded() -> None:
+    own = pass_of(Counting(), "a1111")
+    own.add(input_of("a (red:1.3) fox"))
+    own.run(clip_skip=0, final_norm=True, cache=None)
+    assert own.empty(77) is None
+    own.add_empty(77)
+    own.run(clip_skip=0, final_norm=True, cache=None)
+    empty = own.empty(77)
+    assert empty is not None
+    assert empty[:, 0].tolist() == list(empty_row(EOS).ids)
+
+
+def test_encoders_are_weighed_together_as_if_they_were_one() -> None:
+    weighted = input_of("a (red:1.3) fox")
+    passes = [pass_of(Counting(), "comfy") for _ in range(2)]
+    for each in passes:
+        each.add(weighted)
+        each.run(clip_skip=0, final_norm=True, cache=None)
+    (both, same), failed = weigh_together(passes, [weighted, weighted], method=parse_method("comfy"))
+    ((alone,), _) = weigh_together(passes[:1], [weighted], method=parse_method("comfy"))
+    assert torch.equal(both, same)
+    assert torch.equal(both, alone)
+    assert not torch.equal(alone, passes[0].hidden(weighted))
+    assert failed == ()
+
+
+def test_inputs_of_other_weights_or_parts_are_not_alike() -> None:
+    first = input_of("a (red:1.3) fox")
+    assert weighted_alike([first, input_of("a (blue:1.3) fox")])
+    assert not weighted_alike([first, input_of("a (red:1.4) fox")])
+    assert not weighted_alike([first, input_of("a (red:1.3) fox AND a bird")])
