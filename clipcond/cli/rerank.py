@@ -98,6 +98,8 @@ def _ranked(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"loading {model}", total=len(paths))
         scorer = Scorer.load(model)
+        for note in scorer.dual.notes:
+            typer.echo(f"note: {note}", err=True)
         progress.update(task, description="scoring")
         return rank_files(
             [str(path) for path in paths],

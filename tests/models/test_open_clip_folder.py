@@ -41,7 +41,7 @@ def damaged(dual_folder, tmp_path, config=None, weights=None):
     [
         ("{", None, "is not JSON"),
         ("{}", None, 'has no "model_cfg"'),
-        (json.dumps({"model_cfg": {"depth": 3}}), None, "does not describe a model that open_clip can build"),
+        (json.dumps({"model_cfg": {"depth": 3}}), None, "does not describe a model that can be built: "),
         (None, None, f"holds a config but no {WEIGHTS}; random weights must be asked for by name"),
         (None, lambda s: s.pop("visual.proj"), r"it lacks visual\.proj \(1 in all\)"),
         (None, lambda s: s.update(new=torch.ones(1)), r"it has the unknown new \(1 in all\)"),
