@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipcond.errors import ModelError, ResourceMissing
-from clipcond.models.checks import check_reads_clip_tokens
+from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.json_file import read_json
 from clipcond.resources import embedded
 from clipcond.runtime.torchvision_repair import repair

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clipcond.errors import ClipCondError, ModelError, ResourceMissing
-from clipcond.prompt.tokenizer import CONTEXT, VOCABULARY
 from clipcond.runtime.memory import machine_memory
 from clipcond.wording import first_line, visible
 
@@ -34,30 +32,6 @@ def one_line_errors(spec: str) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries below raise many kinds; a user needs one line either way
         raise ModelError(f"model {visible(spec)!r} cannot be loaded: {first_line(error)}") from error
-
-
-def check_reads_clip_tokens(spec: str, config: Mapping[str, Any]) -> None:
-    """Refuse an open_clip text encoder that reads anything but CLIP's tokens, at whose end token CLIP pools.
-
-    It also keeps out text encoders of transformers, which could ask to run code of a model folder.
-    """
-    text = config.get("text_cfg", {})
-    if not isinstance(text, Mapping) or not isinstance(config.get("vision_cfg", {}), Mapping):
-        raise ModelError(f"{spec} describes no model: text_cfg and vision_cfg are to be objects of settings")
-    odd = [key for key in ("hf_model_name", "hf_tokenizer_name", "tokenizer_kwargs") if text.get(key)]
-    if "multimodal_cfg" in config:
-        odd.append("multimodal_cfg")
-    if text.get("vocab_size", VOCABULARY) != VOCABULARY:
-        odd.append(f"vocab_size {text['vocab_size']}")
-    if text.get("context_length", CONTEXT) != CONTEXT:
-        odd.append(f"context_length {text['context_length']}")
-    if text.get("pool_type", "argmax") != "argmax":
-        odd.append(f"pool_type {text['pool_type']}")
-    if odd:
-        raise ModelError(
-            f"{spec} does not read prompts as CLIP does ({', '.join(odd)}); expected a model over CLIP's "
-            f"{VOCABULARY} tokens and {CONTEXT} positions"
-        )
 
 
 def check_numbers(where: str, config: object, name: str = "") -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ModelError
-from clipcond.models.checks import check_reads_clip_tokens, one_line_errors
+from clipcond.models.checks import one_line_errors
+from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.dual import DualEncoder as DualEncoder
 from clipcond.models.dual import dual_from_open_clip
 from clipcond.models.open_clip_folder import (

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from clipcond.errors import ModelError
 from clipcond.files import write_file
 from clipcond.images.preprocess import OPENAI_MEAN, OPENAI_STD
-from clipcond.models.checks import check_numbers, check_reads_clip_tokens, check_shapes, outline
+from clipcond.models.checks import check_numbers, check_shapes, outline
+from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.json_file import read_json
 from clipcond.runtime.torchvision_repair import repair
 from clipcond.wording import first_line, visible

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipcond.errors import ModelError
 from clipcond.models.checkpoint import SUFFIXES, Checkpoint, read_checkpoint
-from clipcond.models.checks import check_reads_clip_tokens
+from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.dual import DualEncoder, dual_from_open_clip
 from clipcond.models.spec import ModelSpec, did_you_mean, listed
 from clipcond.runtime.hub import offline_where_unreachable, why_not

@@ -9,7 +9,8 @@ from typing import Any
 
 from clipcond.errors import ModelError
 from clipcond.images.preprocess import Preprocess
-from clipcond.models.checks import check_finite_weights, check_reads_clip_tokens, one_line_errors
+from clipcond.models.checks import check_finite_weights, one_line_errors
+from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.load import load_dual, load_open_clip_folder
 from clipcond.models.open_clip_folder import CONFIG, preprocess_of_folder, read_config, read_open_clip_folder
 from clipcond.models.open_clip_named import preprocess_of
