@@ -86,7 +86,7 @@ def preprocess_of(model: Any, named: ModelSpec) -> dict[str, Any]:
 
 
 def _activation(named: ModelSpec, checkpoint: Checkpoint, config: bool) -> tuple[bool, tuple[str, ...]]:
-    """Whether the model has quick GELU: as the spec says, as the file shows, or as the architecture has it."""
+    """True for quick GELU, as the spec says, the file shows or the architecture has it; and notes about the choice."""
     if named.overrides.quick_gelu is not None:
         return named.overrides.quick_gelu, ()
     if checkpoint.openai and not config:
