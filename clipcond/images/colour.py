@@ -41,7 +41,7 @@ def flatten(image: Image.Image) -> Image.Image:
     levels = _eight_bit(image) if image.mode == "F" or image.mode.startswith("I") else image
     shown = upright(levels, image)
     if shown.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in shown.info:
-        return _on_white(shown.convert("RGBA"))
+        return _on_white(shown if shown.mode == "RGBA" else shown.convert("RGBA"))
     if shown.mode in ("L", "RGB") or (shown.mode == "CMYK" and shown.info.get("icc_profile")):
         return shown
     return shown.convert("L" if shown.mode == "1" else "RGB")

@@ -9,7 +9,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -36,15 +36,11 @@ def open_image(
     sides stay at least that long; every other picture comes in full. Twice the size of the model's input is safe.
     Raises ImageError `NAME: reason` for anything that cannot be decoded to its end.
     """
-    name = name or _name_of(source)
-    with _one_line(name), _stream(source) as stream:
-        if not _has_bytes(stream):
-            raise ImageError(f"{name}: is empty")
-        with Image.open(stream) as image:
-            if shrink_to is not None:
-                image.draft(None, (shrink_to, shrink_to))
-            image.load()
-            return image
+    with _opened(source, name or _name_of(source)) as image:
+        if shrink_to is not None:
+            image.draft(None, (shrink_to, shrink_to))
+        image.load()
+        return image
 
 
 @contextmanager
@@ -53,16 +49,11 @@ def decoded(source: str | Path | bytes | BinaryIO, *, name: str | None = None) -
 
     Raises ImageError as `open_image` does, also for memory that runs out while the picture is in use.
     """
-    name = name or _name_of(source)
-    with _one_line(name), _stream(source) as stream:
-        large = _decoded_bytes(stream, name) > LARGE
-        if large:
-            _ONE_LARGE.acquire()
-        try:
-            yield open_image(stream, name=name)
-        finally:
-            if large:
-                _ONE_LARGE.release()
+    with _opened(source, name or _name_of(source)) as image:
+        large = 4 * image.width * image.height > LARGE
+        with _ONE_LARGE if large else nullcontext():
+            image.load()
+            yield image
 
 
 @contextmanager
@@ -120,24 +111,16 @@ def _refuse_irregular(path: Path, mode: int) -> None:
         raise ImageError(f"{path}: is no regular file (a pipe, socket or device), not a picture")
 
 
-def _has_bytes(stream: BinaryIO) -> bool:
-    start = stream.tell()
-    found = bool(stream.read(1))
-    stream.seek(start)
-    return found
-
-
-def _decoded_bytes(stream: BinaryIO, name: str) -> int:
-    """Bytes that the picture will take once decoded, from its header; 0 where there is no header to read."""
-    start = stream.tell()
-    try:
-        with _one_line(name):
-            width, height = Image.open(stream).size
-    except ImageError:  # `open_image` says what is wrong
-        return 0
-    finally:
+@contextmanager
+def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """A picture of which the header is read; whatever goes wrong while it is open is its ImageError."""
+    with _one_line(name), _stream(source) as stream:
+        start = stream.tell()
+        if not stream.read(1):
+            raise ImageError(f"{name}: is empty")
         stream.seek(start)
-    return 4 * width * height
+        with Image.open(stream) as image:
+            yield image
 
 
 @contextmanager
