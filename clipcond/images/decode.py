@@ -44,12 +44,17 @@ def open_image(
 
 
 @contextmanager
-def decoded(source: str | Path | bytes | BinaryIO, *, name: str | None = None) -> Iterator[Image.Image]:
+def decoded(
+    source: str | Path | bytes | BinaryIO, *, name: str | None = None, shrink_to: int | None = None
+) -> Iterator[Image.Image]:
     """A decoded picture for a while; of large ones, one at a time over all threads, which bounds memory.
 
-    Raises ImageError as `open_image` does, also for memory that runs out while the picture is in use.
+    The arguments are those of `open_image`. Raises ImageError as it does, also for memory that runs out while the picture
+    is in use.
     """
     with _opened(source, name or _name_of(source)) as image:
+        if shrink_to is not None:
+            image.draft(None, (shrink_to, shrink_to))
         large = 4 * image.width * image.height > LARGE
         with _ONE_LARGE if large else nullcontext():
             image.load()
@@ -128,6 +133,10 @@ def _one_line(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError."""
     try:
         yield
+    except ImageError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise ImageError(f"{name}: {error}") from error
     except ClipCondError:
         raise
     except UnidentifiedImageError:  # its own text names a buffer in memory

@@ -47,6 +47,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint({name: value for name, value in weights.items() if name not in _OPENAI}, openai)
 
 
+def fill_open_clip(model: Any, checkpoint: Checkpoint) -> None:
+    """Load a state dict into an open_clip model, in whichever of its layouts it is; every weight must be there.
+
+    Position embeddings of another picture size are resized. Raises what `load_state_dict` raises.
+    """
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+
+    state = convert_state_dict(model, {name: value.float() for name, value in checkpoint.weights.items()})
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for scalar in ("logit_scale", "logit_bias"):
+        if scalar in state and getattr(model, scalar) is not None:
+            state[scalar] = state[scalar].reshape(getattr(model, scalar).shape)
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    model.load_state_dict(state, strict=True)
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file

@@ -17,17 +17,14 @@ from clipcond.models.dual import DualEncoder as DualEncoder
 from clipcond.models.dual import dual_from_open_clip
 from clipcond.models.open_clip_folder import (
     CONFIG,
-    WEIGHTS,
     preprocess_of_folder,
     read_config,
     read_open_clip_folder,
-    stored_weights,
 )
 from clipcond.models.open_clip_named import load_checkpoint, load_pretrained
 from clipcond.models.spec import FORMS, ModelSpec, did_you_mean, parse_spec
 from clipcond.models.transformers_clip import load_transformers
 from clipcond.resources import embedded
-from clipcond.runtime.quiet import quiet_calls, quiet_logs
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -67,18 +64,8 @@ def load_open_clip_folder(path: str | Path, *, quick_gelu: bool | None = None) -
     Also takes the file names that open_clip uses on the hub. quick_gelu: the activation, in place of the config's.
     Raises ModelError as `load_dual` does.
     """
-    path = Path(path)
     with one_line_errors(str(path)):
-        config = read_config(path)
-        check_reads_clip_tokens(str(path), config["model_cfg"])
-        if (path / WEIGHTS).is_file() or not stored_weights(path):
-            return read_open_clip_folder(path, quick_gelu=quick_gelu)
-        if quick_gelu is not None:
-            raise ModelError(f"{path}: an activation can be stated where the weights are in {WEIGHTS}")
-        with quiet_calls(), quiet_logs():
-            import open_clip
-
-            return open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+        return read_open_clip_folder(path, quick_gelu=quick_gelu)
 
 
 def _from_folder(spec: str, named: ModelSpec, folder: Path, device: str) -> DualEncoder:

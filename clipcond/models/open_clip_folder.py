@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from clipcond.errors import ModelError
 from clipcond.files import write_file
 from clipcond.images.preprocess import OPENAI_MEAN, OPENAI_STD
-from clipcond.models.checks import check_numbers, check_shapes, outline
+from clipcond.models.checkpoint import SUFFIXES, fill_open_clip, read_checkpoint
+from clipcond.models.checks import check_numbers, check_shapes, count, outline
 from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.json_file import read_json
 from clipcond.runtime.torchvision_repair import repair
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DEFAULT_PREPROCESS = {"mean": OPENAI_MEAN, "std": OPENAI_STD}  # what open_clip's own folders leave out when it is this
+_NAMES = (
+    WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
+    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+)  # fmt: skip
 _TABLE = "token_embedding.weight"
 
 
@@ -66,11 +71,6 @@ def preprocess_of_folder(
     return {**DEFAULT_PREPROCESS, **stated, "size": own}, () if square_said == square else (visible(note),)
 
 
-def stored_weights(folder: Path) -> list[str]:
-    """Return the names of a folder's weight files, sorted."""
-    return sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pth"))
-
-
 def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False, quick_gelu: bool | None = None) -> CLIP:
     """Build the folder's model on the CPU in float32 and load its weights, which may be stored in any float dtype.
 
@@ -84,15 +84,42 @@ def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False, q
     shapes = outline(str(folder / CONFIG), build)
     if random_weights:
         return build()
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise ModelError(f"{folder} holds a config but no {WEIGHTS}; random weights must be asked for by name")
+    path = _weights_file(folder)
+    if path.name != WEIGHTS:
+        return _of_open_clips_own_file(path, build, count(shapes))
     check_shapes(str(path), CONFIG, _stored_shapes(path, shapes), shapes)
     from safetensors.torch import load_file
 
     model = build()
     weights = _unpacked(load_file(path), model.state_dict())
     model.load_state_dict({name: value.float() for name, value in weights.items()})
+    return model
+
+
+def _weights_file(folder: Path) -> Path:
+    """The folder's weights, under clipcond's name or one of those that open_clip uses on the hub."""
+    named = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    if named is not None:
+        return named
+    others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(others) > 1:
+        raise ModelError(
+            f"{folder} holds several weights ({', '.join(path.name for path in others)}); expected {WEIGHTS}"
+        )
+    if not others:
+        raise ModelError(f"{folder} holds a config but no {WEIGHTS}; random weights must be asked for by name")
+    return others[0]
+
+
+def _of_open_clips_own_file(path: Path, build: Callable[[], CLIP], weights: int) -> CLIP:
+    """Build and fill a model from a file in any of open_clip's layouts, pickled ones included."""
+    if weights > path.stat().st_size:
+        raise ModelError(f"{path} does not fit {CONFIG}, which describes {weights:,} weights: it is smaller")
+    model = build()
+    try:
+        fill_open_clip(model, read_checkpoint(path))
+    except Exception as error:
+        raise ModelError(f"{path} does not fit {CONFIG}: {first_line(error)}") from error
     return model
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ModelError
-from clipcond.models.checkpoint import SUFFIXES, Checkpoint, read_checkpoint
+from clipcond.models.checkpoint import SUFFIXES, Checkpoint, fill_open_clip, read_checkpoint
 from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.dual import DualEncoder, dual_from_open_clip
 from clipcond.models.spec import ModelSpec, did_you_mean, listed
@@ -74,7 +74,7 @@ def load_checkpoint(spec: str, named: ModelSpec, device: str) -> DualEncoder:
             model = open_clip.create_model(
                 name, load_weights=False, quick_gelu=quick, force_image_size=named.overrides.size
             )
-            _fill(model, checkpoint)
+            fill_open_clip(model, checkpoint)
     except Exception as error:
         raise ModelError(f"{path} is not a checkpoint of {name}: {first_line(error)}") from error
     return dual_from_open_clip(spec, model, preprocess_of(model, named), device, notes)
@@ -96,19 +96,3 @@ def _activation(named: ModelSpec, checkpoint: Checkpoint, config: bool) -> tuple
     if not config:
         return False, (f"{named.base}: built with GELU; weights of OpenAI's models need `,activation=quick_gelu`",)
     return config, ()
-
-
-def _fill(model: Any, checkpoint: Checkpoint) -> None:
-    """Load a state dict, in whichever of open_clip's layouts it is; every weight must be there."""
-    from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
-
-    state = convert_state_dict(model, {name: value.float() for name, value in checkpoint.weights.items()})
-    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
-    for scalar in ("logit_scale", "logit_bias"):
-        if scalar in state and getattr(model, scalar) is not None:
-            state[scalar] = state[scalar].reshape(getattr(model, scalar).shape)
-    resize_pos_embed(state, model)
-    resize_text_pos_embed(state, model)
-    model.load_state_dict(state, strict=True)

@@ -15,6 +15,7 @@ from ramps import ramp
 
 from clipcond.errors import ImageError
 from clipcond.images import decode
+from clipcond.images.colour import to_rgb
 from clipcond.images.decode import open_image
 
 
@@ -115,3 +116,15 @@ def test_memory_that_runs_out_while_a_picture_is_used_is_its_error(tmp_path: Pat
     ramp(4, 4).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"a\.png: is too large \(MemoryError\)"), decode.decoded(tmp_path / "a.png"):
         raise MemoryError
+
+
+def test_what_is_wrong_with_a_picture_in_use_names_it(tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
+    with (
+        pytest.raises(ImageError, match=r"nan\.tif: it holds levels that are no numbers"),
+        decode.decoded(tmp_path / "nan.tif") as image,
+    ):
+        to_rgb(image)
+    ramp(640, 400).save(tmp_path / "a.jpg")
+    with decode.decoded(tmp_path / "a.jpg", shrink_to=90) as image:
+        assert image.size == (160, 100)
