@@ -5,6 +5,7 @@ What people see of a decoded picture (upright, on white, sRGB) is `clipcond.imag
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import warnings
@@ -63,11 +64,22 @@ def decoded(
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings (large pictures, odd EXIF) off stderr. For the main thread: filters are the process's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        yield
+    """Keep Pillow's warnings and log lines (large pictures, odd tags) off stderr.
+
+    For the main thread: filters of warnings are the process's.
+    """
+    logger = logging.getLogger("PIL")
+    handler, propagate = logging.NullHandler(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
 
 
 def workers() -> int:

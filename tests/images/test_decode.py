@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -128,3 +130,13 @@ def test_what_is_wrong_with_a_picture_in_use_names_it(tmp_path: Path) -> None:
     ramp(640, 400).save(tmp_path / "a.jpg")
     with decode.decoded(tmp_path / "a.jpg", shrink_to=90) as image:
         assert image.size == (160, 100)
+
+
+def test_pillow_is_quiet_for_a_while_and_then_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("PIL.TiffImagePlugin")
+    with decode.quiet_pillow():
+        logger.error("more samples per pixel than can be decoded")
+        warnings.warn("the picture is large", Image.DecompressionBombWarning, stacklevel=1)
+    assert caplog.records == []
+    logger.error("heard again")
+    assert [record.message for record in caplog.records] == ["heard again"]
