@@ -28,8 +28,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from clipcond.encode.packed.attention import block_library
-from clipcond.encode.packed.tree import tree
+from clipcond.encode.packed.attention import xformers_ops
+from clipcond.encode.packed.prefix_tree import prefix_tree
 from clipcond.encode.rows import TokenSequence, first_eos
 from clipcond.encode.text import TextTower
 from clipcond.mini.world import caption, sample
@@ -116,7 +116,7 @@ def compare(tower: TextTower, name: str, rows: Sequence[TokenSequence], runs: in
         for way, call in WAYS.items():
             times[way].append(seconds(call, tower, rows))
     ends = [end + 1 for end in first_eos(rows)]
-    mean, nodes = statistics.mean(ends), tree(rows, ends).size
+    mean, nodes = statistics.mean(ends), prefix_tree(rows, ends).size
     print(f"\n{name}: {len(rows)} texts of {mean:.1f} positions in the mean; packed computes {nodes / len(rows):.1f}\n")
     print("| way | texts/s | median | times padded | largest difference |")
     print("|---|---|---|---|---|")
@@ -137,7 +137,7 @@ def describe(tower: TextTower) -> None:
         print("no CUDA device in use: attention of packed batches is gathered; xformers' blocks were not measured")
     elif find_spec("xformers") is None:
         print("xformers is not installed: attention of packed batches is gathered")
-    elif block_library(tower.device, tower.dtype, 64) is None:
+    elif xformers_ops(tower.device, tower.dtype, 64) is None:
         print("xformers has no kernel for this GPU, dtype or torch: attention of packed batches is gathered")
     else:
         print(f"attention of packed batches: blocks of xformers {version('xformers')}")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # bidirectional classes of the characters that turn the direction of text
 _STEERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def first_line(error: BaseException) -> str:
-    """What a library said, in one line: the first that carries words, and the first detail of a state dict's report."""
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    """Return a library's message in one line: the first that carries words, and the first detail of a state dict's report.
+
+    Colours of a terminal are taken out; what else would steer it is made visible.
+    """
+    plain = _ANSI.sub("", str(error))
+    lines = [visible(" ".join(line.split())) for line in plain.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     text = lines[0] + (f" {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else "")

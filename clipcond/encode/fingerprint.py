@@ -1,4 +1,4 @@
-"""What a model is, in a short text: its weights, its adapters, and the settings that no weight shows.
+"""A model's fingerprint, a short text of its content: its weights, its adapters, and the settings that no weight shows.
 
 Each tensor is read once, at the speed of memory: 64-bit words are summed along 64 lanes and in 1024 blocks, so that
 any one changed number and nearly every exchange of two is seen. What was read is remembered for as long as the tensor
@@ -29,7 +29,7 @@ _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
-    """What was read of a tensor, and what says that it is still so."""
+    """A tensor's summed content, with the signs by which a change shows."""
 
     tensor: weakref.ref[Tensor]
     version: int
@@ -86,7 +86,7 @@ class Fingerprint:
 
 
 def running_device(model: nn.Module, weight: Tensor) -> torch.device:
-    """Where a forward of `model` runs: as accelerate's or diffusers' offload hooks say, or else where a weight is."""
+    """Return the device of a forward of `model`: as accelerate's or diffusers' offload hooks say, or a weight's own."""
     for module in model.modules():
         attached = module.__dict__.get("_hf_hook")
         groups = [getattr(hook, "group", None) for hook in _group_hooks(module)]
@@ -130,7 +130,7 @@ def _tensors(path: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _weights_map(module: nn.Module) -> Mapping[str, Tensor]:
-    """Where an offload hook keeps the weights of a module."""
+    """Return the weights of a module that an offload hook keeps."""
     hook = module.__dict__["_hf_hook"]
     for each in [hook, *getattr(hook, "hooks", ())]:
         found: Mapping[str, Tensor] | None = getattr(each, "weights_map", None)
@@ -149,7 +149,7 @@ def _plain(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor was written into, as far as torch counts."""
+    """Return torch's count of writes into a tensor."""
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -181,7 +181,7 @@ def _summed(model: nn.Module, contents: Mapping[str, bytes], adapters: Sequence[
 
 
 def _content(tensor: Tensor) -> bytes:
-    """What dtype, shape and bits of a tensor come to, whatever the device."""
+    """Return a digest of a tensor's dtype, shape and bits, the same on every device."""
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
     whole = flat.numel() // 8 * 8
     words = (flat[:whole].clone() if flat.storage_offset() % 8 else flat[:whole]).view(torch.int64)
@@ -195,7 +195,7 @@ def _content(tensor: Tensor) -> bytes:
 
 
 def _adapters(path: str, module: nn.Module) -> str | None:
-    """How strongly which adapter of a layer acts: what peft keeps beside the weights."""
+    """Return the adapters of a layer and their strengths, which peft keeps beside the weights."""
     scaling = module.__dict__.get("scaling")
     if not isinstance(scaling, Mapping):
         return None
@@ -205,7 +205,7 @@ def _adapters(path: str, module: nn.Module) -> str | None:
 
 
 def _settings(model: nn.Module) -> str:
-    """What changes the states and is in no weight: from the config, or from the modules where there is none."""
+    """Return the settings that change the states and show in no weight: the config's, or the modules' own."""
     config: Any = getattr(model, "config", None)
     if config is not None:
         return " ".join(f"{name}={getattr(config, name, None)}" for name in _SETTINGS)

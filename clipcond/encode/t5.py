@@ -39,7 +39,7 @@ class T5Tower:
 
     @property
     def device(self) -> torch.device:
-        """Where the tower computes: offloaded weights are elsewhere between two passes."""
+        """The device on which the tower computes: offloaded weights are elsewhere between two passes."""
         return running_device(self._model, self._stack.final_layer_norm.weight)
 
     @property

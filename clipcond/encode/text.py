@@ -74,7 +74,7 @@ class TextTower:
 
     @property
     def device(self) -> torch.device:
-        """Where the tower computes: offloaded weights are elsewhere between two passes."""
+        """The device on which the tower computes: offloaded weights are elsewhere between two passes."""
         return running_device(self._backend.model, self._backend.parameter())
 
     @property

@@ -14,7 +14,7 @@ from clipcond.errors import ModelError
 
 
 class Backend(Protocol):
-    """What the two libraries are reduced to."""
+    """The interface that the two libraries share."""
 
     layers: int
     width: int

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clipcond.encode.packed.attention import attention_of
-from clipcond.encode.packed.stack import PackedStack, layer_and_last, parts
-from clipcond.encode.packed.tree import Tree, tree
+from clipcond.encode.packed.prefix_tree import PrefixTree, prefix_tree
+from clipcond.encode.packed.stack import PackedStack, layer_and_last, split_tree
 from clipcond.encode.rows import TokenSequence, attention_mask, ids_of, override_embeddings
 from clipcond.encode.text_backends import Backend
 from clipcond.encode.tower import TextStates, joined
@@ -21,7 +21,7 @@ LEAST_SHARED = 0.1  # of all places: less is not worth leaving the pipeline's ow
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RowPass:
-    """How N rows of one length L are to be encoded."""
+    """One encoding of N rows of one length L."""
 
     backend: Backend
     device: torch.device
@@ -39,10 +39,10 @@ class RowPass:
         states are the pipeline's, bit for bit.
         """
         stack = self.backend.packing()
-        whole = tree(self.rows) if stack is not None else None
-        done = _Parts()
+        whole = prefix_tree(self.rows) if stack is not None else None
+        done = _Batches()
         if stack is not None and whole is not None and self._pays(whole):
-            for part in parts(whole, max_tokens):
+            for part in split_tree(whole, max_tokens):
                 done.add(part.order, partial(self._packed, stack, part))
             return done.in_order()
         size = max(1, max_tokens // len(self.rows[0].ids))
@@ -52,8 +52,8 @@ class RowPass:
                 done.add(alike[first : first + size], self._own)
         return done.in_order()
 
-    def _pays(self, whole: Tree) -> bool:
-        """Whether the rows are worth a packed pass."""
+    def _pays(self, whole: PrefixTree) -> bool:
+        """True if the rows are worth a packed pass."""
         places = len(self.rows) * len(self.rows[0].ids)
         return any(row.masked for row in self.rows) or whole.size <= (1 - LEAST_SHARED) * places
 
@@ -63,9 +63,9 @@ class RowPass:
         Packed without padding; where the model allows only its own forward, in batches of similar lengths.
         """
         stack = self.backend.packing()
-        done = _Parts()
+        done = _Batches()
         if stack is not None:
-            for part in parts(tree(self.rows, [end + 1 for end in self.ends]), max_tokens):
+            for part in split_tree(prefix_tree(self.rows, [end + 1 for end in self.ends]), max_tokens):
                 done.add(part.order, partial(self._packed, stack, part, hidden=False))
             return done.in_order()
         first = 0
@@ -91,10 +91,12 @@ class RowPass:
             ids, mask = ids_of(rows, self.device), attention_mask(rows, self.device)
             return states(self.backend, ids, torch.tensor(ends), self.skip, self.final_norm, mask)
 
-    def _packed(self, stack: PackedStack, part: Tree, numbers: Sequence[int], *, hidden: bool = True) -> TextStates:
+    def _packed(
+        self, stack: PackedStack, part: PrefixTree, numbers: Sequence[int], *, hidden: bool = True
+    ) -> TextStates:
         """The rows of these numbers, which are those of `part` in its order."""
         rows = [self.rows[number] for number in numbers]
-        row, position = part.firsts
+        row, position = part.first_places
         with stack.open() as device:
             x = stack.token_embedding(ids_of(rows)[row, position].to(device))
             x = stack.cast(self._put_vectors(x, part, rows)) + stack.positions(position.to(device))
@@ -108,7 +110,7 @@ class RowPass:
                 hidden=wanted[nodes.to(wanted.device)], pooled=pooled, projected=self.backend.project(pooled)
             )
 
-    def _put_vectors(self, x: Tensor, part: Tree, rows: Sequence[TokenSequence]) -> Tensor:
+    def _put_vectors(self, x: Tensor, part: PrefixTree, rows: Sequence[TokenSequence]) -> Tensor:
         """(M, D) token embeddings with the vectors in their places."""
         ends = part.ends.tolist()
         places = [(n, at, digest) for n, row in enumerate(rows) for at, digest in row.vectors if at < ends[n]]
@@ -128,7 +130,7 @@ def states(
     return TextStates(hidden=hidden, pooled=pooled, projected=backend.project(pooled))
 
 
-class _Parts:
+class _Batches:
     """States of some rows after the other, by the rows' numbers."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the conditioning needs of a text encoder, CLIP or T5."""
+"""The interface of a text encoder, CLIP or T5, to the conditioning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Tower(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the tower computes."""
+        """The device on which the tower computes."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -44,7 +44,7 @@ class Tower(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextStates:
-    """What a text tower says about N rows, in the tower's dtype and on the device it computed on."""
+    """A text tower's output for N rows, in the tower's dtype and on the device it computed on."""
 
     hidden: Tensor  # (N, L, D)
     pooled: Tensor | None  # (N, D), after the final norm, before the projection; None where the model pools nothing

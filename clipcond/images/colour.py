@@ -41,9 +41,11 @@ def flatten(image: Image.Image) -> Image.Image:
     levels = _eight_bit(image) if image.mode == "F" or image.mode.startswith("I") else image
     shown = upright(levels, image)
     if shown.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in shown.info:
-        return _on_white(shown.convert("RGBA"))
+        return _on_white(shown if shown.mode == "RGBA" else shown.convert("RGBA"))
     if shown.mode in ("L", "RGB") or (shown.mode == "CMYK" and shown.info.get("icc_profile")):
         return shown
+    if shown.mode == "LAB":
+        return _from_lab(shown)
     return shown.convert("L" if shown.mode == "1" else "RGB")
 
 
@@ -88,6 +90,16 @@ def _probe(mode: str) -> Image.Image:
         return Image.fromarray(steps[None])
     grid = np.stack(np.meshgrid(*[steps] * len(mode), indexing="ij"), axis=-1)
     return Image.frombytes(mode, (9 * 9, grid.size // (81 * len(mode))), grid.tobytes())
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """CIELAB, which Pillow converts through Little CMS alone, to sRGB; its profile is used up by that."""
+    from PIL.ImageCms import createProfile, profileToProfile
+
+    shown = profileToProfile(image, createProfile("LAB"), createProfile("sRGB"), outputMode="RGB")
+    if shown is None:
+        raise ImageError("its colours are CIELAB, which this Pillow cannot convert")
+    return shown
 
 
 def _on_white(image: Image.Image) -> Image.Image:

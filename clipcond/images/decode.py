@@ -5,11 +5,12 @@ What people see of a decoded picture (upright, on white, sRGB) is `clipcond.imag
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -36,42 +37,49 @@ def open_image(
     sides stay at least that long; every other picture comes in full. Twice the size of the model's input is safe.
     Raises ImageError `NAME: reason` for anything that cannot be decoded to its end.
     """
-    name = name or _name_of(source)
-    with _one_line(name), _stream(source) as stream:
-        if not _has_bytes(stream):
-            raise ImageError(f"{name}: is empty")
-        with Image.open(stream) as image:
-            if shrink_to is not None:
-                image.draft(None, (shrink_to, shrink_to))
-            image.load()
-            return image
+    with _opened(source, name or _name_of(source)) as image:
+        if shrink_to is not None:
+            image.draft(None, (shrink_to, shrink_to))
+        image.load()
+        return image
 
 
 @contextmanager
-def decoded(source: str | Path | bytes | BinaryIO, *, name: str | None = None) -> Iterator[Image.Image]:
+def decoded(
+    source: str | Path | bytes | BinaryIO, *, name: str | None = None, shrink_to: int | None = None
+) -> Iterator[Image.Image]:
     """A decoded picture for a while; of large ones, one at a time over all threads, which bounds memory.
 
-    Raises ImageError as `open_image` does, also for memory that runs out while the picture is in use.
+    The arguments are those of `open_image`. Raises ImageError as it does, also for memory that runs out while the picture
+    is in use.
     """
-    name = name or _name_of(source)
-    with _one_line(name), _stream(source) as stream:
-        large = _decoded_bytes(stream, name) > LARGE
-        if large:
-            _ONE_LARGE.acquire()
-        try:
-            yield open_image(stream, name=name)
-        finally:
-            if large:
-                _ONE_LARGE.release()
+    with _opened(source, name or _name_of(source)) as image:
+        if shrink_to is not None:
+            image.draft(None, (shrink_to, shrink_to))
+        large = 4 * image.width * image.height > LARGE
+        with _ONE_LARGE if large else nullcontext():
+            image.load()
+            yield image
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings (large pictures, odd EXIF) off stderr. For the main thread: filters are the process's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        yield
+    """Keep Pillow's warnings and log lines (large pictures, odd tags) off stderr.
+
+    For the main thread: filters of warnings are the process's.
+    """
+    logger = logging.getLogger("PIL")
+    handler, propagate = logging.NullHandler(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
 
 
 def workers() -> int:
@@ -120,24 +128,16 @@ def _refuse_irregular(path: Path, mode: int) -> None:
         raise ImageError(f"{path}: is no regular file (a pipe, socket or device), not a picture")
 
 
-def _has_bytes(stream: BinaryIO) -> bool:
-    start = stream.tell()
-    found = bool(stream.read(1))
-    stream.seek(start)
-    return found
-
-
-def _decoded_bytes(stream: BinaryIO, name: str) -> int:
-    """Bytes that the picture will take once decoded, from its header; 0 where there is no header to read."""
-    start = stream.tell()
-    try:
-        with _one_line(name):
-            width, height = Image.open(stream).size
-    except ImageError:  # `open_image` says what is wrong
-        return 0
-    finally:
+@contextmanager
+def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """A picture of which the header is read; whatever goes wrong while it is open is its ImageError."""
+    with _one_line(name), _stream(source) as stream:
+        start = stream.tell()
+        if not stream.read(1):
+            raise ImageError(f"{name}: is empty")
         stream.seek(start)
-    return 4 * width * height
+        with Image.open(stream) as image:
+            yield image
 
 
 @contextmanager
@@ -145,6 +145,10 @@ def _one_line(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError."""
     try:
         yield
+    except ImageError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise ImageError(f"{name}: {error}") from error
     except ClipCondError:
         raise
     except UnidentifiedImageError:  # its own text names a buffer in memory

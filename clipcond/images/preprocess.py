@@ -43,7 +43,7 @@ _FILTERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How a model wants its pictures. Policies: `shortest` crops the centre, `longest` pads, `squash` distorts."""
+    """The pictures that a model reads. Policies: `shortest` crops the centre, `longest` pads, `squash` distorts."""
 
     height: int
     width: int
@@ -134,7 +134,7 @@ class Preprocess:
         return start, start + want
 
     def _pad(self, have: int, want: int) -> int:
-        """How far a side that is too short moves in; transformers moves by the larger half."""
+        """Return how many pixels go before a side that is too short; transformers puts the larger half there."""
         return (want - have + (self.crop == "floor")) // 2
 
 

@@ -1,8 +1,7 @@
-"""What can be loaded, and what of it is already on this machine: the rows of `clipcond models`."""
+"""Models that can be loaded, and which of them are on this machine already: the rows of `clipcond models`."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipcond.errors import ModelError, ResourceMissing
+from clipcond.models.clip_tokens import check_reads_clip_tokens
+from clipcond.models.json_file import read_json
 from clipcond.resources import embedded
 from clipcond.runtime.torchvision_repair import repair
 from clipcond.wording import first_line
@@ -45,7 +46,7 @@ def hub_cache() -> Path:
 
 
 def local_models(cache: Path | None = None) -> tuple[Model, ...]:
-    """What needs no network beside open_clip's models: `mini`, and what transformers or diffusers left in the cache.
+    """Return the models that need no network beside open_clip's: `mini`, and those of transformers and diffusers in the cache.
 
     cache: a hub cache; by default this machine's. A folder that cannot be read is passed over.
     """
@@ -118,7 +119,7 @@ def _of_cache(cache: Path) -> Iterator[Model]:
                     spec=repository, kind="pipeline", use=("generate",), cached=True, bytes=size, source=str(folder)
                 )
                 break
-            if _read(snapshot / "config.json").get("model_type") == "clip" and _weights(snapshot):
+            if _config(snapshot / "config.json").get("model_type") == "clip" and _weights(snapshot):
                 spec, use = f"hf:{repository}", ("rerank", "train")
                 yield Model(spec=spec, kind="transformers", use=use, cached=True, bytes=size, source=str(folder))
                 break
@@ -139,20 +140,17 @@ def size_on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except ModelError:
         return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _reads_like_clip(name: str, config: dict[str, Any] | None) -> bool:
-    """Whether `load_dual` takes this architecture: the loader itself is asked."""
-    from clipcond.models.load import _check_open_clip
-
+    """True if `load_dual` takes this architecture: the loader's own check is asked."""
     try:
-        _check_open_clip(name, config or {})
+        check_reads_clip_tokens(name, config or {})
     except ModelError:
         return False
     return True

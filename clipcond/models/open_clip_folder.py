@@ -7,18 +7,31 @@ numbers under `<name>.ids`, in place of `<name>`. Reading fills the rest with ze
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import ModelError
 from clipcond.files import write_file
+from clipcond.images.preprocess import OPENAI_MEAN, OPENAI_STD
+from clipcond.models.checkpoint import SUFFIXES, fill_open_clip, read_checkpoint
+from clipcond.models.checks import check_numbers, check_shapes, count, outline
+from clipcond.models.clip_tokens import check_reads_clip_tokens
+from clipcond.models.json_file import read_json
 from clipcond.runtime.torchvision_repair import repair
+from clipcond.wording import first_line, visible
 
 if TYPE_CHECKING:
     from open_clip import CLIP
     from torch import Tensor
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+DEFAULT_PREPROCESS = {"mean": OPENAI_MEAN, "std": OPENAI_STD}  # what open_clip's own folders leave out when it is this
+_NAMES = (
+    WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
+    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+)  # fmt: skip
 _TABLE = "token_embedding.weight"
 
 
@@ -27,48 +40,119 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise ModelError(f"{folder} is not an open_clip folder: there is no {CONFIG} in it")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict) or "model_cfg" not in config:
+    config = read_json(path)
+    if "model_cfg" not in config:
         raise ModelError(f'{path} has no "model_cfg"; expected the file that open_clip writes beside its weights')
+    for name in ("model_cfg", "preprocess_cfg"):
+        if not isinstance(config.get(name, {}), (dict, NoneType)) or (name == "model_cfg" and not config[name]):
+            raise ModelError(
+                f"{path} has a {name} that is no object of settings: {first_line(ValueError(config[name]))}"
+            )
+    check_numbers(str(path), config)
     return config
 
 
-def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False) -> CLIP:
+def preprocess_of_folder(
+    folder: Path, config: dict[str, Any], model: Any, size: int | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the folder's `preprocess_cfg` in full, and notes.
+
+    The size is that of the model's own input, as in open_clip; a config that says otherwise earns a note, and a `size`
+    that was asked for and differs is a ModelError.
+    """
+    own = model.visual.image_size
+    square = own[0] if isinstance(own, (tuple, list)) and len(set(own)) == 1 else own
+    if size is not None and size != square:
+        raise ModelError(f"{folder} reads pictures of {square}; size={size} needs open_clip's NAME@CHECKPOINT")
+    stated = config.get("preprocess_cfg") or {}
+    said = stated.get("size", own)
+    square_said = said[0] if isinstance(said, (tuple, list)) and len(said) == 2 and said[0] == said[1] else said
+    note = f"{folder / CONFIG} says pictures of {said}, but its model reads {square}; {square} is used"
+    return {**DEFAULT_PREPROCESS, **stated, "size": own}, () if square_said == square else (visible(note),)
+
+
+def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False, quick_gelu: bool | None = None) -> CLIP:
     """Build the folder's model on the CPU in float32 and load its weights, which may be stored in any float dtype.
 
     random_weights: leave the weights as open_clip initialises them (from torch's global generator) and read no file.
-    Raises ModelError if the folder is not complete or its weights do not fit its config.
+    quick_gelu: the activation, in place of the config's.
+    Raises ModelError if the folder is not complete or its weights do not fit its config, before memory is taken for it.
     """
     folder = Path(folder)
     config = read_config(folder)
-    repair()
-    import open_clip
+    build = _builder(folder, config["model_cfg"], quick_gelu)
+    shapes = outline(str(folder / CONFIG), build)
+    if random_weights:
+        return build()
+    path = _weights_file(folder)
+    if path.name != WEIGHTS:
+        return _of_open_clips_own_file(path, build, count(shapes))
+    check_shapes(str(path), CONFIG, _stored_shapes(path, shapes), shapes)
     from safetensors.torch import load_file
 
-    custom = config["model_cfg"].get("custom_text") or "hf_model_name" in config["model_cfg"].get("text_cfg", {})
-    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    arguments = {name: value for name, value in config["model_cfg"].items() if name != "custom_text"}
-    try:
-        model = kind(**arguments)
-    except (TypeError, KeyError) as error:
-        raise ModelError(f"{folder / CONFIG} does not describe a model that open_clip can build: {error}") from error
-    if random_weights:
-        return model
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise ModelError(f"{folder} holds a config but no {WEIGHTS}; random weights must be asked for by name")
-    state = {name: value.float() for name, value in _unpacked(load_file(path), model.state_dict()).items()}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ModelError(f"{path} does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}") from error
-    if missing or unexpected:
-        wrong = "lacks " + missing[0] if missing else "has the unknown " + unexpected[0]
-        raise ModelError(f"{path} does not fit {CONFIG}: it {wrong} ({len(missing) + len(unexpected)} in all)")
+    model = build()
+    weights = _unpacked(load_file(path), model.state_dict())
+    model.load_state_dict({name: value.float() for name, value in weights.items()})
     return model
+
+
+def _weights_file(folder: Path) -> Path:
+    """The folder's weights, under clipcond's name or one of those that open_clip uses on the hub."""
+    named = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    if named is not None:
+        return named
+    others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(others) > 1:
+        raise ModelError(
+            f"{folder} holds several weights ({', '.join(path.name for path in others)}); expected {WEIGHTS}"
+        )
+    if not others:
+        raise ModelError(f"{folder} holds a config but no {WEIGHTS}; random weights must be asked for by name")
+    return others[0]
+
+
+def _of_open_clips_own_file(path: Path, build: Callable[[], CLIP], weights: int) -> CLIP:
+    """Build and fill a model from a file in any of open_clip's layouts, pickled ones included."""
+    if weights > path.stat().st_size:
+        raise ModelError(f"{path} does not fit {CONFIG}, which describes {weights:,} weights: it is smaller")
+    model = build()
+    try:
+        fill_open_clip(model, read_checkpoint(path))
+    except Exception as error:
+        raise ModelError(f"{path} does not fit {CONFIG}: {first_line(error)}") from error
+    return model
+
+
+def _builder(folder: Path, config: dict[str, Any], quick_gelu: bool | None) -> Callable[[], CLIP]:
+    """Build the model that a config describes, without weights from anywhere else."""
+    check_reads_clip_tokens(str(folder), config)
+    repair()
+    import open_clip
+
+    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    arguments = {name: value for name, value in config.items() if name != "custom_text"}
+    if quick_gelu is not None:
+        arguments["quick_gelu"] = quick_gelu
+    if "timm_model_name" in arguments.get("vision_cfg", {}):
+        arguments["vision_cfg"] = {**arguments["vision_cfg"], "timm_model_pretrained": False}
+    return lambda: kind(**arguments)
+
+
+def _stored_shapes(path: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's weights from its header, a packed table's as if it were unpacked."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
+    for name in (_TABLE, f"text.{_TABLE}"):
+        rows, ids = shapes.get(f"{name}.rows"), shapes.get(f"{name}.ids")
+        if rows is not None and ids is not None and name in expected and rows[1:] == expected[name][1:]:
+            del shapes[f"{name}.rows"], shapes[f"{name}.ids"]
+            shapes[name] = expected[name]
+    return shapes
 
 
 def _unpacked(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""What the process runs on: model hubs, devices, other libraries' noise, and the repair of torchvision."""
+"""The surroundings of the process: model hubs, devices, other libraries' noise, and the repair of torchvision."""

@@ -1,4 +1,4 @@
-"""Where a model runs, by name."""
+"""Devices by name."""
 
 from __future__ import annotations
 

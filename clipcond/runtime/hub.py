@@ -14,7 +14,7 @@ _UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError
 
 
 def why_not(error: BaseException) -> str:
-    """Why something of the hub could not be loaded: out of reach, or what the library said."""
+    """Return the reason why something of the hub could not be loaded: out of reach, or the library's own."""
     chain: BaseException | None = error
     while chain is not None:
         if type(chain).__name__ in _UNREACHABLE:
@@ -24,7 +24,7 @@ def why_not(error: BaseException) -> str:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub's host takes a connection; assumed behind a proxy, which a plain connection would go around."""
+    """True if the hub's host takes a connection; assumed behind a proxy, which a plain connection would go around."""
     from huggingface_hub import constants
 
     if getproxies():

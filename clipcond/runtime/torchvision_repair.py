@@ -36,7 +36,7 @@ def repair() -> bool:
 
 
 def _operators_load() -> bool:
-    """Whether torchvision's compiled library loads into this torch, asked as torchvision itself asks."""
+    """True if torchvision's compiled library loads into this torch, asked as torchvision itself asks."""
     import torch
 
     package = importlib.util.find_spec("torchvision")

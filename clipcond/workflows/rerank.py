@@ -47,6 +47,8 @@ def run(options: RerankOptions, events: Events = ignore) -> Ranking:
 
     with task(events, f"loading {options.model}"):
         scorer = Scorer.load(options.model)
+    for note in scorer.dual.notes:
+        events(Note(note))
     with task(events, "scoring", len(found.paths), "pictures") as advance:
         return rerank(
             found.paths,

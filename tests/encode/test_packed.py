@@ -19,7 +19,7 @@ from clipcond.encode.fingerprint import running_device
 from clipcond.encode.packed import attention as packed_attention
 from clipcond.encode.packed import stack as packed
 from clipcond.encode.packed.layers import clip_stack, open_clip_stack
-from clipcond.encode.packed.tree import tree
+from clipcond.encode.packed.prefix_tree import prefix_tree
 from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower
 from clipcond.encode.tower import TextStates
@@ -281,10 +281,10 @@ def test_a_tree_gives_each_beginning_one_number(listed: list[list[tuple[int, str
         for places in listed
     ]
     ends = data.draw(st.none() | st.lists(st.integers(1, 7), min_size=len(rows), max_size=len(rows)))
-    whole = tree(rows, ends)
+    whole = prefix_tree(rows, ends)
     assert sorted(whole.order) == list(range(len(rows)))
     limit = data.draw(st.integers(1, 90))
-    for part in packed.parts(whole, limit):
+    for part in packed.split_tree(whole, limit):
         attention_mask: dict[tuple[object, ...], int] = {}
         for place, number in enumerate(part.order):
             # a vector makes the id meaningless
@@ -294,9 +294,9 @@ def test_a_tree_gives_each_beginning_one_number(listed: list[list[tuple[int, str
                     attention_mask.setdefault(tuple(kinds[: at + 1]), int(part.nodes[place, at]))
                     == part.nodes[place, at]
                 )
-        assert sorted(attention_mask.values()) == list(range(part.size)) == list(range(len(part.firsts[0])))
+        assert sorted(attention_mask.values()) == list(range(part.size)) == list(range(len(part.first_places[0])))
         assert part.size <= limit or len(part.order) == 1
-    assert [at for part in packed.parts(whole, limit) for at in part.order] == list(whole.order)
+    assert [at for part in packed.split_tree(whole, limit) for at in part.order] == list(whole.order)
 
 
 @settings(max_examples=25)
@@ -377,7 +377,7 @@ def test_blocks_without_padding_equal_the_padded_pass(tower: TextTower, monkeypa
     ]
     padded = [tower.encode_rows(some, vectors=VECTORS) for some in (rows, rows[:1])]
     used: list[str] = []
-    monkeypatch.setattr(packed_attention, "block_library", lambda *_: _stand_in(used))
+    monkeypatch.setattr(packed_attention, "xformers_ops", lambda *_: _stand_in(used))
     alike(tower.pool_rows(rows, vectors=VECTORS), _pooled_only(padded[0]))
     alike(tower.encode_rows(rows, vectors=VECTORS), padded[0])
     alike(tower.pool_rows(rows[:1], vectors=VECTORS), _pooled_only(padded[1]))
@@ -387,7 +387,7 @@ def test_blocks_without_padding_equal_the_padded_pass(tower: TextTower, monkeypa
 
 
 def test_blocks_are_for_gpus() -> None:
-    assert packed_attention.block_library(torch.device("cpu"), torch.float32, 64) is None
+    assert packed_attention.xformers_ops(torch.device("cpu"), torch.float32, 64) is None
 
 
 def test_a_broken_library_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,7 +397,7 @@ def test_a_broken_library_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("built for another torch")
 
     monkeypatch.setattr(packed_attention, "import_module", broken)
-    assert packed_attention.block_library(torch.device("cuda", 99), torch.float32, 8) is None
+    assert packed_attention.xformers_ops(torch.device("cuda", 99), torch.float32, 8) is None
 
 
 @pytest.mark.skipif(
@@ -405,7 +405,7 @@ def test_a_broken_library_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_xformers_on_a_gpu_equals_the_padded_pass() -> None:
     tower = TextTower.from_transformers(clip_model().cuda())
-    assert packed_attention.block_library(tower.device, torch.float32, 8) is not None
+    assert packed_attention.xformers_ops(tower.device, torch.float32, 8) is not None
     alike(tower.pool_rows(variants()[:1], vectors=VECTORS), _pooled_only(tower.encode_rows(variants()[:1])), 1e-4)
 
 

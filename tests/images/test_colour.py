@@ -146,3 +146,9 @@ def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [to_rgb(image).tobytes() for image in (grey, clear)]
     monkeypatch.setattr(colour, "_BAND", 100)
     assert [to_rgb(image).tobytes() for image in (grey, clear)] == whole
+
+
+def test_cielab_is_shown(tmp_path: Path) -> None:
+    Image.new("LAB", (8, 8), (136, 208, 195)).save(tmp_path / "a.tif")
+    red, green, blue = np.asarray(to_rgb(open_image(tmp_path / "a.tif")))[4, 4].tolist()
+    assert red > 230 > 40 > max(green, blue)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -15,6 +17,7 @@ from ramps import ramp
 
 from clipcond.errors import ImageError
 from clipcond.images import decode
+from clipcond.images.colour import to_rgb
 from clipcond.images.decode import open_image
 
 
@@ -115,3 +118,25 @@ def test_memory_that_runs_out_while_a_picture_is_used_is_its_error(tmp_path: Pat
     ramp(4, 4).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"a\.png: is too large \(MemoryError\)"), decode.decoded(tmp_path / "a.png"):
         raise MemoryError
+
+
+def test_what_is_wrong_with_a_picture_in_use_names_it(tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
+    with (
+        pytest.raises(ImageError, match=r"nan\.tif: it holds levels that are no numbers"),
+        decode.decoded(tmp_path / "nan.tif") as image,
+    ):
+        to_rgb(image)
+    ramp(640, 400).save(tmp_path / "a.jpg")
+    with decode.decoded(tmp_path / "a.jpg", shrink_to=90) as image:
+        assert image.size == (160, 100)
+
+
+def test_pillow_is_quiet_for_a_while_and_then_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("PIL.TiffImagePlugin")
+    with decode.quiet_pillow():
+        logger.error("more samples per pixel than can be decoded")
+        warnings.warn("the picture is large", Image.DecompressionBombWarning, stacklevel=1)
+    assert caplog.records == []
+    logger.error("heard again")
+    assert [record.message for record in caplog.records] == ["heard again"]

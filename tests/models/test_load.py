@@ -134,7 +134,7 @@ def test_a_transformers_folder_with_holes_is_refused(clip_folder: Path, tmp_path
     save_file({k: v for k, v in weights.items() if k != "text_projection.weight"}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"has not all its weights: text_projection.weight is missing \(1 in all\)"):
         load_dual(str(folder))
-    (folder / "model.safetensors").write_bytes(b"broken")
+    (folder / "model.safetensors").write_bytes(b"broken" * 1_000_000)
     with pytest.raises(ModelError, match="cannot be loaded by transformers: "):
         load_dual(str(folder))
     (folder / "preprocessor_config.json").unlink()
@@ -152,7 +152,8 @@ def test_a_transformers_folder_with_holes_is_refused(clip_folder: Path, tmp_path
         ({"model_type": "clip_vision_model"}, "clip_vision_model and has no text encoder"),
         ({"model_type": "bert"}, "is a bert model; expected a CLIPModel"),
         ({"model_type": "clip", "text_config": {"vocab_size": 99}}, "a vocabulary of 99 and 77 positions; expected"),
-        ({}, "cannot be loaded by transformers: "),
+        ({}, "is a model of no stated type; expected a CLIPModel"),
+        ({"model_type": ["clip"]}, "is a model of no stated type; expected a CLIPModel"),
     ],
 )
 def test_other_transformers_models(config: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -265,6 +266,13 @@ def test_checkpoints_that_will_not_do(known: str, dual_folder: Path, tmp_path: P
     ("spec", "message"),
     [
         ("", "the model name is empty; expected mini, NAME/PRETRAINED"),
+        ("ViT-B/32", "; did you mean ViT-B-32/openai"),
+        ("ViT-B-32/32", "open_clip has no weights '32' for ViT-B-32; expected openai"),
+        ("ViT-B-33/nothing", "; did you mean ViT-B-32/openai"),
+        ("hf-hub:laion/CLIP-ViT-B-32", "; did you mean hf:laion/CLIP-ViT-B-32"),
+        ("mini,activation=relu", "activation=relu in the model name; expected gelu or quick_gelu"),
+        ("mini,mean=1/2", "mean=1/2 in the model name; expected a number or three, as in mean=0.48/0.46/0.41"),
+        ("mini,size=big", "size=big in the model name; expected the side of a square picture"),
         ("minni", "no model 'minni': expected mini, .*; did you mean mini"),
         ("ViT-B-32", "no model 'ViT-B-32': .*; did you mean ViT-B-32/PRETRAINED"),
         ("ViT-B-33/openai", "open_clip knows no 'ViT-B-33' .*; did you mean ViT-B-32/openai"),
@@ -278,6 +286,92 @@ def test_checkpoints_that_will_not_do(known: str, dual_folder: Path, tmp_path: P
 def test_specs_that_name_nothing(spec: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load_dual(spec)
+
+
+def _jit_archive(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """What OpenAI published: a scripted module of these weights in float16, with three numbers beside them."""
+    root = torch.nn.Module()
+    for name, value in weights.items():
+        module, (*parents, last) = root, name.split(".")
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = module.get_submodule(parent)
+        module.register_parameter(last, torch.nn.Parameter(value.half(), requires_grad=False))
+    for name, number in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
+        root.register_buffer(name, torch.tensor(number))
+    torch.jit.script(root).save(str(path))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_openais_own_archive_has_quick_gelu(known: str, dual_folder: Path, tmp_path: Path) -> None:
+    _jit_archive(load_file(dual_folder / WEIGHTS), tmp_path / "clip.pt")
+    dual = load_dual(f"{known}@{tmp_path / 'clip.pt'}")
+    quick, plain = (load_dual(f"{dual_folder},activation={name}") for name in ("quick_gelu", "gelu"))
+    assert torch.equal(dual.text.encode(IDS).pooled, quick.text.encode(IDS).pooled)
+    assert not torch.equal(dual.text.encode(IDS).pooled, plain.text.encode(IDS).pooled)
+    assert "its activation is quick GELU" in dual.notes[0]
+    stated = load_dual(f"{known}@{tmp_path / 'clip.pt'},activation=gelu")
+    assert torch.equal(stated.text.encode(IDS).pooled, plain.text.encode(IDS).pooled)
+    assert stated.notes == ()
+
+
+def test_a_pickled_state_dict_says_which_activation_was_taken(known: str, dual_folder: Path, tmp_path: Path) -> None:
+    torch.save({f"module.{name}": value for name, value in load_file(dual_folder / WEIGHTS).items()}, tmp_path / "a.pt")
+    dual = load_dual(f"{known}@{tmp_path / 'a.pt'}")
+    assert "built with GELU; weights of OpenAI's models need `,activation=quick_gelu`" in dual.notes[0]
+    asked = load_dual(f"{known}@{tmp_path / 'a.pt'},activation=quick_gelu")
+    assert not torch.equal(dual.text.encode(IDS).pooled, asked.text.encode(IDS).pooled)
+    assert asked.notes == ()
+
+
+def test_a_spec_overrides_mean_std_and_size(known: str, dual_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
+    torch.save(load_file(dual_folder / WEIGHTS), tmp_path / "a.pt")
+    larger = load_dual(f"{known}@{tmp_path / 'a.pt'},size=48,mean=0.25,std=0.2/0.3/0.4")
+    assert (larger.image.preprocess.height, larger.image.preprocess.mean) == (48, (0.25, 0.25, 0.25))
+    assert larger.image.preprocess.std == (0.2, 0.3, 0.4)
+    assert larger.image.embed([Image.new("RGB", (60, 60))]).shape == (1, 24)
+    for folder in (dual_folder, clip_folder):
+        assert load_dual(f"{folder},mean=0.25").image.preprocess.mean == (0.25, 0.25, 0.25)
+        assert load_dual(f"{folder},size=32").image.preprocess.height == 32
+    with pytest.raises(ModelError, match="reads pictures of 32; size=48 needs open_clip's NAME@CHECKPOINT"):
+        load_dual(f"{dual_folder},size=48")
+    with pytest.raises(ModelError, match="reads pictures of 32×32; size= can be stated for open_clip's"):
+        load_dual(f"{clip_folder},size=48")
+    with pytest.raises(ModelError, match="expected finite numbers and std above 0"):
+        load_dual(f"{dual_folder},std=0")
+
+
+def test_a_transformers_model_is_built_with_the_activation_that_is_asked_for(clip_folder: Path) -> None:
+    quick, plain = (load_dual(f"hf:{clip_folder},activation={name}") for name in ("quick_gelu", "gelu"))
+    assert not torch.equal(quick.text.encode(IDS).pooled, plain.text.encode(IDS).pooled)
+    assert torch.equal(quick.text.encode(IDS).pooled, load_dual(f"hf:{clip_folder}").text.encode(IDS).pooled)
+
+
+def test_a_picture_size_that_is_not_the_models_is_said_and_not_used(dual_folder: Path, tmp_path: Path) -> None:
+    folder = copied(dual_folder, tmp_path / "other")
+    config = json.loads((folder / CONFIG).read_text())
+    for said, noted in ((224, True), ([32, 32], False), (32, False)):
+        config["preprocess_cfg"]["size"] = said
+        (folder / CONFIG).write_text(json.dumps(config))
+        dual = load_dual(str(folder))
+        assert (dual.image.preprocess.height, bool(dual.notes)) == (32, noted)
+        assert dual.image.embed([Image.new("RGB", (60, 60))]).shape == (1, 24)
+
+
+def test_weights_that_a_transformers_model_has_no_place_for_are_noted(clip_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lora"
+    shutil.copytree(clip_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(2, 16)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (note,) = load_dual(str(folder)).notes
+    assert "also holds text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight (1 in all)" in note
+    assert load_dual(str(clip_folder)).notes == ()
+    foreign = {f"base_model.{name}": value for name, value in weights.items()}
+    save_file(foreign, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="is missing"):
+        load_dual(str(folder))
 
 
 @pytest.fixture

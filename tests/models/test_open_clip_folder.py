@@ -41,7 +41,7 @@ def damaged(dual_folder, tmp_path, config=None, weights=None):
     [
         ("{", None, "is not JSON"),
         ("{}", None, 'has no "model_cfg"'),
-        (json.dumps({"model_cfg": {"depth": 3}}), None, "does not describe a model that open_clip can build"),
+        (json.dumps({"model_cfg": {"depth": 3}}), None, "does not describe a model that can be built: "),
         (None, None, f"holds a config but no {WEIGHTS}; random weights must be asked for by name"),
         (None, lambda s: s.pop("visual.proj"), r"it lacks visual\.proj \(1 in all\)"),
         (None, lambda s: s.update(new=torch.ones(1)), r"it has the unknown new \(1 in all\)"),
@@ -69,3 +69,27 @@ def test_a_packed_table_reads_back_in_full(dual_folder, tmp_path):
     assert (written / WEIGHTS).stat().st_size < 0.3 * (plain / WEIGHTS).stat().st_size
     again = read_open_clip_folder(written).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "model.safetensors", "of another name.pth"])
+def test_weights_under_open_clips_own_names(name, dual_folder, tmp_path):
+    state = load_file(dual_folder / WEIGHTS)
+    (tmp_path / CONFIG).write_text((dual_folder / CONFIG).read_text())
+    save_file(state, tmp_path / name) if name.endswith(".safetensors") else torch.save(state, tmp_path / name)
+    found = read_open_clip_folder(tmp_path).state_dict()
+    assert all(torch.equal(value, state[key].float()) for key, value in found.items())
+    (tmp_path / name).write_bytes(b"short")
+    with pytest.raises(ModelError, match=r"describes [0-9,]+ weights: it is smaller"):
+        read_open_clip_folder(tmp_path)
+    (tmp_path / name).write_bytes(b"damaged" * 1_000_000)
+    with pytest.raises(ModelError, match=f"does not fit {CONFIG}: ") as caught:
+        read_open_clip_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_weights_without_a_known_name_are_not_guessed(dual_folder, tmp_path):
+    (tmp_path / CONFIG).write_text((dual_folder / CONFIG).read_text())
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(ModelError, match=r"holds several weights \(a\.pth, b\.pth\); expected open_clip_model"):
+        read_open_clip_folder(tmp_path)

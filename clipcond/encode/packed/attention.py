@@ -1,7 +1,7 @@
-"""How the nodes of a tree of rows attend: each one to its own beginning, and to nothing that is masked.
+"""Attention between the nodes of a tree of rows: each one to its own beginning, and to nothing that is masked.
 
-Dense: the queries of each row's tail and the keys and values of the whole row are gathered, rows of similar tails
-together. In blocks, on CUDA with xformers: tails and rows end to end, without any padding.
+In groups: the queries of each row's tail and the keys and values of the whole row are gathered, rows of similar tails
+together. In blocks, on CUDA with xformers where no position is masked: tails and rows end to end, without any padding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from clipcond.encode.packed.tree import Tree
+from clipcond.encode.packed.prefix_tree import PrefixTree
 
-GRAIN = 16  # positions: tails that begin within so many of each other are attended to together
+GROUP_STEP = 16  # positions: tails that begin within so many of each other are attended to together
 
 
 class Attention(Protocol):
@@ -29,7 +29,7 @@ class Attention(Protocol):
 
 
 def attention_of(
-    tree: Tree, attention_mask: Tensor | None, device: torch.device, dtype: torch.dtype, head_width: int
+    tree: PrefixTree, attention_mask: Tensor | None, device: torch.device, dtype: torch.dtype, head_width: int
 ) -> Attention:
     """The attention of a tree's nodes, in blocks where that is possible.
 
@@ -37,14 +37,14 @@ def attention_of(
     keys and values, which have `head_width` numbers a head.
     """
     if attention_mask is None:
-        library = block_library(device, dtype, head_width)
+        library = xformers_ops(device, dtype, head_width)
         if library is not None:
-            return Blocks(tree, device, library)
-    return Dense(groups(tree, attention_mask, device))
+            return BlockDiagonalAttention(tree, device, library)
+    return GroupedAttention(query_groups(tree, attention_mask, device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Group:
+class QueryGroup:
     """Rows whose tails begin and end at about the same positions."""
 
     queries: Tensor  # (n, Q) nodes
@@ -54,14 +54,14 @@ class Group:
     nodes: Tensor  # (m,) these nodes
 
 
-def groups(tree: Tree, attention_mask: Tensor | None, device: torch.device) -> tuple[Group, ...]:
-    """How the rows of a tree attend: each node is the query of one group.
+def query_groups(tree: PrefixTree, attention_mask: Tensor | None, device: torch.device) -> tuple[QueryGroup, ...]:
+    """Return the groups in which the rows of a tree attend: each node is the query of one.
 
     attention_mask: (N, L) bool on the CPU, in the tree's order, False at positions that nothing attends to.
     """
     length = tree.nodes.shape[1]
-    starts = tree.starts // GRAIN * GRAIN
-    ends = torch.clamp(-(-tree.ends // GRAIN) * GRAIN, max=length)
+    starts = tree.starts // GROUP_STEP * GROUP_STEP
+    ends = torch.clamp(-(-tree.ends // GROUP_STEP) * GROUP_STEP, max=length)
     spans = torch.stack([starts, ends], dim=1)
     spans = spans[tree.starts < tree.ends]  # a row that is there twice asks nothing
     found = []
@@ -72,8 +72,8 @@ def groups(tree: Tree, attention_mask: Tensor | None, device: torch.device) -> t
 
 
 def _group(
-    tree: Tree, rows: Tensor, start: int, end: int, attention_mask: Tensor | None, device: torch.device
-) -> Group:
+    tree: PrefixTree, rows: Tensor, start: int, end: int, attention_mask: Tensor | None, device: torch.device
+) -> QueryGroup:
     nodes = tree.nodes[rows]
     queries, positions = nodes[:, start:end], torch.arange(end)
     own = (positions >= tree.starts[rows, None]) & (positions < tree.ends[rows, None])
@@ -83,7 +83,7 @@ def _group(
         mask = (positions[None, :] <= positions[start:, None])[None, None]
         if attention_mask is not None and not bool(attention_mask[rows].all()):
             mask = mask & attention_mask[rows, None, None, :end]
-    return Group(
+    return QueryGroup(
         queries=queries.to(device),
         keys=nodes[:, :end].to(device),
         mask=None if mask is None else mask.to(device),
@@ -92,10 +92,10 @@ def _group(
     )
 
 
-class Dense:
+class GroupedAttention:
     """Attention group by group, padded within each."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[QueryGroup]) -> None:
         self._groups = groups
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -113,10 +113,10 @@ class Dense:
         return out
 
 
-class Blocks:
+class BlockDiagonalAttention:
     """Attention of all rows at once: nodes are numbered row by row, so a row's own are a block of the queries."""
 
-    def __init__(self, tree: Tree, device: torch.device, library: Any) -> None:
+    def __init__(self, tree: PrefixTree, device: torch.device, library: Any) -> None:
         asking = tree.starts < tree.ends
         starts, ends, nodes = tree.starts[asking], tree.ends[asking], tree.nodes[asking]
         keys = nodes[torch.arange(nodes.shape[1]) < ends[:, None]]
@@ -137,7 +137,7 @@ class Blocks:
 
 
 @lru_cache(maxsize=16)
-def block_library(device: torch.device, dtype: torch.dtype, head_width: int) -> Any:
+def xformers_ops(device: torch.device, dtype: torch.dtype, head_width: int) -> Any:
     """`xformers.ops` where it is installed and has a kernel for this GPU, dtype and width; None elsewhere."""
     if device.type != "cuda" or find_spec("xformers") is None:
         return None

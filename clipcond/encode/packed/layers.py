@@ -28,11 +28,11 @@ class ClipLayer:
         self._layer, self._attention = layer, layer.self_attn
         self.heads, self.scale = int(layer.self_attn.num_heads), float(layer.self_attn.scale)
 
-    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normed, attention = self._layer.layer_norm1(x), self._attention
         return attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
 
-    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+    def output(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self._attention.out_proj(attended)
         return x + self._layer.mlp(self._layer.layer_norm2(x))  # type: ignore[no-any-return]
 
@@ -44,12 +44,12 @@ class OpenClipLayer:
         self._block, self._attention = block, block.attn
         self.heads, self.scale = int(block.attn.num_heads), float(block.attn.head_dim) ** -0.5
 
-    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = self._attention
         q, k, v = linear(self._block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
         return q, k, v
 
-    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+    def output(self, x: Tensor, attended: Tensor) -> Tensor:
         block = self._block
         x = x + block.ls_1(self._attention.out_proj(attended))
         return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[no-any-return]
@@ -138,7 +138,7 @@ def open_clip_stack(tower: Any) -> OpenClipStack | None:
 
 
 def _observed(module: nn.Module) -> bool:
-    """Whether a call of the module itself does more than its class says.
+    """True if a call of the module itself does more than its class says.
 
     transformers' own hooks are left in place once hidden states were asked for, and do nothing outside its forward.
     """

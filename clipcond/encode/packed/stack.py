@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.encode.packed.attention import Attention
-from clipcond.encode.packed.tree import Tree
+from clipcond.encode.packed.prefix_tree import PrefixTree
 
 
 class PackedLayer(Protocol):
@@ -22,10 +22,10 @@ class PackedLayer(Protocol):
     heads: int
     scale: float
 
-    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(M, D) queries, keys and values of the (M, D) states x."""
 
-    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+    def output(self, x: Tensor, attended: Tensor) -> Tensor:
         """(M, D) the layer's output for its input x and what its heads attended to."""
 
 
@@ -54,14 +54,14 @@ def layer_and_last(stack: PackedStack, x: Tensor, attention: Attention, skip: in
     """
     kept = x if skip == len(stack.layers) else None
     for number, layer in enumerate(stack.layers, start=1):
-        q, k, v = (states.view(len(x), layer.heads, -1) for states in layer.before(x))
-        x = layer.after(x, attention(q, k, v, layer.scale).flatten(1))
+        q, k, v = (states.view(len(x), layer.heads, -1) for states in layer.queries_keys_values(x))
+        x = layer.output(x, attention(q, k, v, layer.scale).flatten(1))
         if number == len(stack.layers) - skip:
             kept = x
     return kept, stack.norm(x)
 
 
-def parts(tree: Tree, max_tokens: int) -> Iterator[Tree]:
+def split_tree(tree: PrefixTree, max_tokens: int) -> Iterator[PrefixTree]:
     """A tree in pieces of at most `max_tokens` nodes and four times as many places, one row at the least."""
     length, first, nodes = tree.nodes.shape[1], 0, 0
     most_rows = max(1, 4 * max_tokens // length)

@@ -1,1 +1,1 @@
-"""What a picture says about its making: one reader for each tool that writes it."""
+"""The prompt and settings that a picture carries: one reader for each tool that writes them."""

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from clipcond.encode.rows import TokenSequence
 
-_BEHIND = -(1 << 62)  # the symbol of places behind a row that was cut
+_CUT = -(1 << 62)  # the symbol of places behind a row that was cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tree:
+class PrefixTree:
     """N rows, sorted so that rows that begin alike stand together, and the M nodes of their places; all on the CPU."""
 
     order: tuple[int, ...]  # which of the given rows stands at each of the N places
@@ -33,24 +33,24 @@ class Tree:
         return int((self.ends - self.starts).sum())
 
     @property
-    def firsts(self) -> tuple[Tensor, Tensor]:
+    def first_places(self) -> tuple[Tensor, Tensor]:
         """(M,) the row and (M,) the position at which each node occurs first."""
         return torch.nonzero(_new(self.starts, self.ends, self.nodes.shape[1]), as_tuple=True)  # type: ignore[return-value]
 
-    def part(self, first: int, last: int) -> Tree:
+    def part(self, first: int, last: int) -> PrefixTree:
         """The tree of the rows first to last (exclusive) alone."""
         starts, ends = self.starts[first:last].clone(), self.ends[first:last]
         starts[0] = 0
         length = self.nodes.shape[1]
-        return Tree(order=self.order[first:last], starts=starts, ends=ends, nodes=_nodes(starts, ends, length))
+        return PrefixTree(order=self.order[first:last], starts=starts, ends=ends, nodes=_nodes(starts, ends, length))
 
 
-def tree(rows: Sequence[TokenSequence], ends: Sequence[int] | None = None) -> Tree:
+def prefix_tree(rows: Sequence[TokenSequence], ends: Sequence[int] | None = None) -> PrefixTree:
     """The tree of N rows of one length L; with `ends`, of rows that are cut there."""
     symbols = _symbols(rows)
     length = symbols.shape[1]
     if ends is not None:
-        symbols.masked_fill_(torch.arange(length) >= torch.tensor(ends)[:, None], _BEHIND)
+        symbols.masked_fill_(torch.arange(length) >= torch.tensor(ends)[:, None], _CUT)
     listed = symbols.tolist()
     order = sorted(range(len(rows)), key=listed.__getitem__)
     symbols = symbols[order]
@@ -58,7 +58,7 @@ def tree(rows: Sequence[TokenSequence], ends: Sequence[int] | None = None) -> Tr
     starts = torch.zeros(len(rows), dtype=torch.int64)
     starts[1:] = (symbols[1:] == symbols[:-1]).cumprod(dim=1).sum(dim=1)
     starts = torch.minimum(starts, cut)
-    return Tree(order=tuple(order), starts=starts, ends=cut, nodes=_nodes(starts, cut, length))
+    return PrefixTree(order=tuple(order), starts=starts, ends=cut, nodes=_nodes(starts, cut, length))
 
 
 def _symbols(rows: Sequence[TokenSequence]) -> Tensor:
