@@ -42,7 +42,7 @@ def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
     Raises ConfigError for weights that are not finite: what is kept can always be gone on from.
     """
-    if name := not_finite(checkpoint.model):
+    if name := _not_finite(checkpoint):
         raise ConfigError(
             f"the weights are not finite after step {checkpoint.step} ({name}); {last_good(folder)}; "
             f"lower the learning rate ({checkpoint.config['learning_rate']:g})"
@@ -116,9 +116,10 @@ def read(path: Path) -> Checkpoint:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); {advice}") from error
     try:
         checkpoint = _checked(state, path)
-    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        name = _not_finite(checkpoint)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is no checkpoint of a run ({error}); {advice}") from error
-    if name := not_finite(checkpoint.model):
+    if name:
         raise ConfigError(f"{path} holds weights that are not finite ({name}); {advice}")
     return checkpoint
 
@@ -140,6 +141,18 @@ def _checked(state: Any, path: Path) -> Checkpoint:
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
                       config=renamed(config), pictures=str(state.get("pictures", "")))  # fmt: skip
+
+
+def _not_finite(checkpoint: Checkpoint) -> str | None:
+    """Return the name of the first weight, or of the first moment of the optimizer, that is not finite."""
+    moments = {
+        f"the optimizer's {name} {index}.{number}": value
+        for index, part in enumerate(checkpoint.optimizer)
+        for number, state in part["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    return not_finite(checkpoint.model) or not_finite(moments)
 
 
 def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, where: Path) -> None:

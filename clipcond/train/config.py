@@ -155,7 +155,7 @@ def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         import tomli as tomllib
     path = Path(path)
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; expected a TOML file of training settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

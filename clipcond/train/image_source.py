@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +39,15 @@ class ImageSource:
         if self.size is not None and len(content) < self.size:
             raise DataError(f"cannot read {self}: the tar ends within it")
         return content
+
+    @contextmanager
+    def stream(self) -> Iterator[BinaryIO]:
+        """Open the image's bytes for a while; a file is not read whole. Raises DataError."""
+        if self.size is not None:
+            yield BytesIO(self.read())
+        else:
+            with self._opened() as file:
+                yield file
 
     def length(self) -> int:
         """Return the number of bytes. Raises DataError."""

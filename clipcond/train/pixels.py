@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,16 +19,16 @@ from clipcond.train.rows import BadRows
 
 def open_image(source: ImageSource) -> Image.Image:
     """Return the decoded image. Raises DataError."""
-    content = source.read()
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            opened.load()
-            return opened
-    except UnidentifiedImageError:  # its own text names a buffer in memory
-        reason = "it is not a picture in a format that can be read" if content else "it is empty"
-        raise DataError(f"cannot decode {source}: {reason}") from None
-    except Exception as error:  # Pillow raises many kinds, struct.error among them
-        raise DataError(f"cannot decode {source}: {' '.join(str(error).split())}") from error
+    with source.stream() as stream:
+        try:
+            with Image.open(stream) as opened:
+                opened.load()
+                return opened
+        except UnidentifiedImageError:  # its own text names a buffer in memory
+            reason = "it is not a picture in a format that can be read" if source.length() else "it is empty"
+            raise DataError(f"cannot decode {source}: {reason}") from None
+        except Exception as error:  # Pillow raises many kinds, struct.error among them
+            raise DataError(f"cannot decode {source}: {' '.join(str(error).split())}") from error
 
 
 def prepare(source: ImageSource, preprocess: Preprocess) -> np.ndarray:

@@ -72,13 +72,16 @@ class _Header:
 
     def is_row(self, line: str) -> bool:
         """True if a line by itself is a whole row that names a picture."""
-        fields = next(csv.reader([line], delimiter=self.separator), [])
+        fields = _columns(line, self.separator)
         return len(fields) == self.columns and Path(fields[self.image].strip()).suffix.lower() in SUFFIXES
 
 
 def _header(line: str, path: Path, separator: str | None) -> _Header:
+    """Find the columns of a table. Raises DataError where the first line does not name them."""
+    if separator is not None and (len(separator) != 1 or separator in '\r\n"'):
+        raise DataError(f"the separator is {separator!r}, expected one character")
     for candidate in (separator,) if separator else _SEPARATORS:
-        names = [name.strip().lower() for name in next(csv.reader([line], delimiter=candidate), [])]
+        names = [name.strip().lower() for name in _columns(line, candidate)]
         image, caption = _column(names, IMAGE_COLUMNS), _column(names, CAPTION_COLUMNS)
         if image is not None and caption is not None:
             return _Header(separator=candidate, columns=len(names), image=image, caption=caption)
@@ -87,6 +90,14 @@ def _header(line: str, path: Path, separator: str | None) -> _Header:
         f"{path} has the header {shown!r}; expected a column of {', '.join(IMAGE_COLUMNS)} "
         f"and one of {', '.join(CAPTION_COLUMNS)}"
     )
+
+
+def _columns(line: str, separator: str) -> list[str]:
+    """Split a line by itself; no columns where it cannot be one row."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
 
 
 def _column(names: list[str], wanted: tuple[str, ...]) -> int | None:

@@ -31,6 +31,8 @@ def rewrite(path, **changes):
         ({"model": [1]}, "its model is no dict"),
         ({"model": {"a": 3}}, "its model holds more than tensors"),
         ({"rng": 3}, "its rng is no Tensor"),
+        ({"optimizer": [3]}, "is no checkpoint of a run"),
+        ({"optimizer": [{"state": [3]}]}, "is no checkpoint of a run"),
         ({"config": "{"}, "is no checkpoint of a run"),
         ({"config": "[]"}, "its config is no record"),
         ({"config": "[" * 100_000}, "is no checkpoint of a run"),
@@ -68,6 +70,14 @@ def test_a_checkpoint_with_a_nan_is_never_gone_on_from(config, last):
     ):
         train(config)
     assert checkpoints.last_good(last.parent) == f"the last good checkpoint is {last.parent / 'step-00000006.pt'}"
+
+
+def test_a_nan_among_the_moments_of_the_optimizer_is_never_gone_on_from(config, last):
+    optimizer = torch.load(last, weights_only=True)["optimizer"]
+    optimizer[0]["state"][0]["exp_avg"].fill_(float("nan"))
+    rewrite(last, optimizer=optimizer)
+    with pytest.raises(ConfigError, match=r"holds weights that are not finite \(the optimizer's exp_avg 0\.0\)"):
+        train(config)
 
 
 def test_weights_that_are_not_finite_are_never_saved(config, monkeypatch):

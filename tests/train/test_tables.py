@@ -129,6 +129,16 @@ def test_a_table_that_would_lose_rows_or_columns_silently_is_one_line(tmp_path, 
     assert message in error_of(table(tmp_path, content))
 
 
+@pytest.mark.parametrize("header", ["image,caption\r0.png,x\r", "image,caption," + "x" * 200_000 + "\n"])
+def test_a_first_line_that_is_no_row_is_one_line(tmp_path, header):
+    assert "p.csv has the header 'image,caption" in error_of(table(tmp_path, header))
+
+
+@pytest.mark.parametrize("separator", ["", "||", "\n", '"'])
+def test_a_separator_is_one_character(tmp_path, separator):
+    assert "expected one character" in error_of(table(tmp_path, "image,caption\n0.png,x\n"), separator=separator)
+
+
 def test_a_caption_of_several_lines_and_empty_columns_behind_lose_nothing(tmp_path):
     path = table(tmp_path, 'image,caption\n0.png,"a cat\non a mat",,\n1.png,"a ""big"" dog"\n')
     assert read_pairs(path).captions == [("a cat\non a mat",), ('a "big" dog',)]
