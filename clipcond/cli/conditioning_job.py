@@ -61,8 +61,6 @@ def conditioner_for(pipe: Any, asked: PromptOptions) -> Conditioner:
     """The Conditioner of a pipeline, which gets the adapters that the prompts ask for."""
     load_loras(pipe, asked)
     conditioner = Conditioner.from_pipeline(pipe, embeddings=asked.embeddings)
-    for path, reason in conditioner.inversions.unreadable:
-        typer.echo(f"note: {visible(str(path))}: {visible(reason)}", err=True)
     if asked.embeddings is not None and not conditioner.inversions:
         typer.echo(f"note: {visible(str(asked.embeddings))}: no embeddings there", err=True)
     return conditioner

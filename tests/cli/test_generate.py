@@ -284,10 +284,6 @@ def test_embeddings_are_read_by_their_names(capsys: Capture, sd_folder: Path, tm
     after, err = run(capsys, *given, "-o", tmp_path / "b")
     assert err == ""
     assert contents(before) != contents(after)
-    (folder / "bad.safetensors").write_bytes(b"\x04" + bytes(7) + b"null")
-    _, err = run(capsys, *given, "-o", tmp_path / "d")
-    assert err.startswith(f"note: {folder}/bad.safetensors: not readable as safetensors: its header is no object")
-    assert err.count("\n") == 1
     code, err = failure(capsys, *given[:-1], tmp_path / "nowhere", "-o", tmp_path / "c")
     assert code == 3
     assert "nowhere" in err
