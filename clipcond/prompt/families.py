@@ -17,9 +17,9 @@ class Encoder:
     """One text encoder of a family.
 
     limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
-    pad_id: what fills a sequence on the right.   chunked: whether longer prompts are laid out in several chunks.
+    pad_id: what fills a sequence on the right.   chunked: longer prompts are laid out in several chunks.
     pads_apart: the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
-    tokenizers of OpenCLIP's towers do in the pipelines of SD 2, SDXL and SD3; open_clip itself does not.
+    tokenizers of OpenCLIP's towers do; open_clip itself does not.
     """
 
     name: str
