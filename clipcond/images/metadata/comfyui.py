@@ -7,7 +7,7 @@ no way leads from a picture to a text, the encoders' texts are named as candidat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from clipcond.images.metadata.comfyui_graph import Graph, Link, Node, api_graph, editor_graph
 from clipcond.images.metadata.image_prompt import ImagePrompt
@@ -15,7 +15,8 @@ from clipcond.images.metadata.json_text import LARGEST_PROMPT, image_prompt, joi
 from clipcond.wording import visible
 
 _EXIF = ("exif:Model", "exif:Make", "exif:ImageDescription", "exif:DocumentName", "exif:0x010C")
-_DEEPEST = 200  # nodes from a sampler to a text
+_MOST_SAVED = 16  # pictures of one graph
+_DEEPEST = 64  # nodes from a sampler to a text
 _ENCODERS = (("text_g", "text_l"), ("clip_l", "clip_g", "t5xxl", "llama"))  # one prompt for several encoders
 _TEXTS = (
     "populated_text", "text", "string", "prompt", "value", "text_positive", "positive_prompt", "wildcard_text", "Text",
@@ -26,7 +27,8 @@ _CONDITIONING = (
     "conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from", "cond1", "cond",
     "positive_conditioning",
 )  # fmt: skip
-_BUNDLES = ("pipe", "basic_pipe", "context", "ctx", "guider", "base_ctx", "bus")
+_BUNDLES = ("pipe", "basic_pipe", "context", "ctx", "base_ctx", "bus")
+_PASSED_ON = re.compile(r".*cond|any|input|value|text|string|on_true|on_false|\*?$", re.IGNORECASE)
 _NOTHING = "ConditioningZeroOut"  # an encoder's output with its text wiped out
 _SETTINGS = {"steps": "Steps", "sampler_name": "Sampler", "cfg": "CFG scale", "seed": "Seed", "noise_seed": "Seed",
              "scheduler": "Schedule type", "denoise": "Denoising strength"}  # fmt: skip
@@ -58,42 +60,50 @@ def _texts_of(name: str, fields: Mapping[str, str]) -> Iterable[tuple[str, str]]
 
 
 def _traced(field: str, graph: Graph) -> ImagePrompt:
-    sampler = _sampler(graph)
-    if sampler is not None:
+    """The prompt of the saved picture; a reason where there is none, or where several pictures have different ones."""
+    found: dict[str, tuple[Node, str]] = {}
+    for sampler in _samplers(graph):
         positive, negative = (_Trace(graph, side).conditioning(sampler) for side in ("positive", "negative"))
         if positive:
-            return image_prompt(
-                tool="ComfyUI",
-                field=field,
-                prompt=positive,
-                negative_prompt=negative,
-                dialect="comfy",
-                settings={_SETTINGS[name]: value for name, value in sampler.inputs.items() if name in _SETTINGS},
-            )
-    texts = _encoder_texts(graph)
-    shown = "; ".join(repr(visible(text[:60])) for text in texts[:3]) + ("; …" if len(texts) > 3 else "")
-    candidates = f" (its encoders have {shown})" if texts else ""
-    return ImagePrompt(
-        None,
-        f"{field} (ComfyUI)",
-        f"its ComfyUI graph does not lead from the picture to a prompt{candidates}; pass a prompt",
-    )
+            found.setdefault(positive, (sampler, negative))
+    if len(found) == 1:
+        ((positive, (sampler, negative)),) = found.items()
+        return image_prompt(
+            tool="ComfyUI",
+            field=field,
+            prompt=positive,
+            negative_prompt=negative,
+            dialect="comfy",
+            settings={_SETTINGS[name]: value for name, value in sampler.inputs.items() if name in _SETTINGS},
+        )
+    if found:
+        problem = f"its ComfyUI graph saves pictures of {len(found)} prompts ({_shown(found)})"
+    else:
+        texts = _encoder_texts(graph)
+        candidates = f" (its encoders have {_shown(texts)})" if texts else ""
+        problem = f"its ComfyUI graph does not lead from the picture to a prompt{candidates}"
+    return ImagePrompt(None, f"{field} (ComfyUI)", f"{problem}; pass a prompt")
 
 
-def _sampler(graph: Graph) -> Node | None:
-    """The sampler that is nearest to a saved picture, or to a shown one, or the only one that there is."""
+def _shown(texts: Collection[str]) -> str:
+    quoted = [f'"{visible(text[:60])}{"…" * (len(text) > 60)}"' for text in list(texts)[:3]]
+    return "; ".join([*quoted, "…"] if len(texts) > 3 else quoted)
+
+
+def _samplers(graph: Graph) -> list[Node]:
+    """The sampler that is nearest to each saved picture, or to each shown one, or the only one that there is."""
     for endings in (("save",), ("preview", "output", "display")):
         starts = [name for name, node in graph.items() if any(word in node.kind.lower() for word in endings)]
-        starts = [name for name in starts if any(isinstance(value, Link) for value in graph[name].inputs.values())]
-        found = _nearest_sampler(graph, starts)
-        if found is not None:
+        nearest = [_nearest_sampler(graph, name) for name in starts[:_MOST_SAVED]]
+        found = [node for node in nearest if node is not None]
+        if found:
             return found
     samplers = [node for node in graph.values() if _is_sampler(node)]
-    return samplers[0] if len(samplers) == 1 else None
+    return samplers if len(samplers) == 1 else []
 
 
-def _nearest_sampler(graph: Graph, starts: list[str]) -> Node | None:
-    waiting, met = starts, set(starts)
+def _nearest_sampler(graph: Graph, start: str) -> Node | None:
+    waiting, met = [start], {start}
     while waiting:
         before = []
         for name in waiting:
@@ -111,7 +121,7 @@ def _nearest_sampler(graph: Graph, starts: list[str]) -> Node | None:
 def _is_sampler(node: Node) -> bool:
     linked = {name for name, value in node.inputs.items() if isinstance(value, Link)}
     if "sampler" not in node.kind.lower():
-        return {"positive", "latent_image"} <= linked
+        return "positive" in linked and bool(linked & {"latent_image", "model"})
     return bool(linked & {"positive", "guider", "conditioning", *_BUNDLES})
 
 
@@ -136,12 +146,11 @@ class _Trace:
         """The texts that lead to a sampler or guider."""
         if self._side in node.inputs:
             return self._conditioning(node.inputs[self._side])
-        names = ("guider", "conditioning", "cond1") if self._side == "positive" else ("guider",)
-        for name in (*names, *_BUNDLES):
-            found = self._conditioning(node.inputs.get(name))
-            if found:
-                return found
-        return ""
+        guider = self._enter(node.inputs.get("guider"), "guider")
+        if guider is not None:
+            return self.conditioning(guider)
+        names = ("conditioning", "cond1", *_BUNDLES) if self._side == "positive" else _BUNDLES
+        return next((text for name in names if (text := self._conditioning(node.inputs.get(name)))), "")
 
     def _conditioning(self, value: object) -> str:
         """The texts behind a conditioning; a string where a node takes the text itself."""
@@ -173,12 +182,12 @@ class _Trace:
         return any(isinstance(node.inputs.get(name), Link) for name in names)
 
     def _passed(self, node: Node, output: int) -> str:
-        """The texts of a node that changes or combines conditioning."""
-        if node.kind == _NOTHING:
+        """The texts of a node that changes or combines conditioning; an encoder of no text passes none on."""
+        if node.kind == _NOTHING or "clip" in node.inputs:
             return ""
         if "positive" in node.inputs and "negative" in node.inputs:  # a pair: the outputs are in the inputs' order
             bundled = not all(isinstance(node.inputs[side], Link) for side in ("positive", "negative"))
-            side = self._side if bundled or output > 1 else ("positive", "negative")[output]
+            side = self._side if bundled or output not in (0, 1) else ("positive", "negative")[output]
             return self._conditioning(node.inputs[side])
         texts = [self._conditioning(node.inputs[name]) for name in _CONDITIONING if name in node.inputs]
         if any(texts):
@@ -186,8 +195,7 @@ class _Trace:
         guides = self.conditioning(node)
         if guides:
             return guides
-        links = [value for value in node.inputs.values() if isinstance(value, Link)]
-        return next((text for link in links[:16] if (text := self._conditioning(link))), "")
+        return next((text for link in _passing(node) if (text := self._conditioning(link))), "")
 
     def _text(self, value: object) -> str:
         """A string, or the string that a link leads to."""
@@ -198,7 +206,7 @@ class _Trace:
             return ""
         self._depth += 1
         try:
-            return self._joined(node) or self._first_text(node) or self._only_link(node)
+            return self._joined(node) or self._first_text(node) or self._passed_on(node)
         finally:
             self._depth -= 1
 
@@ -223,10 +231,9 @@ class _Trace:
                     return text
         return ""
 
-    def _only_link(self, node: Node) -> str:
+    def _passed_on(self, node: Node) -> str:
         """The text behind a node that passes it on: a reroute, or the first used input of a switch."""
-        links = [value for value in node.inputs.values() if isinstance(value, Link)]
-        return next((text for link in links[:16] if (text := self._text(link))), "")
+        return next((text for link in _passing(node) if (text := self._text(link))), "")
 
     def _enter(self, value: object, what: str) -> Node | None:
         """The node that a link leads to, unless this output was entered before, or the way is too long."""
@@ -236,6 +243,14 @@ class _Trace:
         return self._graph.get(value.node)
 
     def _count(self, text: str) -> str:
-        """The text while there is room for it."""
+        """The text while there is room for more; what goes beyond is too large for a prompt in any case."""
         self._size += len(text)
-        return text if self._size <= 2 * LARGEST_PROMPT else text[: LARGEST_PROMPT + 1] if self._size < 1 << 24 else ""
+        return text if self._size <= max(2 * LARGEST_PROMPT, len(text)) else ""
+
+
+def _passing(node: Node) -> list[Link]:
+    """The links that a node may pass on: the only one that it has, or those whose names say so."""
+    links = {name: value for name, value in node.inputs.items() if isinstance(value, Link)}
+    if len(links) == 1:
+        return list(links.values())
+    return [link for name, link in links.items() if _PASSED_ON.match(name[:100])][:16]

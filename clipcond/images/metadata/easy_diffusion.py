@@ -20,7 +20,7 @@ _SETTINGS = (
 def read_easy_diffusion(fields: Mapping[str, str]) -> ImagePrompt | None:
     """Return Easy Diffusion's prompt, or None."""
     for positive, negative in _NAMES:
-        if positive in fields and json_object(fields[positive]) is None:
+        if positive in fields and not fields[positive][:64].lstrip().startswith('{"'):  # `{red|blue} fox` is a prompt
             return _found(positive, fields, positive, negative)
     values = json_object(fields.get("UserComment"))
     for positive, negative in _NAMES:

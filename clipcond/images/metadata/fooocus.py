@@ -25,7 +25,7 @@ def read_fooocus(fields: Mapping[str, str]) -> ImagePrompt | None:
             found = _from_infotext(field, fields[field])
             if found is not None:
                 return found
-    for field in ("Comment", "comment"):
+    for field in ("Comment", "comment") if "parameters" not in fields else ():
         values = json_object(fields.get(field))
         if values is not None and isinstance(values.get("prompt"), str) and "uc" not in values:
             return _from_json(field, values)
