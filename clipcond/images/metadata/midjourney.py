@@ -34,7 +34,7 @@ def read_midjourney(fields: Mapping[str, str]) -> ImagePrompt | None:
 
 
 def _found(field: str, text: str, options: list[re.Match[str]], job: str) -> ImagePrompt:
-    ends = [option.start() for option in options[1:]] + [len(text)]
+    ends = [*(option.start() for option in options[1:]), len(text)][: len(options)]
     values = [(option[1], text[option.end() : end].strip()) for option, end in zip(options, ends, strict=True)]
     positive, negative = _by_weight(_URL.sub("", text[: options[0].start()] if options else text))
     excluded = [value for name, value in values if name == "no"]
