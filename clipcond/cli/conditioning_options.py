@@ -143,7 +143,7 @@ class PromptOptions:
                 raise typer.BadParameter(f"--weighting: {error}") from None
         if self.dialect != AUTO:
             return self
-        from clipcond.prompt.dialects.parse import detect
+        from clipcond.prompt.dialects.detect import detect
         from clipcond.wording import visible
 
         found = detect(self.prompt)

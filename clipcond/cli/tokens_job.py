@@ -147,7 +147,7 @@ class _Planner:
         """The plans of a prompt, for each dialect those of all families; and why its dialect was chosen, where it was."""
         dialect, reason = self.request.dialect, ""
         if dialect == AUTO:
-            from clipcond.prompt.dialects.parse import detect
+            from clipcond.prompt.dialects.detect import detect
 
             detection = detect(prompt)
             dialect, reason = detection.dialect, f"dialect {detection.dialect}: {detection.reason}"
@@ -166,6 +166,7 @@ class _Planner:
             chunking=self.request.chunking,
             embeddings=self.embeddings,
             t5_tokenizer=self.request.t5_tokenizer,
+            steps=20,
         )
 
 

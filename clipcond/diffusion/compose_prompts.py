@@ -141,7 +141,7 @@ def _composes(plan: PromptPlan) -> bool:
 
 def _weights(plan: PromptPlan) -> list[float]:
     """Of a prompt's parts; one without AND is one part of weight 1."""
-    return [part.weight for part in plan.parts] if _composes(plan) else [1.0]
+    return [part.weight for part in plan.parts] if _composes(plan) else [plan.weight]
 
 
 def _refuse_parts(negatives: Sequence[Request]) -> None:

@@ -18,10 +18,11 @@ from clipcond.diffusion.requests import Options, Request
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
+from clipcond.prompt.dialects.names import check_dialect
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.layout import EmbeddingToken
-from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
+from clipcond.prompt.plan import PromptPlan, plan
 
 
 class Planner:
@@ -57,8 +58,7 @@ class Planner:
         max_sequence_length: int | None = None,
     ) -> Options:
         """Settings by their names, checked. Raises ConfigError."""
-        if dialect not in DIALECTS:
-            raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
+        dialect = check_dialect(dialect)
         check_policy(pooled)
         clip_skip = clip_skip or 0
         lengths = lengths or self.loading.shape.lengths

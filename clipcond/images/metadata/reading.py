@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from clipcond.prompt.dialects.parse import DIALECTS
+from clipcond.prompt.dialects.names import DIALECTS
 from clipcond.prompt.dialects.translate import translate
 from clipcond.prompt.infotext import Infotext, parse_infotext
 

@@ -7,9 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects.parse import DIALECTS, parse
+from clipcond.prompt.dialects.names import DIALECTS
+from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.dialects.translate import translate
-from clipcond.prompt.items import Adapter, Break, Embedding, Words
+from clipcond.prompt.items import Adapter, Break, Embedding, Words, joined
 
 WEIGHTED = ("a1111", "comfy", "compel")
 soup = st.text(alphabet="ab ()[]\\:1.5+-\",<>|'\n", max_size=40)
@@ -37,7 +38,7 @@ def words(items):
     """Words as they will be tokenised: apart where a blank or another passage parts them."""
     return [
         (word, pytest.approx(item.weight, abs=1e-5))
-        for item in items
+        for item in joined(items)
         if isinstance(item, Words)
         for word in item.text.lower().split()
     ]
@@ -66,13 +67,15 @@ def words(items):
         ("(portrait with (blue eyes)1.3)1.1", "compel", "a1111", "(portrait with:1.1) (blue eyes:1.43)"),
         (r"(x:1.2)y\\(z:1.3)", "a1111", "comfy", "(x:1.2)y\\ (z:1.3)"),
         (r"(x\\:1.2)", "a1111", "compel", "(x\\ )1.2"),
-        ("(a:1)b", "a1111", "plain", "a b"),
+        ("(a:1)b", "a1111", "plain", "ab"),
         ("(cat:1.2)5", "a1111", "compel", "(cat)1.2 5"),
         ("(cat:2).", "a1111", "compel", "(cat)2.0 ."),
-        ("(a)(b)", "a1111", "comfy", "(a:1.1)(b:1.1)"),
-        ("(a:1)(b:1)c", "a1111", "comfy", "a b c"),
+        ("(a)(b)", "a1111", "comfy", "(ab:1.1)"),
+        ("(a)(b)", "comfy", "a1111", "(a:1.1) (b:1.1)"),
+        ("(a:1)(b:1)c", "a1111", "comfy", "abc"),
+        ("(a:1)(b:1)c", "comfy", "a1111", "a b c"),
+        ("fo<lora:x:1>x", "a1111", "compel", "fox withLora(x,1.0)"),
         ("(a:0)", "a1111", "compel", "(a)0.0"),
-        ("(a:-1.5)", "a1111", "compel", "(a)-1.5"),
         ("(a:10000)", "a1111", "comfy", "(a:10000.0)"),
         ("(a:0.000001)", "a1111", "comfy", "(a:0.000001)"),
         ("<lora:x:0.5>fox", "a1111", "compel", "withLora(x,0.5) fox"),
@@ -101,6 +104,7 @@ def test_nothing_is_lost(prompt, source, target, text):
         ("a BREAK b", "a1111", "compel", "a b", [("lost-break", "BREAK")]),
         ("a AND b :1.2", "a1111", "compel", "a b ", [("lost-and", "AND")]),
         ("a [cat:dog:5] b", "a1111", "comfy", "a cat b", [("lost-schedule", "[cat:dog:5]")]),
+        ("(a:-1.5)", "a1111", "compel", "(a).attend(-1.5)", [("lost-weight", "a")]),
         ("[|(b:1.2)] c", "a1111", "compel", "(b)1.2 c", [("lost-schedule", "[|(b:1.2)]")]),
         ("a <lora:x:1> b", "a1111", "comfy", "a  b", [("lost-adapter", "<lora:x:1>")]),
         ("<lora:x:1:0.5>b", "a1111", "compel", "withLora(x,1.0) b", [("lost-adapter-weight", "<lora:x:1:0.5>")]),
