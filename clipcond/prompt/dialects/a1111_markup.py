@@ -132,7 +132,9 @@ def _parts(
     findings: FindingCollector,
 ) -> list[Part]:
     """Return the parts of a prompt; none where it has no AND and no weight of its own."""
-    borders = [-3, *(at for at in marks if prompt[at] == "A"), len(prompt)]
+    if ":" not in prompt and "AND" not in prompt:
+        return []
+    borders = [-3, *[at for at in marks if prompt[at] == "A"], len(prompt)]
     ignored = {tag.end: start for start, tag in tags.items()} | {end: start for start, end in comments.items()}
     if len(borders) == 2:
         end = _text_end(prompt, 0, len(prompt), ignored)

@@ -68,12 +68,13 @@ def _adapter_a1111(adapter: Adapter) -> str | None:
 
 # comfy
 
-_COMFY_MARKS = re.compile(r"[()]|(?i:(?<=\bembedding)):(?=[^\s,:;()\[\]{}<>|])")  # in a group the colon names nothing
+# a word `embedding` in brackets of its own names nothing; the tokenizer parts it from what is around it anyway
+_COMFY_MARKS = re.compile(r"[()]|(?i:\bembedding)(?=:[^\s,:;()\[\]{}<>|])")
 
 
 def _escape_comfy(text: str, number: str) -> str:
     def escaped(match: re.Match[str]) -> str:
-        return f"({match[0]}:{number})" if match[0] == ":" else f"\\{match[0]}"
+        return f"\\{match[0]}" if match[0] in "()" else f"({match[0]}:{number})"
 
     return _COMFY_MARKS.sub(escaped, text)
 

@@ -64,6 +64,10 @@ class TextBuffer:
 
     def flush(self, end: int) -> list[Piece]:
         """Take the text up to `end` and return all pieces; none are left."""
-        self.take(end)
-        pieces, self.pieces = self.pieces, []
+        pieces = self.pieces
+        if end > self.since:
+            pieces.append((self.since, self.since, end))
+            self.since = end
+        if pieces:
+            self.pieces = []
         return pieces

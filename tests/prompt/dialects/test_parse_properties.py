@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from math import isfinite
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from reference_readers import compels_parser
 
 from clipcond.prompt.dialects.detect import detect
 from clipcond.prompt.dialects.names import DIALECTS
@@ -199,20 +197,6 @@ def test_the_first_options_are_what_a_resolved_prompt_says(prompt: str) -> None:
     assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected])
 
 
-def _compels_own() -> ModuleType | None:
-    """compel's parser without compel, whose import needs models' libraries."""
-    package = importlib.util.find_spec("compel")
-    if package is None or not package.submodule_search_locations or importlib.util.find_spec("pyparsing") is None:
-        return None
-    path = Path(package.submodule_search_locations[0]) / "prompt_parser.py"
-    spec = importlib.util.spec_from_file_location("compels_prompt_parser", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _words_of_compel(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     suffix = st.sampled_from(["", "+", "--", "1.3", ".5", "2", "+-", ".attend(1.5)", ".attend(++)"])
     return st.one_of(
@@ -222,7 +206,7 @@ def _words_of_compel(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-_OWN = _compels_own()
+_OWN = compels_parser()
 compel_words = [
     "cat",
     "dog+",

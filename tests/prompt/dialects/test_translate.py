@@ -81,7 +81,7 @@ def words(items):
         ("<lora:x:0.5>fox", "a1111", "compel", "withLora(x,0.5) fox"),
         ("withLora(x,0.5) fox", "compel", "a1111", "<lora:x:0.5> fox"),
         ("<lora:x:1> is text", "plain", "a1111", "(<:1)lora:x:1> is text"),
-        ("embedding:foo is text", "plain", "comfy", "embedding(::1.0)foo is text"),
+        ("embedding:foo is text", "plain", "comfy", "(embedding:1.0):foo is text"),
         ("a (embedding:foo:1.2)", "comfy", "a1111", "a (foo:1.2)"),
         ("a (embedding:foo:1.2)bar", "comfy", "compel", "a (foo)1.2 bar"),
         ("", "plain", "a1111", ""),
@@ -118,6 +118,57 @@ def test_what_is_lost_is_said(prompt, source, target, text, lost):
     translation = translate(prompt, source, target)
     assert translation.text == text
     assert [(one.code, prompt[one.start : one.end]) for one in translation.lost] == lost
+
+
+@pytest.mark.parametrize(
+    ("prompt", "source", "target", "text"),
+    [
+        ("wide 16:9", "plain", "a1111", "wide 16(::1)9"),  # no weight of the whole prompt
+        ("a;<lora:x:1>", "plain", "a1111", "a;(<:1)lora:x:1>"),
+        (";<lora:", "compel", "a1111", ";(<:1)lora:"),
+        ("(E=mc2:1.3)", "a1111", "compel", r"(E\=mc2)1.3"),
+        ("E=mc2", "a1111", "compel", "E=mc2"),
+        ("embedding:AND", "comfy", "a1111", "and"),
+        ("embedding:-x", "plain", "comfy", "(embedding:1.0):-x"),
+        (r"\m/ (a)(b)", "a1111", "comfy", "m/ (ab:1.1)"),
+        ("a | b [c]", "plain", "a1111", r"a | b \[c\]"),
+        ("a fox :) (b:1.2)", "comfy", "a1111", r"a fox :\) \(b:1.2\)"),
+        ("((red fox:1.4)", "comfy", "a1111", r"(\(red fox:1.4)"),
+        ("(:1.3)", "comfy", "a1111", "(:1.3:1.1)"),
+        ("a cat :1.2, dog", "a1111", "comfy", "a cat :1.2, dog"),
+        ("a cat :1", "a1111", "comfy", "a cat "),
+    ],
+)
+def test_what_could_be_read_otherwise_is_escaped(prompt, source, target, text):
+    translation = translate(prompt, source, target)
+    assert (translation.text, translation.lost) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "source", "target", "text", "lost"),
+    [
+        ("(watermark:-1)", "a1111", "compel", "(watermark).attend(-1.0)", [("lost-weight", "watermark")]),
+        ("withLora(>)", "compel", "a1111", "", [("lost-adapter", "withLora(>)")]),
+        ("withLora(a:b)", "compel", "a1111", "", [("lost-adapter", "withLora(a:b)")]),
+        ("<lora:x:-1>", "a1111", "compel", "", [("lost-adapter", "<lora:x:-1>")]),
+        ("a #1 fox", "plain", "a1111", "a 1 fox", [("changed-text", "#")]),
+        ("a fox # mine\nin snow", "a1111", "plain", "a fox \nin snow", [("lost-comment", "# mine")]),
+        ("a cat :1.2", "a1111", "comfy", "a cat ", [("lost-weight", "")]),
+    ],
+)
+def test_no_loss_is_silent(prompt, source, target, text, lost):
+    translation = translate(prompt, source, target)
+    assert translation.text == text
+    assert [(one.code, prompt[one.start : one.end]) for one in translation.lost] == lost
+
+
+@pytest.mark.parametrize("name", ["style+", "style--", "a+b-", "C++", "x.y-"])
+def test_the_name_of_an_embedding_that_ends_in_a_sign_is_escaped(name):
+    known = {name: 2}
+    said = translate(f"(embedding:{name}:1.2), embedding:{name} fox", "comfy", "compel", embeddings=known)
+    arrived = parse(said.text, "compel", embeddings=known).items
+    assert [(item.name, item.weight) for item in arrived if isinstance(item, Embedding)] == [(name, 1.2), (name, 1.0)]
+    assert said.lost == ()
 
 
 def test_prompts_that_compel_joins_are_chunks_of_a1111():
