@@ -21,7 +21,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from clipcond.prompt.dialects.parse import DIALECTS, parse
+from clipcond.prompt.dialects.names import DIALECTS
+from clipcond.prompt.dialects.parse import parse
 
 UNITS = ("(", ")", "()", "[", "[]", "([", "([)]", "((]", '("', "(a", "[a:1]", "\\(", "a BREAK ")
 PROMPT = "masterpiece, (red fox:1.3), [autumn:winter:0.5], ((snow)), a cat++ by \\(someone\\), <lora:fur:0.8>, 8k " * 2

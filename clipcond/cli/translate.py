@@ -34,7 +34,7 @@ def translate(
     console = stderr_console()
     spoken: str = source
     if source == "auto":
-        from clipcond.prompt.dialects.parse import detect
+        from clipcond.prompt.dialects.detect import detect
 
         detection = detect(prompt)
         spoken = detection.dialect

@@ -95,9 +95,9 @@ def _composes(plan: PromptPlan) -> bool:
 
 
 def _weights(plans: PromptPlans) -> list[float]:
-    """The weights of a prompt's parts; one without AND is one part of weight 1."""
+    """The weights of a prompt's parts; one without AND is one part of its own weight."""
     plan = plans.by_argument["prompt"]
-    return [part.weight for part in plan.parts] if _composes(plan) else [1.0]
+    return [part.weight for part in plan.parts] if _composes(plan) else [plan.weight]
 
 
 def _refuse_negative_parts(negatives: Sequence[PromptPlans]) -> None:

@@ -17,10 +17,11 @@ from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts,
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
+from clipcond.prompt.dialects.names import check_dialect
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.layout import EmbeddingToken
-from clipcond.prompt.plan import DIALECTS, PromptPlan, plan
+from clipcond.prompt.plan import PromptPlan, plan
 
 PromptArgument = str | Sequence[str]  # one prompt, or one for each picture
 
@@ -45,8 +46,7 @@ class Planner:
     ) -> EncodeOptions:
         """Check the settings of a call. Raises ConfigError."""
         pipeline = self.pipeline
-        if dialect not in DIALECTS:
-            raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
+        dialect = check_dialect(dialect)
         if pooled not in POLICIES:
             raise unknown_policy(pooled)
         clip_skip = clip_skip or 0

@@ -1,4 +1,4 @@
-"""What each model family encodes a prompt with: its encoders in the order of the pipeline, their limits and pad ids."""
+"""Encoders of each model family in the order of the pipeline, with their limits and pad ids."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """What stands around the content of a sequence: an opening id or none, a closing id, padding up to `length`."""
+    """Tokens around the content of a sequence: an opening id or none, a closing id, padding up to `length`."""
 
     opening: int | None
     closing: int
@@ -39,7 +39,7 @@ class Frame:
 
     @property
     def content(self) -> int:
-        """The places for content tokens."""
+        """Return the number of places for content tokens."""
         return self.length - 1 - (self.opening is not None)
 
 

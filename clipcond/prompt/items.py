@@ -1,13 +1,14 @@
-"""What a prompt says once it is parsed: frozen items that remember where they came from.
+"""Items of a parsed prompt: frozen values that remember where they came from.
 
 Offsets are half-open, in characters of the user's own string. Items come in the order of their places and do not overlap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import chain
+from typing import Literal, TypeVar
 
 from clipcond.prompt.findings import Finding
 
@@ -18,6 +19,8 @@ class Words:
 
     `places[i]` is the offset in the user's string of `text[i]`; `places` has one entry more than `text`, the end.
     `group` numbers the innermost weighted group that the words stand in, -1 outside of all: chunking may keep one whole.
+    `joins`: these words and a touching neighbour of the same weight that joins too are one text for the tokenizer, as in
+    A1111 (`joined`).
     """
 
     text: str
@@ -26,6 +29,7 @@ class Words:
     end: int
     places: tuple[int, ...]
     group: int = -1
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compose:
-    """What follows is a part of its own, put together with the others by its weight.
+    """The start of a part of its own, put together with the others by its weight.
 
     A prompt of several parts has one Compose in front of each; A1111's first has no width (start = end). `how`: A1111's
     AND mixes what the denoiser says (`noise`). compel's `.and()` joins the encoded parts (`concatenate`), its
@@ -56,7 +60,7 @@ class Adapter:
     """`<lora:name:0.8>`: taken out of the text.
 
     weight: of all that it changes; of the text encoder alone where `unet_weight` gives the denoiser one of its own, as
-    `<lora:name:0.8:0.5>` and `<lora:name:te=0.8:unet=0.5>` do.
+    `<lora:name:0.8:0.5>` and `<lora:name:te=0.8:unet=0.5>` do.   dyn: the rank that `dyn=` cuts it down to.
     """
 
     kind: str
@@ -65,6 +69,7 @@ class Adapter:
     start: int
     end: int
     unet_weight: float | None = None
+    dyn: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,7 @@ class Schedule:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The first option that is not empty: what a plan without steps shows."""
+        """Return the first option that is not empty, which a plan without steps shows."""
         return next((option for option in self.options if option), ())
 
 
@@ -111,7 +116,7 @@ class Swap:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The original: what a plan shows."""
+        """Return the original, which a plan shows."""
         return self.original
 
 
@@ -131,8 +136,54 @@ class Parsed:
         return iter(self.items)
 
 
+_Leaf = TypeVar("_Leaf", bound=Item)
+
+
+def joined(items: Iterable[_Leaf]) -> Iterator[_Leaf | Words]:
+    """Yield the items, with words that join made one: neighbours of equal weight with no blank between them.
+
+    The one text has the places of all its characters, and the group of its parts where they share one.
+    """
+    run: list[Words] = []
+    for item in items:
+        if isinstance(item, Words) and item.joins:
+            if run and not touching(run[-1], item):
+                yield _one_text(run)
+                run = []
+            run.append(item)
+            continue
+        if run:
+            yield _one_text(run)
+            run = []
+        yield item
+    if run:
+        yield _one_text(run)
+
+
+def touching(before: Words, after: Words) -> bool:
+    """Return True if the tokenizer reads both as one text, and no blank parts them anyway."""
+    if not (before.joins and after.joins) or before.weight != after.weight or not before.text or not after.text:
+        return False
+    return not (before.text[-1].isspace() or after.text[0].isspace())
+
+
+def _one_text(run: Sequence[Words]) -> Words:
+    first, last = run[0], run[-1]
+    if first is last:
+        return first
+    return Words(
+        text="".join([words.text for words in run]),
+        weight=first.weight,
+        start=first.start,
+        end=last.end,
+        places=(*chain.from_iterable(words.places[:-1] for words in run), last.end),
+        group=first.group if len({words.group for words in run}) == 1 else -1,
+        joins=True,
+    )
+
+
 def swapped(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """The items with the edited words of every swap in the place of the original ones."""
+    """Return the items with the edited words of every swap in the place of the original ones."""
     return tuple(replace(item, original=item.edited) if isinstance(item, Swap) else item for item in items)
 
 

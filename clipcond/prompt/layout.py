@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clipcond.prompt.chunking import Slot
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words, joined
 from clipcond.prompt.tokenizer import Token, TokenRow, token_rows
 
 SectionCut = Literal["end", "break"]
@@ -109,7 +109,11 @@ def sections(
 
 
 def flat(items: Sequence[Item]) -> Iterator[Words | Break | Compose | Embedding]:
-    """The items, with what a schedule or a swap shows in its place; adapters are no text."""
+    """The items, with what a schedule or a swap shows in its place and words that join made one; adapters are no text."""
+    return joined(_leaves(items))
+
+
+def _leaves(items: Sequence[Item]) -> Iterator[Words | Break | Compose | Embedding]:
     waiting = [iter(items)]
     while waiting:
         item = next(waiting[-1], None)

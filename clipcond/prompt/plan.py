@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
+from clipcond.prompt.dialects.names import DIALECTS, Dialect, check_dialect
+from clipcond.prompt.dialects.plain import plain_findings
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
-from clipcond.prompt.findings import Finding, findings
+from clipcond.prompt.findings import Finding
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, adapters_in, swapped
 from clipcond.prompt.layout import (
     PADDING,
@@ -36,10 +38,8 @@ __all__ = [
 ]  # fmt: skip
 
 Cut = Literal["end", "full", "break", "backtrack"]
-Dialect = Literal["plain", "a1111", "comfy", "compel"]
 Embeddings = Mapping[str, "EmbeddingFile | int"]
 
-DIALECTS = get_args(Dialect)
 CHUNKINGS = tuple(POLICIES)
 # a dialect's own chunking; compel's would leave most of a chunk empty for a full stop near its start
 CHUNKING: Mapping[str, str] = {"plain": "hard", "a1111": "a1111", "comfy": "comfy", "compel": "word"}
@@ -122,6 +122,7 @@ class PromptPlan:
     """The encoding of a prompt for a family, per encoder in the order of the pipeline.
 
     `parts` is empty for a prompt that is one; otherwise chunk.part indexes it. `adapters` are taken out of the text.
+    `weight` is that of a whole A1111 prompt (`a cat :1.2`), which only guidance can apply.
     """
 
     prompt: str
@@ -131,6 +132,7 @@ class PromptPlan:
     warnings: tuple[Finding, ...]
     parts: tuple[Part, ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    weight: float = 1.0
 
     @property
     def truncated(self) -> bool:
@@ -161,6 +163,10 @@ def plan(
     t5_tokenizer: T5Tokenizer | str | Path | None = None,
     encoders: Mapping[str, Encoder] | None = None,
     edited: bool = False,
+    steps: int | None = None,
+    comments: bool = True,
+    negative: bool = False,
+    strict: bool = False,
 ) -> PromptPlan:
     """Split a prompt into chunks for each encoder of a family.
 
@@ -171,12 +177,14 @@ def plan(
     the cache under the usual names, what T5 gets is marked unknown.
     encoders: those of a pipeline where they are not the family's own: fewer, other pad ids, another length of T5.
     edited: plan what compel's `.swap()` puts in, and not the original.
+    steps: plan the longest text that a pass of so many steps reads of a scheduled prompt, and tell what no step reads;
+    None plans the first alternative of each schedule.
+    comments, negative, strict: as for `parse`.
 
-    A prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a dialect, a
-    family or a chunking that does not exist, ResourceMissing for a T5 tokenizer that was named and is not there.
+    Without `strict` a prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a
+    dialect, a family or a chunking that does not exist, ResourceMissing for a T5 tokenizer that was named and is not there.
     """
-    if dialect not in DIALECTS:
-        raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join(DIALECTS)}")
+    dialect = check_dialect(dialect)
     if family not in FAMILIES:
         raise ConfigError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     if chunking:
@@ -186,10 +194,19 @@ def plan(
     if dialect != "plain" or embeddings:
         from clipcond.prompt.dialects.parse import parse
 
-        parsed = parse(prompt, dialect, embeddings=_widest(embeddings or {}))
+        parsed = parse(
+            prompt,
+            dialect,
+            embeddings=_widest(embeddings or {}),
+            comments=comments,
+            negative=negative,
+            strict=strict,
+        )
         parsed = replace(parsed, items=swapped(parsed.items)) if edited else parsed
+        if steps is not None and dialect == "a1111" and "[" in prompt:
+            parsed = _longest(parsed, steps, comments=comments, negative=negative)
     planned: dict[str, EncoderPlan] = {}
-    found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
+    found: list[Finding] = [*(parsed.warnings if parsed else plain_findings(prompt))]
     told = len(found)
     clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
     lost: dict[bool, Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
@@ -215,15 +232,28 @@ def plan(
     if len(found) > told:
         found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
     items = parsed.items if parsed else ()
+    parts = tuple(Part(weight=item.weight, how=item.how) for item in items if isinstance(item, Compose))
+    alone = len(parts) == 1 and parts[0].how == "noise"
     return PromptPlan(
         prompt=prompt,
         dialect=dialect,
         family=family,
         encoders=planned,
         warnings=tuple(found),
-        parts=tuple(Part(weight=item.weight, how=item.how) for item in items if isinstance(item, Compose)),
+        parts=() if alone else parts,
+        weight=parts[0].weight if alone else 1.0,
         adapters=tuple(adapters_in(items)),
     )
+
+
+def _longest(parsed: Parsed, steps: int, *, comments: bool, negative: bool) -> Parsed:
+    """Return a scheduled prompt as the longest text that a pass of so many steps reads, and what no step reads."""
+    from clipcond.prompt.dialects.schedule_steps import longest_items
+    from clipcond.prompt.dialects.schedules import schedule_of
+
+    unread = schedule_of(parsed.prompt, steps, comments=comments, negative=negative).unread
+    warnings = sorted([*parsed.warnings, *unread], key=lambda finding: (finding.start, finding.end))
+    return replace(parsed, items=longest_items(parsed.items, steps), warnings=tuple(warnings))
 
 
 def _plain(prompt: str, rows: Sequence[TokenRow]) -> Section:

@@ -77,7 +77,7 @@ def with_dialect(options: PromptOptions, events: Events) -> PromptOptions:
     """Return the options with `auto` decided by the prompt; a note says which dialect it is and why."""
     if options.dialect != AUTO:
         return options
-    from clipcond.prompt.dialects.parse import detect
+    from clipcond.prompt.dialects.detect import detect
 
     found = detect(options.text)
     events(Note(f"dialect {found.dialect}: {found.reason}"))

@@ -139,7 +139,7 @@ class TokenCounter:
     def _count(self, prompt: str) -> CountedPrompt:
         dialect, reason = self.options.dialect, ""
         if dialect == AUTO:
-            from clipcond.prompt.dialects.parse import detect
+            from clipcond.prompt.dialects.detect import detect
 
             detection = detect(prompt)
             dialect, reason = detection.dialect, f"dialect {detection.dialect}: {detection.reason}"

@@ -7,7 +7,7 @@ import pytest
 
 from clipcond.cli import main
 from clipcond.cli.translate import Source, Target
-from clipcond.prompt.dialects.parse import DIALECTS
+from clipcond.prompt.dialects.names import DIALECTS
 
 
 def test_the_dialects_are_those_of_the_parser():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clipcond.prompt.analysis.collection import survey
 from clipcond.prompt.analysis.phrases import analyse
-from clipcond.prompt.dialects.parse import detect
+from clipcond.prompt.dialects.detect import detect
 from clipcond.prompt.dialects.translate import translate
 from clipcond.prompt.infotext import parse_infotext, recognise_infotext
 from clipcond.prompt.plan import DIALECTS, plan

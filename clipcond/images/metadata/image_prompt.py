@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clipcond.prompt.dialects.parse import DIALECTS
+from clipcond.prompt.dialects.names import DIALECTS
 from clipcond.prompt.dialects.translate import translate
 from clipcond.prompt.infotext import Infotext
 

@@ -1,1 +1,1 @@
-"""What can be said about prompts: the phrases of one, the figures of many."""
+"""Analysis of prompts: the phrases of one, the figures of many."""

@@ -10,7 +10,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, TypedDict
 
-from clipcond.errors import ConfigError
+from clipcond.prompt.dialects.names import check_dialect
 from clipcond.prompt.tokenizer import CONTENT, count_tokens
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class LongPrompt:
 
 
 class _Lengths(TypedDict):
-    """What a survey says about lengths."""
+    """Figures of a survey about lengths."""
 
     prompts: int
     empty: int
@@ -115,11 +115,11 @@ class Survey:
 
     @property
     def over_share(self) -> float:
-        """The share of prompts that a stock pipeline cuts."""
+        """Return the share of prompts that a stock pipeline cuts."""
         return self.over / self.prompts if self.prompts else 0.0
 
     def to_json(self) -> dict[str, object]:
-        """The document of `clipcond tokens --stats --json`."""
+        """Return the document of `clipcond tokens --stats --json`."""
         return {
             "dialect": self.dialect,
             "prompts": self.prompts,
@@ -164,6 +164,7 @@ def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) ->
     words: Counter[str] = Counter()
     phrases: Counter[str] = Counter()
     seen: set[int] = set()
+    dialect = check_dialect(dialect, also=[AUTO])
     read = _reader(dialect)
     left = iter(prompts)
     longest: list[LongPrompt] = []
@@ -189,13 +190,11 @@ def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) ->
 
 
 def _reader(dialect: str) -> Callable[[str], str]:
-    """What takes a dialect's marks out of a prompt."""
+    """Return a function that takes a dialect's marks out of a prompt."""
     if dialect == "plain":
         return str
-    from clipcond.prompt.dialects.parse import DIALECTS, detect, parse
-
-    if dialect not in {*DIALECTS, AUTO}:
-        raise ConfigError(f"unknown dialect {dialect!r}; there are {', '.join([*DIALECTS, AUTO])}")
+    from clipcond.prompt.dialects.detect import detect
+    from clipcond.prompt.dialects.parse import parse
 
     def read(prompt: str) -> str:
         return _text(parse(prompt, detect(prompt).dialect if dialect == AUTO else dialect).items)
@@ -204,7 +203,7 @@ def _reader(dialect: str) -> Callable[[str], str]:
 
 
 def _text(items: Iterable[Item]) -> str:
-    """What the encoder sees of parsed items, with line feeds for the borders between chunks."""
+    """Return the text of parsed items as an encoder reads it, with line feeds for the borders between chunks."""
     from clipcond.prompt.items import Break, Compose, Embedding, Schedule, Words
 
     texts = []
@@ -251,7 +250,7 @@ def _common(phrases: Counter[str], top: int) -> tuple[CommonPhrase, ...]:
 def _longer(
     longest: Sequence[LongPrompt], counts: Sequence[int], batch: Sequence[str], before: int, top: int
 ) -> list[LongPrompt]:
-    """The longest of those so far and of one batch, which has `before` prompts before it."""
+    """Return the longest of those so far and of one batch, which has `before` prompts before it."""
     numbers = nsmallest(top, range(len(batch)), key=lambda number: -counts[number])
     fresh = [LongPrompt(line=before + n + 1, tokens=counts[n], prompt=batch[n]) for n in numbers]
     return sorted([*longest, *fresh], key=lambda long: -long.tokens)[:top]
@@ -279,7 +278,7 @@ def _statistics(lengths: Counter[int]) -> _Lengths:
 
 
 def _percentile(ordered: Sequence[tuple[int, int]], prompts: int, percent: int) -> int:
-    """The smallest length that so many per cent of the prompts do not exceed."""
+    """Return the smallest length that so many per cent of the prompts do not exceed."""
     below = 0
     for length, count in ordered:
         below += count
@@ -289,7 +288,7 @@ def _percentile(ordered: Sequence[tuple[int, int]], prompts: int, percent: int) 
 
 
 def _histogram(ordered: Sequence[tuple[int, int]], usual: int) -> Iterator[Bin]:
-    """Bins of equal width up to the usual length, and one for the few prompts beyond it."""
+    """Yield bins of equal width up to the usual length, and one for the few prompts beyond it."""
     if not ordered:
         return
     width = next((width for width in _WIDTHS if usual <= width * _BINS), usual // (CONTENT * _BINS) * CONTENT + CONTENT)

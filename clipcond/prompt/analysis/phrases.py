@@ -1,13 +1,4 @@
-"""What a plan says about a prompt: its phrases and their places, and what costs tokens or attention.
-
-| code | what was found |
-|---|---|
-| `phrase-split` | a phrase on both sides of a chunk border, where its halves do not see each other |
-| `padding-wasted` | places left empty because a chunk went back to a comma |
-| `rare-word` | a word that takes four tokens or more: CLIP hardly knows it |
-| `repeated-phrase` | the same phrase again |
-| `boilerplate` | a large share of the tokens spent on words that stand in prompts by habit |
-| `late-emphasis` | a phrase that is weighted up but stands behind the first chunk |
+"""Phrases of a planned prompt, their places, and findings about tokens and attention that they cost.
 
 A border inside a word is a warning of the plan itself. A phrase is what stands between two commas (semicolons, bars, full
 stops, line feeds, BREAKs). The lists of boilerplate ship as `prompts/analysis/*.txt`.
@@ -19,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 from math import isclose
 from typing import TYPE_CHECKING
 
@@ -44,7 +36,7 @@ _SHOWN = 40  # characters of the user's text that a message quotes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """What the user typed between two commas, with brackets around it: `text` is prompt[start:end].
+    """A passage that the user typed between two commas, with brackets around it: `text` is prompt[start:end].
 
     `first` numbers its first content token from 0, `tokens` counts all of them; `chunks` are the indices of the chunks
     that hold its first and its last token. `weight` is the weight furthest from 1 inside it.
@@ -63,7 +55,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """What `analyse` found for one encoder. Spans and findings index the user's own string, in its order."""
+    """Phrases and findings of one encoder's plan. Spans and findings index the user's own string, in its order."""
 
     encoder: str
     content_tokens: int
@@ -75,7 +67,7 @@ class Analysis:
 
     @property
     def boilerplate_share(self) -> float:
-        """The share of the content tokens that boilerplate takes; 0.0 for an empty prompt."""
+        """Return the share of the content tokens that boilerplate takes; 0.0 for an empty prompt."""
         return self.boilerplate_tokens / self.content_tokens if self.content_tokens else 0.0
 
     def to_json(self) -> dict[str, object]:
@@ -173,7 +165,7 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
 
 @cache
 def boilerplate() -> Mapping[tuple[str, ...], bool]:
-    """The passages of all lists as words; True where one counts only as a whole phrase."""
+    """Return the passages of all lists as words; True where one counts only as a whole phrase."""
     passages: dict[tuple[str, ...], bool] = {}
     for name in LISTS:
         for line in bundled("prompts", f"analysis/{name}.txt").read_text(encoding="utf-8").splitlines():
@@ -206,7 +198,7 @@ def _words(prompt: str, encoder: EncoderPlan) -> Iterator[_Word]:
 
 
 def _continues(last: PlannedToken, token: PlannedToken) -> bool:
-    """Whether a token belongs to the word of the one before it; the vectors of an embedding are a word."""
+    """Return True if a token belongs to the word of the one before it; the vectors of an embedding are a word."""
     if isinstance(last, EmbeddingToken):
         return token.start == last.start
     return not last.piece.endswith(_END_OF_WORD) and token.start <= last.end
@@ -219,7 +211,7 @@ def _finished(word: _Word) -> _Word:
 
 
 def _runs(prompt: str, encoder: EncoderPlan) -> Iterator[_Run]:
-    """The words of a plan between separators, which belong to no phrase."""
+    """Yield the words of a plan between separators, which belong to no phrase."""
     words = list(_words(prompt, encoder))
     run: list[_Word] = []
     for at, word in enumerate(words):
@@ -386,11 +378,20 @@ def _boilerplate_finding(runs: Sequence[_Run], prompt: str, total: int) -> Itera
 
 
 def _late_emphasis(runs: Iterable[_Run]) -> Iterator[Finding]:
-    """One finding for each phrase, where it stands first behind the first chunk."""
+    """Yield a finding for the weighted words of each phrase, where it stands first behind the first chunk."""
     seen: set[tuple[tuple[int, str], ...]] = set()
     for run in runs:
-        weight, first = _strongest(run), run.words[0].first
-        if first >= FIRST and weight > 1 and not isclose(weight, 1) and run.key not in seen:
+        weight = _strongest(run)
+        if weight <= 1 or isclose(weight, 1) or run.key in seen:
+            continue
+        words = _first_weighted(run, weight)
+        if words and words[0].first >= FIRST:
             seen.add(run.key)
-            message = f"weighted {weight:.4g}, but starts at token {first + 1}; the first {FIRST} weigh most"
-            yield Finding("late-emphasis", message, run.words[0].start, run.words[-1].end)
+            message = f"weighted {weight:.4g}, but starts at token {words[0].first + 1}; the first {FIRST} weigh most"
+            yield Finding("late-emphasis", message, words[0].start, words[-1].end)
+
+
+def _first_weighted(run: _Run, weight: float) -> list[_Word]:
+    """Return the first words in a row that have a weight."""
+    start = next(n for n, word in enumerate(run.words) if any(token.weight == weight for token in word.tokens))
+    return [*takewhile(lambda word: any(token.weight == weight for token in word.tokens), run.words[start:])]

@@ -1,17 +1,22 @@
 """ComfyUI's dialect: `(x)` and `(x:1.3)`, where an inner number replaces the outer weight, and `embedding:name`.
 
-Brackets that do not balance switch weights off, from the outermost of them to the end of the prompt.
+Brackets are counted from the left. One that nothing opens shifts the count, so that those behind it are text until a
+further `(` makes up for it. One that never closes is text with all behind it, unless the text ends in a `)`: then the two
+are a group, whatever stands between them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
-from clipcond.prompt.dialects import reading
-from clipcond.prompt.dialects.embedding_names import part
-from clipcond.prompt.dialects.reading import BARE, SANE, Groups, Notes, Piece
+from clipcond.prompt.dialects.bracket_groups import BracketGroups
+from clipcond.prompt.dialects.collector import FindingCollector
+from clipcond.prompt.dialects.embedding_names import words_between
+from clipcond.prompt.dialects.text_pieces import Piece, TextBuffer, make_words
+from clipcond.prompt.dialects.weights import BARE, SANE, group_number, python_float
 from clipcond.prompt.items import Embedding, Item, Words
 
 _MARKS = re.compile(r"\\[()]|[()]")
@@ -19,121 +24,166 @@ _EMBEDDING = re.compile(r"\bembedding:([^\s,:;()\[\]{}<>|]+)", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.(?:safetensors|pt|bin)$", re.IGNORECASE)
 
 
-def read(prompt: str, notes: Notes, embeddings: Mapping[str, int]) -> tuple[Item, ...]:
-    """The items of a ComfyUI prompt; what is odd goes to `notes`."""
+def read_comfy(prompt: str, findings: FindingCollector, embeddings: Mapping[str, int]) -> tuple[Item, ...]:
+    """Return the items of a ComfyUI prompt. embeddings: names and how many vectors they hold."""
     marks = [match.start() for match in _MARKS.finditer(prompt)]
-    limit = _balanced_until(prompt, marks, notes)
-    reader = _Reader(prompt, notes)
-    reader.read(marks, limit)
-    return tuple(chain.from_iterable(_named(words, embeddings, notes) for words in reader.words()))
+    reader = _Reader(prompt, findings)
+    reader.read(marks, *_brackets_that_count(prompt, marks, findings))
+    return tuple(chain.from_iterable(_named(words, embeddings, findings) for words in reader.words()))
 
 
-def _balanced_until(prompt: str, marks: list[int], notes: Notes) -> int:
-    """Where the first bracket stands that never closes, or the prompt ends."""
-    opened: list[int] = []
-    closed = -1  # the last bracket that closes one
+def _brackets_that_count(prompt: str, marks: Sequence[int], findings: FindingCollector) -> tuple[Collection[int], int]:
+    """Return the places of the brackets of groups, and that of the first bracket that never closes, or -1.
+
+    All brackets that are text are noted.
+    """
+    pairs = _Pairs()
     for at in marks:
-        mark = prompt[at]
-        if mark == "(":
-            opened.append(at)
-        elif mark == ")" and opened:
-            opened.pop()
-            closed = at
-    if not opened:
-        return len(prompt)
-    notes.add_each("unclosed-bracket", "this bracket never closes and is read as text", opened)
-    if closed > opened[0]:
+        if prompt[at] == "(":
+            pairs.open(at)
+        elif prompt[at] == ")":
+            pairs.close(at)
+    findings.add_each("stray-bracket", "nothing opens this bracket; it is read as text", pairs.stray)
+    if pairs.disabled:
+        message = "weights do not count behind a ) that nothing opens: write \\) for the character"
+        findings.add("weights-disabled", message, pairs.disabled[0], pairs.disabled[-1] + 1)
+    groups, text_from, text_to = _peeled(prompt, marks, pairs)
+    lost = [at for at in pairs.partner if text_from < at < text_to]
+    findings.add_each("unclosed-bracket", "this bracket never closes and is read as text", pairs.unclosed)
+    if lost:
         message = "weights do not count behind a bracket that never closes: all of this is text"
-        notes.add("weights-disabled", message, opened[0], len(prompt))
-    return opened[0]
+        findings.add("weights-disabled", message, text_from, text_to)
+    counted = {*pairs.partner, *pairs.partner.values()} - {*lost, *(pairs.partner[at] for at in lost)}
+    return counted | groups, text_from if pairs.unclosed else -1
+
+
+class _Pairs:
+    """Brackets paired up from the left."""
+
+    def __init__(self) -> None:
+        self.partner: dict[int, int] = {}  # of each bracket that closes one
+        self.unclosed: list[int] = []
+        self.stray: list[int] = []  # brackets that close nothing
+        self.disabled: list[int] = []  # brackets that would be pairs if nothing stray stood before them
+        self._shift = 0  # by so many the count is below zero
+        self._waiting = 0  # disabled brackets that opened
+
+    def open(self, at: int) -> None:
+        """Count a `(`."""
+        if self._shift:
+            self._shift -= 1
+            self._waiting += 1
+            self.disabled.append(at)
+        else:
+            self.unclosed.append(at)
+
+    def close(self, at: int) -> None:
+        """Count a `)`."""
+        if self.unclosed:
+            self.partner[at] = self.unclosed.pop()
+            return
+        self._shift += 1
+        if self._waiting:
+            self._waiting -= 1
+            self.disabled.append(at)
+        else:
+            self.stray.append(at)
+
+
+def _peeled(prompt: str, marks: Sequence[int], pairs: _Pairs) -> tuple[set[int], int, int]:
+    """Pair up the first bracket that never closes with a `)` at the text's very end, and so on inside of the two.
+
+    Returns the brackets of those groups, and the span of the text inside of them whose brackets do not count.
+    """
+    groups: set[int] = set()
+    unclosed, end, last = deque(pairs.unclosed), len(prompt), len(marks) - 1
+    while unclosed and end - 1 in pairs.partner:
+        at = end - 1
+        first = unclosed.popleft()
+        unclosed.append(pairs.partner.pop(at))
+        groups |= {first, at}
+        last -= 1
+        behind = marks[last] + 1 + (prompt[marks[last]] == "\\")
+        colon = prompt.rfind(":", max(behind, first + 2), at)
+        end = colon if colon >= 0 and python_float(prompt[colon + 1 : at]) is not None else at
+    pairs.unclosed = [*unclosed]
+    return groups, unclosed[0] if unclosed else end, end
 
 
 class _Reader:
     """State of the pass: the open group, and the text since the last mark."""
 
-    def __init__(self, prompt: str, notes: Notes) -> None:
-        self.prompt, self.notes = prompt, notes
-        self.groups = Groups()
+    def __init__(self, prompt: str, findings: FindingCollector) -> None:
+        self.prompt, self.findings = prompt, findings
+        self.groups = BracketGroups()
         self.node = 0  # the innermost open group
-        self.texts: list[tuple[list[Piece], int, int]] = []  # pieces, end, group
-        self.pieces: list[Piece] = []
-        self.since = 0
-        self.edge = 0  # a group's number is not looked for before this
+        self.records: list[tuple[list[Piece], int, int]] = []  # pieces, end, group
+        self.text = TextBuffer()
 
-    def read(self, marks: list[int], limit: int) -> None:
-        """Read up to `limit` from mark to mark, and the rest as text without weights."""
+    def read(self, marks: Sequence[int], counted: Collection[int], unclosed: int) -> None:
+        """Read from mark to mark. Brackets that do not count are text, and an unclosed one starts a piece."""
         prompt = self.prompt
-        stray: list[int] = []
         for at in marks:
             mark = prompt[at]
-            if at == limit:
-                self._flush(at)
             if mark == "\\":
-                self._take(at)
-                self.pieces.append((at, at + 1, at + 2))
-                self.since = self.edge = at + 2
-            elif at >= limit:
-                continue
+                self.text.take_escaped(at)
+            elif at not in counted:
+                if at == unclosed:
+                    self._flush(at)
+                self.text.edge = at + 1
             elif mark == "(":
                 self._flush(at)
                 self.node = self.groups.open(self.node, at, BARE)
-                self.since = self.edge = at + 1
-            elif self.node:
-                self._close(at)
+                self.text.skip_to(at + 1)
             else:
-                stray.append(at)
-                self.edge = at + 1
+                self._close(at)
         self._flush(len(prompt))
-        self.notes.add_each("stray-bracket", "nothing opens this bracket; it is read as text", stray)
 
     def words(self) -> Iterator[Words]:
-        """The words with their weights."""
+        """Yield the words with their weights."""
         groups = self.groups
         groups.settle()
-        for pieces, end, node in self.texts:
-            made = reading.words(self.prompt, pieces, end, groups.weights[node], groups.numbers[node])
+        for pieces, end, node in self.records:
+            made = make_words(self.prompt, pieces, end, groups.weights[node], groups.numbers[node])
             if not SANE[0] <= made.weight <= SANE[1] and node not in groups.blamed:
                 message = f"brackets add up to {made.weight:g}"
-                self.notes.add("weight-out-of-range", message, made.start, made.end)
+                self.findings.add("weight-out-of-range", message, made.start, made.end)
             yield made
 
     def _close(self, at: int) -> None:
-        node, end = self.node, at
-        said = reading.group_number(self.prompt, self.edge, at, self.notes)
-        if said is not None:
-            self.groups.fixed[node], end = said
-            if not SANE[0] <= said[0] <= SANE[1]:
+        """Close the group at `at`. A colon directly behind its bracket is text."""
+        node, end, first = self.node, at, self.groups.opened[self.node] + 1
+        edge = self.text.edge
+        number = group_number(self.prompt, max(edge, first + 1), at, self.findings, python_float)
+        if number is not None:
+            self.groups.fixed[node], end = number
+            if not SANE[0] <= number[0] <= SANE[1]:
                 self.groups.blamed.add(node)
-        opened = self.groups.opened[node]
-        if self.edge == opened + 1 and not self.prompt[opened + 1 : end].strip():
-            self.notes.add("empty-group", "there is nothing in these brackets", opened, at + 1)
+        elif edge == first and self.prompt[first] == ":" and python_float(self.prompt[first + 1 : at]) is not None:
+            message = "a number with no words before it stays text; the brackets weigh 1.1"
+            self.findings.add("bad-weight", message, first, at)
+        if edge == first and not self.prompt[first:end].strip():
+            self.findings.add("empty-group", "there is nothing in these brackets", first - 1, at + 1)
         self._flush(end)
-        self.since = self.edge = at + 1
+        self.text.skip_to(at + 1)
         self.node = self.groups.parent[node]
 
-    def _take(self, end: int) -> None:
-        if end > self.since:
-            self.pieces.append((self.since, self.since, end))
-
     def _flush(self, end: int) -> None:
-        self._take(end)
-        self.since = end
-        if self.pieces:
-            self.texts.append((self.pieces, end, self.node))
-            self.pieces = []
+        if pieces := self.text.flush(end):
+            self.records.append((pieces, end, self.node))
 
 
-def _named(words: Words, embeddings: Mapping[str, int], notes: Notes) -> Iterator[Item]:
-    """Words with every `embedding:name` taken out; the name may carry its file's extension."""
+def _named(words: Words, embeddings: Mapping[str, int], findings: FindingCollector) -> Iterator[Item]:
+    """Yield the words with every `embedding:name` taken out; the name may carry its file's extension."""
     behind = 0
     for match in _EMBEDDING.finditer(words.text):
         name, length = _known(match[1], embeddings)
         first, last = match.start(), match.start(1) + length
         if first > behind:
-            yield part(words, behind, first)
+            yield words_between(words, behind, first)
         start, end = words.places[first], words.places[last]
         if name not in embeddings:
-            notes.add("unknown-embedding", "no embedding of this name is at hand; it takes no place", start, end)
+            findings.add("unknown-embedding", "no embedding of this name is at hand; it takes no place", start, end)
         yield Embedding(
             name=name,
             vectors=embeddings.get(name, 0),
@@ -144,16 +194,16 @@ def _named(words: Words, embeddings: Mapping[str, int], notes: Notes) -> Iterato
         )
         behind = last
     if behind < len(words.text):
-        yield part(words, behind, len(words.text)) if behind else words
+        yield words_between(words, behind, len(words.text)) if behind else words
 
 
-def _known(said: str, embeddings: Mapping[str, int]) -> tuple[str, int]:
-    """The name that is meant, and how many characters of `said` say it."""
-    plain = said.rstrip(".!?'\"")
-    for length in (len(said), len(plain)):
-        name = said[:length]
+def _known(typed: str, embeddings: Mapping[str, int]) -> tuple[str, int]:
+    """Return the name that is meant, and how many characters of `typed` say it."""
+    plain = typed.rstrip(".!?'\"")
+    for length in (len(typed), len(plain)):
+        name = typed[:length]
         short = _EXTENSION.sub("", name)
         for choice in (name, short):
             if choice in embeddings:
                 return choice, length
-    return _EXTENSION.sub("", plain) or said, len(plain) or len(said)
+    return _EXTENSION.sub("", plain) or typed, len(plain) or len(typed)

@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from clipcond.prompt.dialects import reading
-from clipcond.prompt.dialects.compel_calls import CALL, Swapping, Whole, read_lora, read_swap, whole_call
+from clipcond.prompt.dialects.bracket_groups import BracketGroups
+from clipcond.prompt.dialects.collector import FindingCollector
+from clipcond.prompt.dialects.compel_calls import CALL, SwapCall, WholeCall, read_lora, read_swap, whole_call
 from clipcond.prompt.dialects.compel_groups import WORD, Pairs, suffix
-from clipcond.prompt.dialects.reading import SANE, Groups, Notes, Piece
+from clipcond.prompt.dialects.text_pieces import Piece, make_words
+from clipcond.prompt.dialects.weights import SANE
 from clipcond.prompt.items import Adapter, Compose, Item, Swap, Words
 
 _ESCAPE = re.compile(r'\\[()",.+=\-]')
@@ -33,7 +35,7 @@ class _Text:
 
 @dataclass(slots=True)
 class _Swapped:
-    swap: Swapping
+    swap: SwapCall
     start: int
     original: list[_Record]
     edited: list[_Record]
@@ -54,28 +56,31 @@ class _Frame:
     ends_swap: bool = False
 
 
-def read(
+def read_compel(
     prompt: str,
-    notes: Notes,
+    findings: FindingCollector,
     split: Callable[[Words], tuple[Item, ...]],
     adapters: Collection[str] | None = None,
 ) -> tuple[Item, ...]:
-    """The items of a compel prompt; what is odd goes to `notes`. `split` takes embeddings out of words."""
-    reader = _Reader(prompt, notes, _note_brackets(prompt, notes))
+    """Return the items of a compel prompt. `split` takes embeddings out of words."""
+    reader = _Reader(prompt, findings, _note_brackets(prompt, findings))
     whole = whole_call(prompt, reader.pairs)
     if whole is None:
         reader.stretch(0, len(prompt), inside=False)
     else:
         reader.parts(whole)
+        if whole.how == "blend" and abs(sum(part.weight for part in whole.parts)) <= 1e-6:
+            message = "the weights of this blend add up to 0: they are used as they are, not brought to a sum of 1"
+            findings.add("blend-not-normalised", message, *whole.span)
     reader.groups.settle()
     items = tuple(reader.made(reader.records, split))
     for item in items:
         if adapters is not None and isinstance(item, Adapter) and item.name not in adapters:
-            notes.add("unknown-adapter", "there is no adapter of this name", item.start, item.end)
+            findings.add("unknown-adapter", "there is no adapter of this name", item.start, item.end)
     return items
 
 
-def _note_brackets(prompt: str, notes: Notes) -> set[int]:
+def _note_brackets(prompt: str, findings: FindingCollector) -> set[int]:
     """Note brackets without a partner; the places of those that never close."""
     opened: list[int] = []
     stray: list[int] = []
@@ -88,18 +93,18 @@ def _note_brackets(prompt: str, notes: Notes) -> set[int]:
                 opened.pop()
             else:
                 stray.append(at)
-    notes.add_each("unclosed-bracket", "this bracket never closes and is read as text", opened)
-    notes.add_each("stray-bracket", "nothing opens this bracket; it is read as text", stray)
+    findings.add_each("unclosed-bracket", "this bracket never closes and is read as text", opened)
+    findings.add_each("stray-bracket", "nothing opens this bracket; it is read as text", stray)
     return set(opened)
 
 
 class _Reader:
     """State of the pass: where it stands in which brackets, and the text since the last mark."""
 
-    def __init__(self, prompt: str, notes: Notes, unclosed: set[int]) -> None:
-        self.prompt, self.notes, self.unclosed = prompt, notes, unclosed
+    def __init__(self, prompt: str, findings: FindingCollector, unclosed: set[int]) -> None:
+        self.prompt, self.findings, self.unclosed = prompt, findings, unclosed
         self.pairs = Pairs(prompt)
-        self.groups = Groups()
+        self.groups = BracketGroups()
         self.records: list[_Record] = []
         self.frames: list[_Frame] = []
         self.into = self.records
@@ -107,7 +112,7 @@ class _Reader:
         self.node = 0
         self.since = 0
 
-    def parts(self, whole: Whole) -> None:
+    def parts(self, whole: WholeCall) -> None:
         """Read the parts of a call around the whole prompt."""
         self.records.extend(whole.before)
         for part in whole.parts:
@@ -135,13 +140,13 @@ class _Reader:
                 at = self._element(at, frame)
 
     def made(self, records: list[_Record], split: Callable[[Words], tuple[Item, ...]]) -> Iterator[Item]:
-        """The items of records, once the groups are settled."""
+        """Yield the items of records, once the groups are settled."""
         for record in records:
             if isinstance(record, _Text):
                 weight = self.groups.weights[record.node]
-                words = reading.words(self.prompt, record.pieces, record.end, weight, self.groups.numbers[record.node])
+                words = make_words(self.prompt, record.pieces, record.end, weight, self.groups.numbers[record.node])
                 if not SANE[0] <= weight <= SANE[1] and record.node not in self.groups.blamed:
-                    self.notes.add("weight-out-of-range", f"marks add up to {weight:g}", words.start, words.end)
+                    self.findings.add("weight-out-of-range", f"marks add up to {weight:g}", words.start, words.end)
                 yield from split(words)
             elif isinstance(record, _Swapped):
                 yield Swap(  # no swap stands in another: this goes one step down
@@ -163,7 +168,7 @@ class _Reader:
                 return self._group(at, close, frame)
             if prompt[at] == "(" and at not in self.unclosed:
                 message = "compel cannot read what stands in this bracket, a lone sign or quote: it is text"
-                self.notes.add("bad-group", message, at, at + 1)
+                self.findings.add("bad-group", message, at, at + 1)
         elif adapter := read_lora(prompt, at, frame.close):
             self._flush(at)
             self.into.append(adapter)
@@ -174,13 +179,13 @@ class _Reader:
             if end >= 0 or frame.inside:
                 return end if end >= 0 else word.end()
         if prompt.startswith(("withLora(", "useLora("), at):
-            self.notes.add("bad-call", _NO_CALL, at, prompt.index("(", at) + 1)
+            self.findings.add("bad-call", _NO_CALL, at, prompt.index("(", at) + 1)
         if frame.inside:
             return at + 1
         free = _FREE.match(prompt, at, frame.close)
         end = free.end() if free else at + 1
         if call := CALL.search(prompt, at, end):
-            self.notes.add("bad-call", _NO_CALL, call.start(), end)
+            self.findings.add("bad-call", _NO_CALL, call.start(), end)
         return end
 
     def _word(self, at: int, end: int, frame: _Frame) -> int:
@@ -195,14 +200,14 @@ class _Reader:
         node = self.groups.open(self.node, at, factor)
         if self.prompt[end] in "+-" and self._looks_like_a_name(at, end):
             message = f"read as a weight of {factor:g}; for the characters themselves write a backslash before each"
-            self.notes.add("weight-from-suffix", message, end, after)
+            self.findings.add("weight-from-suffix", message, end, after)
         self._blame(node, factor, end, after)
         self.into.append(_Text(self._pieces(at, end), end, node))
         self.since = after
         return after
 
     def _looks_like_a_name(self, at: int, end: int) -> bool:
-        """Whether a word may end in `++` by itself: C++, A+, Disney+, 18+."""
+        """Return True if a word may end in `++` by itself: C++, A+, Disney+, 18+."""
         return end - at == 1 or self.prompt[at].isupper() or self.prompt[end - 1].isdecimal()
 
     def _group(self, at: int, close: int, frame: _Frame) -> int:
@@ -213,7 +218,7 @@ class _Reader:
             swap = self._swap(at, at + 1, close, after, frame) if call[1] == "swap" else -1
             return swap if swap >= 0 else self._bad_call(at, call.end(), frame)
         if close == at + 1 or ((blank := _BLANK.match(prompt, at + 1, close)) and blank.end() == close):
-            self.notes.add("empty-group", "there is nothing in these brackets", at, after)
+            self.findings.add("empty-group", "there is nothing in these brackets", at, after)
         self._flush(at)
         if close == at + 1:
             self.since = after
@@ -229,7 +234,7 @@ class _Reader:
         if not SANE[0] <= factor <= SANE[1]:
             self.groups.blamed.add(node)
             message = f"a weight of {factor:g} is outside of {SANE[0]:g} to {SANE[1]:g}"
-            self.notes.add("weight-out-of-range", message, start, end)
+            self.findings.add("weight-out-of-range", message, start, end)
 
     def _swap(self, at: int, start: int, end: int, call: int, frame: _Frame) -> int:
         """Begin the `x.swap(y)` at `at`, whose x is prompt[start:end] and whose point stands at `call`.
@@ -253,7 +258,7 @@ class _Reader:
         """Leave the call that starts at `at` as text, its arguments too."""
         close = self.prompt.find(")", arguments, frame.close)
         end = arguments if close < 0 else close + 1
-        self.notes.add("bad-call", _NO_CALL, at, end)
+        self.findings.add("bad-call", _NO_CALL, at, end)
         return end
 
     def _flush(self, end: int) -> None:

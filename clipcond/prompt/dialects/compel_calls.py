@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipcond.prompt.dialects.compel_groups import WORD, Pairs
-from clipcond.prompt.dialects.reading import blanks_after, number
+from clipcond.prompt.dialects.text_pieces import blanks_after
+from clipcond.prompt.dialects.weights import decimal
 from clipcond.prompt.items import Adapter
 
 CALL = re.compile(r"\.(and|add|blend|swap|attend)\(")
@@ -19,7 +20,7 @@ _OPTION = re.compile(r"\s*(\w+)\s*=([^=]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Swapping:
+class SwapCall:
     """The arguments of a `.swap(…)`: prompt[start:end] comes in, the call is over at `after`."""
 
     start: int
@@ -29,7 +30,7 @@ class Swapping:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CallPart:
     """One of the prompts that are put together: prompt[start:end], behind the mark at `at`."""
 
     at: int
@@ -40,49 +41,50 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """A call around a whole prompt, with the adapters on both sides of it."""
+class WholeCall:
+    """A call around a whole prompt, its span from the point on, and the adapters on both sides of it."""
 
     how: Literal["concatenate", "blend", "sum"]
-    parts: tuple[Part, ...]
+    parts: tuple[CallPart, ...]
     before: tuple[Adapter, ...]
     after: tuple[Adapter, ...]
+    span: tuple[int, int]
 
 
 def read_lora(prompt: str, at: int, limit: int) -> Adapter | None:
-    """The adapter of a `withLora(name, 0.8)` at `at`."""
+    """Return the adapter of a `withLora(name, 0.8)` at `at`."""
     if not prompt.startswith(("withLora(", "useLora("), at):
         return None
     match = _LORA.match(prompt, at, limit)
-    weight = 1.0 if match is None or match[2] is None else number(match[2])
+    weight = 1.0 if match is None or match[2] is None else decimal(match[2])
     if match is None or weight is None or not match[1].strip():
         return None
     return Adapter(kind="lora", name=match[1].strip(), weight=weight, start=at, end=match.end())
 
 
-def read_swap(prompt: str, at: int, limit: int) -> Swapping | None:
-    """The `.swap(…)` at `at`: plain words, quoted or in brackets or neither, then options like `s_end=0.3`."""
+def read_swap(prompt: str, at: int, limit: int) -> SwapCall | None:
+    """Return the `.swap(…)` at `at`: plain words, quoted or in brackets or neither, then options like `s_end=0.3`."""
     edited = _EDITED.match(prompt, blanks_after(prompt, at + len(".swap("), limit), limit)
     if edited is None:
         return None
     start, end = edited.span(edited.lastindex or 0)
     options: list[tuple[str, float]] = []
     close = blanks_after(prompt, edited.end(), limit)
-    if prompt.startswith(",", close) and (said := _FLAT.match(prompt, close + 1, limit)):
-        close = said.end()
-        for option in said[0].split(","):
+    if prompt.startswith(",", close) and (typed := _FLAT.match(prompt, close + 1, limit)):
+        close = typed.end()
+        for option in typed[0].split(","):
             match = _OPTION.fullmatch(option)
-            value = None if match is None else number(match[2])
+            value = None if match is None else decimal(match[2])
             if match is None or value is None:
                 return None
             options.append((match[1], value))
     if close >= limit or prompt[close] != ")":
         return None
-    return Swapping(start, end, close + 1, tuple(options))
+    return SwapCall(start, end, close + 1, tuple(options))
 
 
-def whole_call(prompt: str, pairs: Pairs) -> Whole | None:
-    """The `.and()` or `.blend()` around a whole prompt; None where there is none or it is not well formed."""
+def whole_call(prompt: str, pairs: Pairs) -> WholeCall | None:
+    """Return the `.and()` or `.blend()` around a whole prompt; None where there is none or it is not well formed."""
     if ").and(" not in prompt and ").add(" not in prompt and ").blend(" not in prompt:
         return None
     before, at = _loras(prompt, 0)
@@ -98,11 +100,11 @@ def whole_call(prompt: str, pairs: Pairs) -> Whole | None:
         if at >= len(prompt):
             return None
     call = CALL.match(prompt, at + 1) if prompt[at] == ")" else None
-    said = _FLAT.match(prompt, call.end()) if call else None
-    if call is None or said is None or call[1] in ("swap", "attend") or not prompt.startswith(")", said.end()):
+    typed = _FLAT.match(prompt, call.end()) if call else None
+    if call is None or typed is None or call[1] in ("swap", "attend") or not prompt.startswith(")", typed.end()):
         return None
-    after, end = _loras(prompt, said.end() + 1)
-    arguments = _arguments(said[0], len(targets))
+    after, end = _loras(prompt, typed.end() + 1)
+    arguments = _arguments(typed[0], len(targets))
     swapped = call[1] == "blend" and any(prompt.find(".swap(", start, stop) >= 0 for _, start, stop, _ in targets)
     if end < len(prompt) or arguments is None or swapped:
         return None
@@ -110,12 +112,12 @@ def whole_call(prompt: str, pairs: Pairs) -> Whole | None:
     if raw and call[1] != "blend":
         return None
     how: Literal["concatenate", "blend", "sum"] = "sum" if raw else "blend" if call[1] == "blend" else "concatenate"
-    parts = tuple(Part(*target, weight) for target, weight in zip(targets, weights, strict=True))
-    return Whole(how, parts, before, after)
+    parts = tuple(CallPart(*target, weight) for target, weight in zip(targets, weights, strict=True))
+    return WholeCall(how, parts, before, after, (call.start(), typed.end() + 1))
 
 
 def _loras(prompt: str, at: int) -> tuple[tuple[Adapter, ...], int]:
-    """The adapters that stand in a row from `at`, and where the blanks behind them end."""
+    """Return the adapters in a row from `at`, and the end of the blanks behind them."""
     found: list[Adapter] = []
     at = blanks_after(prompt, at, len(prompt))
     while adapter := read_lora(prompt, at, len(prompt)):
@@ -125,7 +127,7 @@ def _loras(prompt: str, at: int) -> tuple[tuple[Adapter, ...], int]:
 
 
 def _target(prompt: str, at: int, pairs: Pairs) -> tuple[int, int, bool, int] | None:
-    """A prompt among those that are put together: its start, its end, whether it reads as in brackets, what is behind."""
+    """Return one of the prompts that are put together: its start and end, True if it reads as in brackets, what is behind."""
     if quoted := _QUOTED.match(prompt, at):
         start, end = quoted.span(1)
         return start, end, pairs.close(at) == end, quoted.end()
@@ -136,11 +138,11 @@ def _target(prompt: str, at: int, pairs: Pairs) -> tuple[int, int, bool, int] | 
     return None if word is None else (at, word.end(), True, word.end())
 
 
-def _arguments(said: str, parts: int) -> tuple[list[float], bool] | None:
-    """The weights, all 1 where none is given, and whether `no_normalize` stands behind them."""
-    fields = [field.strip() for field in said.split(",")] if said.strip() else []
+def _arguments(typed: str, parts: int) -> tuple[list[float], bool] | None:
+    """Return the weights, all 1 where none is given, and True if `no_normalize` stands behind them."""
+    fields = [field.strip() for field in typed.split(",")] if typed.strip() else []
     raw = fields[-1:] == ["no_normalize"]
-    weights = [number(field) for field in (fields[:-1] if raw else fields)]
+    weights = [decimal(field) for field in (fields[:-1] if raw else fields)]
     known = [weight for weight in weights if weight is not None]
     if len(known) < len(weights) or len(known) not in (0, parts):
         return None

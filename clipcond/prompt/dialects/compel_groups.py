@@ -1,10 +1,10 @@
-"""Which brackets and quotes of a compel prompt pair up, and the weight that stands behind one."""
+"""Brackets and quotes of a compel prompt: their partners, and the weights behind them."""
 
 from __future__ import annotations
 
 import re
 
-from clipcond.prompt.dialects.reading import bounded
+from clipcond.prompt.dialects.weights import bounded
 
 # no white space and no mark, or an escaped mark, or a sign in front of such a character; alternatives exclude each other
 WORD = re.compile(r'(?:\\[()",.+=\-]|[+\-](?![\s()",.+=\-]|\Z)|[^\s()",.+=\-])+')
@@ -16,7 +16,7 @@ _ATTEND = re.compile(r"\.attend\((?:(\++|-+)|([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9
 
 
 def suffix(prompt: str, at: int, limit: int, *, grouped: bool) -> tuple[float, int]:
-    """The factor that `++`, `-`, `.attend(1.3)` or, behind a bracket or quote, `1.3` gives, and where it ends."""
+    """Return the factor of a `++`, `-`, `.attend(1.3)` or, behind a bracket or quote, `1.3`, and its end."""
     mark = prompt[at] if at < limit else " "
     if mark in "+-":
         end = match.end() if (match := _SIGNS.match(prompt, at, limit)) else at
@@ -40,7 +40,7 @@ class Pairs:
         self._close: dict[int, int] = {}  # of each bracket and quote that was looked at; -1 where it is text
 
     def close(self, start: int) -> int:
-        """Where the bracket or quote at `start` closes; -1 where it is text."""
+        """Return the place where the bracket or quote at `start` closes; -1 where it is text."""
         if start not in self._close:
             self._look(start)
         return self._close[start]

@@ -11,8 +11,8 @@ from clipcond.prompt.items import Embedding, Item, Words
 _Names = tuple[tuple[str, int], ...]
 
 
-def split(words: Words, embeddings: Mapping[str, int]) -> tuple[Item, ...]:
-    """Words with every embedding's name taken out: whole words, in any case, the longest name first."""
+def split_at_embeddings(words: Words, embeddings: Mapping[str, int]) -> tuple[Item, ...]:
+    """Return the words with every embedding's name taken out: whole words, in any case, the longest name first."""
     if not embeddings:
         return (words,)
     return tuple(_split(words, *_pattern(tuple(embeddings.items()))))
@@ -23,16 +23,16 @@ def _split(words: Words, pattern: re.Pattern[str], known: Mapping[str, tuple[str
     for match in pattern.finditer(words.text):
         name, vectors = known[match[0].lower()]
         if match.start() > behind:
-            yield part(words, behind, match.start())
+            yield words_between(words, behind, match.start())
         start, end = words.places[match.start()], words.places[match.end()]
         yield Embedding(name=name, vectors=vectors, weight=words.weight, start=start, end=end, group=words.group)
         behind = match.end()
     if behind < len(words.text) or not words.text:
-        yield part(words, behind, len(words.text)) if behind else words
+        yield words_between(words, behind, len(words.text)) if behind else words
 
 
-def part(words: Words, first: int, last: int) -> Words:
-    """The words of words.text[first:last]."""
+def words_between(words: Words, first: int, last: int) -> Words:
+    """Return the words of words.text[first:last]."""
     places = words.places[first : last + 1]
     return Words(
         text=words.text[first:last],
@@ -41,6 +41,7 @@ def part(words: Words, first: int, last: int) -> Words:
         end=places[-1],
         places=places,
         group=words.group,
+        joins=words.joins,
     )
 
 

@@ -1,15 +1,15 @@
-"""Which square brackets of an A1111 prompt are schedules: `[from:to:when]`, `[to:when]`, `[from::when]`, `[a|b]`."""
+"""Square brackets of an A1111 prompt that are schedules: `[from:to:when]`, `[to:when]`, `[from::when]`, `[a|b]`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clipcond.prompt.dialects.reading import HEAVIEST
+from clipcond.prompt.dialects.weights import HEAVIEST
 
-DEEPEST = 32  # schedules inside of schedules; what stands around more of them stays text
-_WHEN = re.compile(r"\s*(?:([0-9]+)|([0-9]+\.[0-9]*|\.[0-9]+))\s*")
+DEEPEST = 32  # schedules inside of schedules; the brackets around more of them stay text
+_WHEN = re.compile(r"\s*(?:([+-]?[0-9]+)|([+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)))\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,30 @@ class ScheduleSpan:
     """A schedule's marks: the bracket at `start`, those between the options, and `close`; the number is not an option.
 
     A switch with one option says what comes in; before, there is nothing. `when` is None for an alternation, an int
-    for a step and a float for a share of the steps.
+    for a step and a float for a share of the steps; below 1, the switch is over before the first step.
     """
 
     start: int
     cuts: tuple[int, ...]
     close: int
     when: float | None
+
+    def options(self) -> tuple[tuple[int, int], ...]:
+        """Return the spans of the options in the order of time; one that is not written is empty, at the bracket."""
+        edges = (self.start, *self.cuts, self.close)
+        spans = tuple((edges[number] + 1, edges[number + 1]) for number in range(len(edges) - 1))
+        if self.when is None:
+            return spans
+        return spans[:2] if len(self.cuts) == 2 else ((self.start + 1, self.start + 1), spans[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Schedules:
+    """The schedules of a text by their start; brackets that hold too many; the `|` that ended them all, if one did."""
+
+    spans: Mapping[int, ScheduleSpan]
+    too_deep: tuple[int, ...] = ()
+    ended_by: int | None = None
 
 
 @dataclass(slots=True)
@@ -34,32 +51,33 @@ class _Open:
     height: int = 0  # schedules inside of one another that it holds
 
 
-def find(prompt: str, marks: Sequence[int], too_deep: list[int]) -> dict[int, ScheduleSpan]:
-    """The schedules among `marks`, the places of `[ ] ( ) : |`, escapes, tags and words like BREAK, in order.
+def find_schedules(prompt: str, marks: Sequence[int]) -> Schedules:
+    """Find the schedules among `marks`, the places of `[ ] ( ) : |`, backslashes, tags and words like BREAK, in order.
 
-    What is malformed is no schedule; a bracket around more than DEEPEST schedules is none either and is added to
-    `too_deep`. Returns start → place.
+    Malformed brackets are no schedule, nor is a bracket around more than DEEPEST of them. A `|` that no alternation takes
+    ends them all, as in A1111.
     """
     found: dict[int, ScheduleSpan] = {}
+    too_deep: list[int] = []
+    bars: list[int] = []
     stack: list[_Open] = []
     squares: list[int] = []  # where in the stack the square ones are
+    behind = -1  # the place behind the last lone backslash
     for at in marks:
         mark = prompt[at]
         if mark in "([":
             if mark == "[":
                 squares.append(len(stack))
             stack.append(_Open(at, mark == "[", []))
-        elif mark in ":|" and stack:
-            stack[-1].cuts.append(at)
+        elif mark in ":|":
+            if mark == "|" and at != behind:
+                bars.append(at)
+            if stack:
+                stack[-1].cuts.append(at)
         elif mark == ")" and stack and not stack[-1].square:
             _pass_on(stack.pop(), stack)
         elif mark == "]" and squares:
-            level = squares.pop()
-            closed = stack[level]
-            for loose in stack[level + 1 :]:  # round brackets that never closed
-                closed.cuts += loose.cuts
-                closed.height = max(closed.height, loose.height)
-            del stack[level:]
+            closed = _unstack(stack, squares.pop())
             place = _schedule(prompt, closed, at)
             if place is not None and closed.height >= DEEPEST:
                 too_deep.append(closed.at)
@@ -67,7 +85,24 @@ def find(prompt: str, marks: Sequence[int], too_deep: list[int]) -> dict[int, Sc
                 found[closed.at] = place
                 closed.height += 1
             _pass_on(closed, stack)
-    return found
+        elif mark == "\\":
+            behind = at + 1
+    if bars and found:
+        taken = {cut for place in found.values() if place.when is None for cut in place.cuts}
+        loose = next((at for at in bars if at not in taken), None)
+        if loose is not None and not too_deep:
+            return Schedules({}, ended_by=loose)
+    return Schedules(found, tuple(too_deep))
+
+
+def _unstack(stack: list[_Open], level: int) -> _Open:
+    """Take a square bracket off the stack, with the round ones inside of it that never closed."""
+    closed = stack[level]
+    for loose in stack[level + 1 :]:
+        closed.cuts += loose.cuts
+        closed.height = max(closed.height, loose.height)
+    del stack[level:]
+    return closed
 
 
 def _pass_on(closed: _Open, stack: list[_Open]) -> None:
@@ -76,7 +111,7 @@ def _pass_on(closed: _Open, stack: list[_Open]) -> None:
 
 
 def _schedule(prompt: str, closed: _Open, close: int) -> ScheduleSpan | None:
-    """What the bracket that closes at `close` schedules."""
+    """Return the schedule of a bracket that closes at `close`, None if it is none."""
     cuts = closed.cuts
     kinds = {prompt[at] for at in cuts}
     if kinds == {"|"}:
@@ -87,5 +122,9 @@ def _schedule(prompt: str, closed: _Open, close: int) -> ScheduleSpan | None:
     if match is None:
         return None
     step, share = match.groups()
-    when = int(min(float(step), HEAVIEST)) if share is None else min(float(share), HEAVIEST)
+    when = int(_within(float(step))) if share is None else _within(float(share))
     return ScheduleSpan(closed.at, tuple(cuts), close, when)
+
+
+def _within(when: float) -> float:
+    return min(max(when, -HEAVIEST), HEAVIEST)

@@ -219,6 +219,18 @@ def test_late_emphasis() -> None:
     assert early.findings == ()
 
 
+def test_late_emphasis_underlines_only_what_is_weighted() -> None:
+    prompt = "a fox and a dog, " * 16 + "a key of (pure silver:1.3) and gold"
+    found = [one for one in analyse(plan(prompt, dialect="a1111")).findings if one.code == "late-emphasis"]
+    assert [prompt[one.start : one.end] for one in found] == ["pure silver"]
+    assert "starts at token 100" in found[0].message
+    across = (
+        "a fox and a dog, " * 14 + "a fox and (a dog) " + "and so on " * 3 + "with (a key)"
+    )  # weighted in both chunks
+    found = [one for one in analyse(plan(across, dialect="a1111")).findings if one.code == "late-emphasis"]
+    assert [across[one.start : one.end] for one in found] == ["a dog"]
+
+
 def test_the_lists_are_readable_and_say_nothing_twice() -> None:
     lines = [
         line.lower().removeprefix("=")

@@ -46,6 +46,19 @@ def test_the_vectors_here_are_the_reference():
         ("[cat:dog:1]", [(1, "cat"), (20, "dog")]),  # a step
         ("[cat:dog:0]", [(20, "dog")]),
         ("[cat:dog:.04]", [(20, "dog")]),  # less than a step
+        ("[cat:dog:-1]", [(20, "dog")]),  # a sign is part of the number
+        ("[cat::-1] x", [(20, " x")]),
+        ("[cat:-1]", [(20, "cat")]),
+        ("[cat:dog:+3]", [(3, "cat"), (20, "dog")]),
+        ("[cat:dog:-.5]", [(20, "dog")]),
+        ("[cat:dog:+.5]", [(10, "cat"), (20, "dog")]),
+        ("a | [b:c:5]", [(20, "a | [b:c:5]")]),  # a bar outside of an alternation ends all schedules
+        ("[b:c:5] (a|d)", [(20, "[b:c:5] (a|d)")]),
+        ("[b:c:5] [a|d:3]", [(20, "[b:c:5] [a|d:3]")]),
+        ("a | b AND [c:5]", [(5, "a | b AND "), (20, "a | b AND c")]),  # of its own part only
+        (r"a \| [b:c:5]", [(5, r"a \| b"), (20, r"a \| c")]),
+        ("[b:c:5] <lora:x|y:1>", [(5, "b <lora:x|y:1>"), (20, "c <lora:x|y:1>")]),
+        ("[b:c:5] # [d:e:3]", [(5, "b # [d:e:3]"), (20, "c # [d:e:3]")]),  # a comment holds no schedule
         ("[cat:dog:30]", [(20, "cat")]),
         ("[cat:dog:" + "9" * 5000 + "]", [(20, "cat")]),
         ("[cat:dog:0." + "5" * 5000 + "]", [(11, "cat"), (20, "dog")]),
@@ -67,7 +80,7 @@ def test_readings(prompt, expected):
 
 @pytest.mark.parametrize(
     "prompt",
-    ["[a]", "[]", "a | b", "a:b:5", "[a:b:c:5]", "[a:b]", "[a:b:x]", "[a:b:-5]", "[a:b:1.2.3]", "[a:b:]", "[a:b:.]",
+    ["[a]", "[]", "a | b", "a:b:5", "[a:b:c:5]", "[a:b]", "[a:b:x]", "[a:b:1.2.3]", "[a:b:]", "[a:b:.]",
      "[a|b:5]", "[a:b|c]", "[a:b:5", "a:b:5]", "[a:b:[5]]", "[(a:b:5)]", "[a:b:٥]", "(a [b:c:5)", "[a:b:5\\]",
      "[a AND b:c:5]", r"[a\:b:c:5]", "[a:<b:5]>"],
 )  # fmt: skip

@@ -7,9 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects.parse import DIALECTS, parse
+from clipcond.prompt.dialects.names import DIALECTS
+from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.dialects.translate import translate
-from clipcond.prompt.items import Adapter, Break, Embedding, Words
+from clipcond.prompt.items import Adapter, Break, Embedding, Words, joined
 
 WEIGHTED = ("a1111", "comfy", "compel")
 soup = st.text(alphabet="ab ()[]\\:1.5+-\",<>|'\n", max_size=40)
@@ -37,7 +38,7 @@ def words(items):
     """Words as they will be tokenised: apart where a blank or another passage parts them."""
     return [
         (word, pytest.approx(item.weight, abs=1e-5))
-        for item in items
+        for item in joined(items)
         if isinstance(item, Words)
         for word in item.text.lower().split()
     ]
@@ -66,19 +67,21 @@ def words(items):
         ("(portrait with (blue eyes)1.3)1.1", "compel", "a1111", "(portrait with:1.1) (blue eyes:1.43)"),
         (r"(x:1.2)y\\(z:1.3)", "a1111", "comfy", "(x:1.2)y\\ (z:1.3)"),
         (r"(x\\:1.2)", "a1111", "compel", "(x\\ )1.2"),
-        ("(a:1)b", "a1111", "plain", "a b"),
+        ("(a:1)b", "a1111", "plain", "ab"),
         ("(cat:1.2)5", "a1111", "compel", "(cat)1.2 5"),
         ("(cat:2).", "a1111", "compel", "(cat)2.0 ."),
-        ("(a)(b)", "a1111", "comfy", "(a:1.1)(b:1.1)"),
-        ("(a:1)(b:1)c", "a1111", "comfy", "a b c"),
+        ("(a)(b)", "a1111", "comfy", "(ab:1.1)"),
+        ("(a)(b)", "comfy", "a1111", "(a:1.1) (b:1.1)"),
+        ("(a:1)(b:1)c", "a1111", "comfy", "abc"),
+        ("(a:1)(b:1)c", "comfy", "a1111", "a b c"),
+        ("fo<lora:x:1>x", "a1111", "compel", "fox withLora(x,1.0)"),
         ("(a:0)", "a1111", "compel", "(a)0.0"),
-        ("(a:-1.5)", "a1111", "compel", "(a)-1.5"),
         ("(a:10000)", "a1111", "comfy", "(a:10000.0)"),
         ("(a:0.000001)", "a1111", "comfy", "(a:0.000001)"),
         ("<lora:x:0.5>fox", "a1111", "compel", "withLora(x,0.5) fox"),
         ("withLora(x,0.5) fox", "compel", "a1111", "<lora:x:0.5> fox"),
         ("<lora:x:1> is text", "plain", "a1111", "(<:1)lora:x:1> is text"),
-        ("embedding:foo is text", "plain", "comfy", "embedding(::1.0)foo is text"),
+        ("embedding:foo is text", "plain", "comfy", "(embedding:1.0):foo is text"),
         ("a (embedding:foo:1.2)", "comfy", "a1111", "a (foo:1.2)"),
         ("a (embedding:foo:1.2)bar", "comfy", "compel", "a (foo)1.2 bar"),
         ("", "plain", "a1111", ""),
@@ -101,6 +104,7 @@ def test_nothing_is_lost(prompt, source, target, text):
         ("a BREAK b", "a1111", "compel", "a b", [("lost-break", "BREAK")]),
         ("a AND b :1.2", "a1111", "compel", "a b ", [("lost-and", "AND")]),
         ("a [cat:dog:5] b", "a1111", "comfy", "a cat b", [("lost-schedule", "[cat:dog:5]")]),
+        ("(a:-1.5)", "a1111", "compel", "(a).attend(-1.5)", [("lost-weight", "a")]),
         ("[|(b:1.2)] c", "a1111", "compel", "(b)1.2 c", [("lost-schedule", "[|(b:1.2)]")]),
         ("a <lora:x:1> b", "a1111", "comfy", "a  b", [("lost-adapter", "<lora:x:1>")]),
         ("<lora:x:1:0.5>b", "a1111", "compel", "withLora(x,1.0) b", [("lost-adapter-weight", "<lora:x:1:0.5>")]),
@@ -114,6 +118,57 @@ def test_what_is_lost_is_said(prompt, source, target, text, lost):
     translation = translate(prompt, source, target)
     assert translation.text == text
     assert [(one.code, prompt[one.start : one.end]) for one in translation.lost] == lost
+
+
+@pytest.mark.parametrize(
+    ("prompt", "source", "target", "text"),
+    [
+        ("wide 16:9", "plain", "a1111", "wide 16(::1)9"),  # no weight of the whole prompt
+        ("a;<lora:x:1>", "plain", "a1111", "a;(<:1)lora:x:1>"),
+        (";<lora:", "compel", "a1111", ";(<:1)lora:"),
+        ("(E=mc2:1.3)", "a1111", "compel", r"(E\=mc2)1.3"),
+        ("E=mc2", "a1111", "compel", "E=mc2"),
+        ("embedding:AND", "comfy", "a1111", "and"),
+        ("embedding:-x", "plain", "comfy", "(embedding:1.0):-x"),
+        (r"\m/ (a)(b)", "a1111", "comfy", "m/ (ab:1.1)"),
+        ("a | b [c]", "plain", "a1111", r"a | b \[c\]"),
+        ("a fox :) (b:1.2)", "comfy", "a1111", r"a fox :\) \(b:1.2\)"),
+        ("((red fox:1.4)", "comfy", "a1111", r"(\(red fox:1.4)"),
+        ("(:1.3)", "comfy", "a1111", "(:1.3:1.1)"),
+        ("a cat :1.2, dog", "a1111", "comfy", "a cat :1.2, dog"),
+        ("a cat :1", "a1111", "comfy", "a cat "),
+    ],
+)
+def test_what_could_be_read_otherwise_is_escaped(prompt, source, target, text):
+    translation = translate(prompt, source, target)
+    assert (translation.text, translation.lost) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "source", "target", "text", "lost"),
+    [
+        ("(watermark:-1)", "a1111", "compel", "(watermark).attend(-1.0)", [("lost-weight", "watermark")]),
+        ("withLora(>)", "compel", "a1111", "", [("lost-adapter", "withLora(>)")]),
+        ("withLora(a:b)", "compel", "a1111", "", [("lost-adapter", "withLora(a:b)")]),
+        ("<lora:x:-1>", "a1111", "compel", "", [("lost-adapter", "<lora:x:-1>")]),
+        ("a #1 fox", "plain", "a1111", "a 1 fox", [("changed-text", "#")]),
+        ("a fox # mine\nin snow", "a1111", "plain", "a fox \nin snow", [("lost-comment", "# mine")]),
+        ("a cat :1.2", "a1111", "comfy", "a cat ", [("lost-weight", "")]),
+    ],
+)
+def test_no_loss_is_silent(prompt, source, target, text, lost):
+    translation = translate(prompt, source, target)
+    assert translation.text == text
+    assert [(one.code, prompt[one.start : one.end]) for one in translation.lost] == lost
+
+
+@pytest.mark.parametrize("name", ["style+", "style--", "a+b-", "C++", "x.y-"])
+def test_the_name_of_an_embedding_that_ends_in_a_sign_is_escaped(name):
+    known = {name: 2}
+    said = translate(f"(embedding:{name}:1.2), embedding:{name} fox", "comfy", "compel", embeddings=known)
+    arrived = parse(said.text, "compel", embeddings=known).items
+    assert [(item.name, item.weight) for item in arrived if isinstance(item, Embedding)] == [(name, 1.2), (name, 1.0)]
+    assert said.lost == ()
 
 
 def test_prompts_that_compel_joins_are_chunks_of_a1111():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clipcond.prompt.findings import findings
+from clipcond.prompt.dialects.plain import plain_findings
 
-_PROMPTS = Path(__file__).parents[3] / "shared" / "data" / "prompts"
+_PROMPTS = Path(__file__).parents[4] / "shared" / "data" / "prompts"
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,14 @@ _PROMPTS = Path(__file__).parents[3] / "shared" / "data" / "prompts"
         ("a (red fox)+", "looks-like-compel", "(red fox)+"),
         ('("a fox", "a dog").blend(1, 1)', "looks-like-compel", '("a fox", "a dog").blend('),
         ("a <|endoftext|> fox", "special-token-as-text", "<|endoftext|>"),
+        ("a <extra_id_0> fox", "special-token-as-text", "<extra_id_0>"),  # T5's
+        ("a fox</s>", "special-token-as-text", "</s>"),
         (r"a fox \(red\)", "leftover-escape", r"\("),
         ("a \udc80 fox", "broken-unicode", "\udc80"),
     ],
 )
 def test_each_finding_has_its_span(prompt: str, code: str, passage: str) -> None:
-    (found,) = findings(prompt)
+    (found,) = plain_findings(prompt)
     assert found.code == code
     assert prompt[found.start : found.end] == passage
 
@@ -51,11 +53,11 @@ def test_each_finding_has_its_span(prompt: str, code: str, passage: str) -> None
     ],
 )
 def test_ordinary_text_is_left_alone(prompt: str) -> None:
-    assert findings(prompt) == ()
+    assert plain_findings(prompt) == ()
 
 
 def test_findings_come_in_the_order_of_the_prompt() -> None:
-    codes = [found.code for found in findings("a fox++ <|endoftext|> (b:1.2)")]
+    codes = [found.code for found in plain_findings("a fox++ <|endoftext|> (b:1.2)")]
     assert codes == ["looks-like-compel", "special-token-as-text", "looks-like-a1111"]
 
 
@@ -64,13 +66,13 @@ def test_real_plain_prompts_give_no_warning() -> None:
     prompts = (_PROMPTS / "diffusiondb-466.txt").read_text("utf-8").split("\n")
     with (_PROMPTS / "parti.tsv").open(encoding="utf-8", newline="") as file:
         prompts += [row["Prompt"] for row in csv.DictReader(file, delimiter="\t")]
-    assert [prompt for prompt in prompts if findings(prompt)] == []
+    assert [prompt for prompt in prompts if plain_findings(prompt)] == []
 
 
 @pytest.mark.parametrize("unit", ["(", "[:", "a", "-", "+", "(a:", ")", "<a:", '"', "[", ")1", "1", "((a", "\\"])
 def test_long_hostile_text_is_read_quickly(unit: str) -> None:
     began = time.monotonic()
-    findings(unit * 20_000)
+    plain_findings(unit * 20_000)
     assert time.monotonic() - began < 2
 
 
@@ -78,5 +80,5 @@ def test_long_hostile_text_is_read_quickly(unit: str) -> None:
 @pytest.mark.parametrize("unit", ["9", " ", "9."])
 def test_long_numbers_are_read_quickly(start: str, unit: str) -> None:
     began = time.monotonic()
-    findings(start + unit * 50_000 + "x")
+    plain_findings(start + unit * 50_000 + "x")
     assert time.monotonic() - began < 2
