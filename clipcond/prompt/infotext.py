@@ -24,6 +24,7 @@ from clipcond.errors import ConfigError
 LONGEST_PROMPT = 32_768  # characters; what is longer was not meant as a prompt
 
 _NEGATIVE = "Negative prompt:"
+_TYPED_NEGATIVE = "Raw negative prompt"  # a setting of Fooocus: the negative prompt without that of its styles
 _FEWEST = 3  # pairs that make a line of settings
 _TELLING = frozenset({"Steps", "Sampler", "CFG scale", "Seed", "Model hash"})  # one of them must be there
 _TELLING_KEY = re.compile(rf"(?:{'|'.join(sorted(_TELLING))}) *:")
@@ -177,7 +178,8 @@ def _settings(text: str, at: int, end: int) -> _Settings | None:
         inside, stop_inside = _pieces(text, steps.start(), end)
         if pairs := _telling(inside):
             return _Settings(pairs=pairs, start=steps.start(), end=stop_inside)
-    if any("negative prompt" in piece.key.lower() for piece in pieces) or not (pairs := _telling(pieces)):
+    keys = {piece.key for piece in pieces} - {_TYPED_NEGATIVE}
+    if any("negative prompt" in key.lower() for key in keys) or not (pairs := _telling(pieces)):
         return None
     return _Settings(pairs=pairs, start=at, end=stop)
 

@@ -19,7 +19,7 @@ from fnmatch import translate
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 from clipcond.errors import ResourceMissing
 from clipcond.prompt.templates import UNIT, Template, entry, summed_odds, weight
@@ -95,10 +95,17 @@ class Pool(Sequence[int]):
         return self._matches.lists[which], line
 
 
+class ListProblem(NamedTuple):
+    """The code and the message of the warning that a list earns."""
+
+    code: str
+    message: str
+
+
 class Matches:
     """The lists that one name, or a pattern with stars, means, and the problems that some of them have."""
 
-    def __init__(self, lists: Sequence[WildcardList], problems: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, lists: Sequence[WildcardList], problems: Sequence[ListProblem] = ()) -> None:
         self.lists, self.problems = lists, tuple(problems)  # (code, message)
         self.places = {found.name: at for at, found in enumerate(lists)}
         self.unit = 1 if all(isinstance(found.odds, range) for found in lists) else UNIT
@@ -132,7 +139,7 @@ class WildcardLists:
         self._paths: dict[str, Path] | None = None
         self._parts: list[tuple[str, list[str]]] = []
         self._matches: dict[str, Matches | None] = {}
-        self._known: dict[str, WildcardList | tuple[str, str]] = {}
+        self._known: dict[str, WildcardList | ListProblem] = {}
         self.compared = 0  # names with patterns so far
         self._near: _NearNames | None = None
         self._read = 0  # bytes so far
@@ -174,7 +181,7 @@ class WildcardLists:
     def _load(self, names: Sequence[str]) -> Matches:
         """The lists of some names that can be read and have entries."""
         lists: list[WildcardList] = []
-        problems: list[tuple[str, str]] = []
+        problems: list[ListProblem] = []
         for name in names:
             if name not in self._known:
                 self._known[name] = self._list(name)
@@ -185,13 +192,13 @@ class WildcardLists:
                 problems.append(found)
         return Matches(lists, problems[:_PROBLEMS])
 
-    def _list(self, name: str) -> WildcardList | tuple[str, str]:
-        """A list that has entries, or the code and the message of a warning."""
+    def _list(self, name: str) -> WildcardList | ListProblem:
+        """Return a list that has entries, or why there is none."""
         try:
             found = self._open(name)
         except OSError as error:
-            return "unreadable-wildcard", f"the list {name!r} cannot be read: {error.strerror or error}"
-        return found if found.lines else ("empty-wildcard", f"the list {name!r} has no entries")
+            return ListProblem("unreadable-wildcard", f"the list {name!r} cannot be read: {error.strerror or error}")
+        return found if found.lines else ListProblem("empty-wildcard", f"the list {name!r} has no entries")
 
     def _open(self, name: str) -> WildcardList:
         """Read a list. Raises OSError for a file that cannot be read, is too large or no regular file."""

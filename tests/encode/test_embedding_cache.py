@@ -389,7 +389,7 @@ def test_a_run_that_is_stuck_with_the_lock_is_waited_for_once(
     began = time.monotonic()
     for start in range(10, 100, 10):
         waiting.put(some(start, 3), SPACE)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
     assert waiting.problems == (f"the embedding cache {cache.path} cannot be used: database is locked",)
     stuck.close()
 

