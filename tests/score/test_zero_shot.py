@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError, ShapeError
+from clipcond.models.open_clip_folder import read_open_clip_folder
 from clipcond.score.zero_shot import class_probabilities, classifier, combined, ensemble, nearest, top_k
 
 
@@ -47,6 +48,18 @@ def test_a_classifier_equals_torch_code_of_the_usual_kind() -> None:
     ours = class_probabilities(images, classifier(texts, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 4))
     assert ours == pytest.approx(logits.softmax(dim=-1).numpy(), abs=1e-12)
     assert ours.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_classifier_equals_open_clips(dual_folder: Path) -> None:
+    model = read_open_clip_folder(dual_folder).eval()
+    import open_clip
+
+    tokenizer = open_clip.SimpleTokenizer()
+    names, templates = ["cat", "red fox", "dog"], [lambda c: f"a photo of a {c}.", lambda c: f"art of the {c}."]
+    theirs = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates, device="cpu")
+    with torch.no_grad():
+        texts = model.encode_text(tokenizer([template(name) for name in names for template in templates]))
+    assert classifier(texts, [0, 0, 1, 1, 2, 2], 3) == pytest.approx(theirs.T.numpy(), abs=1e-6)
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 999))
