@@ -1,1 +1,1 @@
-"""Arithmetic on vectors: how alike they are, which to choose, how well they find one another."""
+"""Arithmetic on vectors and scores: scales, heads, selection, agreement with people, fits, classes and queries."""

@@ -30,13 +30,15 @@ _THRESHOLDS = np.linspace(0, 1, 101)
 class Agreement:
     """A score's agreement with ratings, each number with a bootstrap interval over prompts.
 
-    pair_accuracy: share of the pairs within a prompt, a tie of either side half; 0.5 is chance.   spearman, kendall: mean
-    over prompts, from -1 to 1.   recall_at, filter_at: by k, the share of prompts whose best picture is among the k scored
-    highest, whose worst is among the k lowest.
-    prompts: how many have two ratings that differ; the others say nothing.   pairs: within those.
+    pair_accuracy: share of the pairs within a prompt that both order alike, a tie of either side half.
+    preference_accuracy: the same of the pairs alone that people rate differently, so that a perfect score reaches 1 on
+    keeps and deletes too. Chance is 0.5 on both.   spearman, kendall: mean over prompts, from -1 to 1.
+    recall_at, filter_at: by k, the share of prompts whose best picture is among the k scored highest, whose worst is among
+    the k lowest.   prompts: how many have two ratings that differ; the others say nothing.   pairs: within those.
     """
 
     pair_accuracy: Interval
+    preference_accuracy: Interval
     spearman: Interval
     kendall: Interval
     recall_at: dict[int, Interval]
@@ -56,16 +58,24 @@ def agreement(scores: Numbers, ratings: Numbers, prompts: Sequence[Hashable], *,
     groups = [rows for rows in groups_of(prompts, len(values)) if np.ptp(rated[rows]) > 0]
     if not groups:
         raise ConfigError("no prompt has two pictures that are rated differently; rate some better and some worse")
+    counts = [concordance(values[rows], rated[rows]) for rows in groups]
     rows = np.concatenate(groups)
     keys = np.repeat(np.arange(len(groups)), [len(group) for group in groups]).tolist()
     return Agreement(
-        pair_accuracy=_pair_accuracy(values, rated, groups, seed),
+        pair_accuracy=bootstrap_ratio(
+            [each.pairs / 2 + (each.concordant - each.discordant) / 2 for each in counts],
+            [each.pairs for each in counts],
+            seed=seed,
+        ),
+        preference_accuracy=bootstrap_ratio(
+            [each.credit for each in counts], [each.decided for each in counts], seed=seed
+        ),
         spearman=bootstrap_mean([spearman(values[group], rated[group]) for group in groups], seed=seed),
         kendall=bootstrap_mean([kendall(values[group], rated[group]) for group in groups], seed=seed),
         recall_at={k: bootstrap_mean(recall_at_k(values[rows], rated[rows], keys, k), seed=seed) for k in KS},
         filter_at={k: bootstrap_mean(filter_at_k(values[rows], rated[rows], keys, k), seed=seed) for k in KS},
         prompts=len(groups),
-        pairs=sum(len(group) * (len(group) - 1) // 2 for group in groups),
+        pairs=sum(each.pairs for each in counts),
     )
 
 
@@ -134,11 +144,3 @@ def _found(scores: NDArray[np.float64], ratings: NDArray[np.float64], k: int) ->
     best = scores[ratings == ratings.max()].max()
     above, equal = int((scores > best).sum()), int((scores == best).sum())
     return min(1.0, max(0.0, (k - above) / equal))
-
-
-def _pair_accuracy(
-    scores: NDArray[np.float64], ratings: NDArray[np.float64], groups: list[NDArray[np.intp]], seed: int
-) -> Interval:
-    counted = [concordance(scores[rows], ratings[rows]) for rows in groups]
-    credit = [each.pairs / 2 + (each.concordant - each.discordant) / 2 for each in counted]
-    return bootstrap_ratio(credit, [each.pairs for each in counted], seed=seed)

@@ -33,6 +33,16 @@ class Concordance:
         """All pairs."""
         return self.concordant + self.discordant + self.tied_first + self.tied_second + self.tied_both
 
+    @property
+    def decided(self) -> int:
+        """Pairs that the second column orders."""
+        return self.concordant + self.discordant + self.tied_first
+
+    @property
+    def credit(self) -> float:
+        """Decided pairs that the first column orders alike, its ties half."""
+        return self.concordant + self.tied_first / 2
+
 
 def concordance(first: Numbers, second: Numbers) -> Concordance:
     """Count the pairs of rows that two columns order alike, unlike or not at all.

@@ -92,8 +92,8 @@ def fit_ridge(
     credit, decided = [], []
     for group in groups_of(list(zip(keys, fold.tolist(), strict=True)), len(rows)):
         counts = concordance(predicted[group], rated[group])
-        credit.append(counts.concordant + counts.tied_first / 2)
-        decided.append(counts.concordant + counts.discordant + counts.tied_first)
+        credit.append(counts.credit)
+        decided.append(counts.decided)
     weight, bias, penalty = _ridge(rows, rated)
     return LinearFit(
         method="ridge",

@@ -27,19 +27,16 @@ class PhraseScores:
     missing: tuple[int, ...]
 
 
-def phrase_scores(cosines: Numbers, *, margin: float, baseline: Numbers | None = None) -> PhraseScores:
+def phrase_scores(cosines: Numbers, *, margin: float) -> PhraseScores:
     """Compare each phrase of a prompt with the others.
 
     cosines: (K,) of one picture with each phrase.   margin: how far below the median of the others a phrase counts as
-    missing; a phrase alone is never missing.   baseline: (K,) each phrase's cosine with pictures in general, such as its
-    mean over the run; it is subtracted, since some phrases score high with any picture.   Of equals the first is the
-    weakest. Raises ConfigError where there is no phrase.
+    missing; a phrase alone is never missing.   Of equals the first is the weakest. Raises ConfigError where there is no
+    phrase.
     """
     scores = vector("cosines", cosines)
     if not len(scores):
         raise ConfigError("cosines: there is no phrase; expected one or more")
-    if baseline is not None:
-        scores = scores - vector("baseline", baseline, len(scores))
     least = not_negative("margin", margin)
     if len(scores) == 1:
         return PhraseScores(weakest=0, shortfalls=(0.0,), missing=())

@@ -88,6 +88,13 @@ def test_the_summary_of_a_perfect_a_reversed_and_a_constant_score() -> None:
         assert (result.prompts, result.pairs) == (2, 12)
 
 
+def test_a_perfect_score_reaches_1_on_keeps_and_deletes_where_people_decide() -> None:
+    result = agreement([4, 3, 2, 1], [1, 1, 0, 0], "aaaa")
+    assert result.preference_accuracy.value == 1
+    assert result.pair_accuracy.value == (4 + 0.5 + 0.5) / 6
+    assert agreement([7, 7, 7, 7], [1, 1, 0, 0], "aaaa").preference_accuracy.value == 0.5
+
+
 def test_prompts_without_a_preference_say_nothing() -> None:
     result = agreement([1, 2, 3, 4, 9], [1, 2, 5, 5, 3], list("aabbc"))
     assert (result.prompts, result.pairs, result.pair_accuracy.value) == (1, 1, 1)
