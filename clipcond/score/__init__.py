@@ -1,1 +1,1 @@
-"""Arithmetic on vectors: similarity, selection, retrieval."""
+"""Arithmetic on vectors and scores: scales, heads, selection, agreement with people, fits, classes and queries."""

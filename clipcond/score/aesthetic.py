@@ -45,7 +45,7 @@ _LOCAL = (".", "/", "~", "hf:.", "hf:/", "hf:~")
 class AestheticHead:
     """A linear head on unit vectors of an image tower.
 
-    weight: (P,) float64, read-only.   towers: names of the models whose vectors it takes; empty where nobody said.
+    weight: (P,) float64, a read-only copy.   towers: names of the models whose vectors it takes; empty where nobody said.
     metadata: names and values that came with it, such as its cross-validated accuracy.
     """
 
@@ -54,6 +54,11 @@ class AestheticHead:
     bias: float
     towers: tuple[str, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        own = np.array(self.weight, dtype=np.float64)
+        own.flags.writeable = False
+        object.__setattr__(self, "weight", own)
 
     def scores(self, images: Numbers, *, tower: str) -> NDArray[np.float64]:
         """weight · image + bias, (N,) float64.
@@ -105,7 +110,6 @@ def aesthetic_head(
     said = _metadata(name, metadata or {})
     towers = said.pop("towers", None)
     weight, bias = folded([(layer.weight, layer.bias) for layer in layers])
-    weight.flags.writeable = False
     return AestheticHead(
         name=name,
         weight=weight,

@@ -1,7 +1,7 @@
 """Agreement of a score with people's choices and ratings, prompt by prompt.
 
-Each measure gives one number for a pair or a prompt; `bootstrap_mean` over prompts turns them into a share with its
-interval.
+Each measure gives one number for a pair or a prompt; `bootstrap_mean` with prompts as clusters turns them into a share
+with its interval.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from clipcond.errors import ConfigError
 from clipcond.score.checks import at_least_one, groups_of, positive, vector
 from clipcond.score.correlation import concordance, kendall, spearman
-from clipcond.score.statistics import Interval, bootstrap_mean
+from clipcond.score.statistics import Interval, bootstrap_mean, bootstrap_ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,18 +28,21 @@ _THRESHOLDS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """A score's agreement with ratings: means over prompts, each with a bootstrap interval over prompts.
+    """A score's agreement with ratings, each number with a bootstrap interval over prompts.
 
-    pair_accuracy: from 0 to 1; 0.5 is chance.   spearman, kendall: within a prompt, from -1 to 1.   recall, filtered: by
-    k, the share of prompts whose best picture is among the k scored highest, whose worst is among the k lowest.
-    prompts: how many have two ratings that differ; the others say nothing.   pairs: within those.
+    pair_accuracy: share of the pairs within a prompt that both order alike, a tie of either side half.
+    preference_accuracy: the same of the pairs alone that people rate differently, so that a perfect score reaches 1 on
+    keeps and deletes too. Chance is 0.5 on both.   spearman, kendall: mean over prompts, from -1 to 1.
+    recall_at, filter_at: by k, the share of prompts whose best picture is among the k scored highest, whose worst is among
+    the k lowest.   prompts: how many have two ratings that differ; the others say nothing.   pairs: within those.
     """
 
     pair_accuracy: Interval
+    preference_accuracy: Interval
     spearman: Interval
     kendall: Interval
-    recall: dict[int, Interval]
-    filtered: dict[int, Interval]
+    recall_at: dict[int, Interval]
+    filter_at: dict[int, Interval]
     prompts: int
     pairs: int
 
@@ -55,16 +58,24 @@ def agreement(scores: Numbers, ratings: Numbers, prompts: Sequence[Hashable], *,
     groups = [rows for rows in groups_of(prompts, len(values)) if np.ptp(rated[rows]) > 0]
     if not groups:
         raise ConfigError("no prompt has two pictures that are rated differently; rate some better and some worse")
+    counts = [concordance(values[rows], rated[rows]) for rows in groups]
     rows = np.concatenate(groups)
     keys = np.repeat(np.arange(len(groups)), [len(group) for group in groups]).tolist()
     return Agreement(
-        pair_accuracy=_pair_accuracy(values, rated, groups, seed),
+        pair_accuracy=bootstrap_ratio(
+            [each.pairs / 2 + (each.concordant - each.discordant) / 2 for each in counts],
+            [each.pairs for each in counts],
+            seed=seed,
+        ),
+        preference_accuracy=bootstrap_ratio(
+            [each.credit for each in counts], [each.decided for each in counts], seed=seed
+        ),
         spearman=bootstrap_mean([spearman(values[group], rated[group]) for group in groups], seed=seed),
         kendall=bootstrap_mean([kendall(values[group], rated[group]) for group in groups], seed=seed),
-        recall={k: bootstrap_mean(recall_at_k(values[rows], rated[rows], keys, k), seed=seed) for k in KS},
-        filtered={k: bootstrap_mean(filter_at_k(values[rows], rated[rows], keys, k), seed=seed) for k in KS},
+        recall_at={k: bootstrap_mean(recall_at_k(values[rows], rated[rows], keys, k), seed=seed) for k in KS},
+        filter_at={k: bootstrap_mean(filter_at_k(values[rows], rated[rows], keys, k), seed=seed) for k in KS},
         prompts=len(groups),
-        pairs=sum(len(group) * (len(group) - 1) // 2 for group in groups),
+        pairs=sum(each.pairs for each in counts),
     )
 
 
@@ -133,14 +144,3 @@ def _found(scores: NDArray[np.float64], ratings: NDArray[np.float64], k: int) ->
     best = scores[ratings == ratings.max()].max()
     above, equal = int((scores > best).sum()), int((scores == best).sum())
     return min(1.0, max(0.0, (k - above) / equal))
-
-
-def _pair_accuracy(
-    scores: NDArray[np.float64], ratings: NDArray[np.float64], groups: list[NDArray[np.intp]], seed: int
-) -> Interval:
-    """Mean of the prompts' pair accuracies by the half rule, so that a prompt with many pictures does not outvote others."""
-    accuracies = []
-    for rows in groups:
-        counts = concordance(scores[rows], ratings[rows])
-        accuracies.append(0.5 + (counts.concordant - counts.discordant) / (2 * counts.pairs))
-    return bootstrap_mean(accuracies, seed=seed)

@@ -56,8 +56,8 @@ def unit_rows(name: str, values: Numbers, width: int | None = None) -> NDArray[n
     largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
     if not largest.all():
         raise ConfigError(f"{name}: row {int(largest.argmin()) + 1} is all zeros; a vector needs a direction")
-    rows = rows / largest  # so that no square overflows or vanishes
-    unit: NDArray[np.float64] = rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    unit: NDArray[np.float64] = rows / largest  # so that no square overflows or vanishes
+    unit /= np.sqrt(np.einsum("np,np->n", unit, unit))[:, None]
     return unit
 
 

@@ -33,6 +33,16 @@ class Concordance:
         """All pairs."""
         return self.concordant + self.discordant + self.tied_first + self.tied_second + self.tied_both
 
+    @property
+    def decided(self) -> int:
+        """Pairs that the second column orders."""
+        return self.concordant + self.discordant + self.tied_first
+
+    @property
+    def credit(self) -> float:
+        """Decided pairs that the first column orders alike, its ties half."""
+        return self.concordant + self.tied_first / 2
+
 
 def concordance(first: Numbers, second: Numbers) -> Concordance:
     """Count the pairs of rows that two columns order alike, unlike or not at all.
@@ -45,8 +55,7 @@ def concordance(first: Numbers, second: Numbers) -> Concordance:
     for start in range(0, len(one), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(one)))
         later = np.arange(start, len(one)) > np.arange(rows.start, rows.stop)[:, None]
-        a = np.sign(one[rows, None] - one[None, start:])
-        b = np.sign(other[rows, None] - other[None, start:])
+        a, b = (_signs(column[rows], column[start:]) for column in (one, other))
         product = (a * b)[later]
         alike += int((product > 0).sum())
         unlike += int((product < 0).sum())
@@ -57,6 +66,11 @@ def concordance(first: Numbers, second: Numbers) -> Concordance:
     return Concordance(
         concordant=alike, discordant=unlike, tied_first=tied_one, tied_second=tied_other, tied_both=tied_both
     )
+
+
+def _signs(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.int8]:
+    """1, 0 or -1 for each of `first` against each of `second`; compared, as a difference may overflow."""
+    return (first[:, None] > second).astype(np.int8) - (first[:, None] < second).astype(np.int8)
 
 
 def kendall(first: Numbers, second: Numbers) -> float:

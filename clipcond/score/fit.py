@@ -18,7 +18,7 @@ from clipcond.errors import ConfigError, ShapeError
 from clipcond.score.aesthetic import AestheticHead
 from clipcond.score.checks import groups_of, unit_rows, vector
 from clipcond.score.correlation import concordance
-from clipcond.score.statistics import Interval, bootstrap_mean
+from clipcond.score.statistics import Interval, bootstrap_ratio
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -38,7 +38,7 @@ class LinearFit:
     """A fitted head: weight (P,) float64 on unit vectors, and bias.
 
     penalty: the chosen one, times the sum of squares.   accuracy: share of held-out pairs of pictures of one prompt put in
-    the person's order (a tie counts half), mean over prompts; 0.5 is chance.   pairs: how many it was measured on.
+    the person's order (a tie counts half); 0.5 is chance.   pairs: how many it was measured on.
     held_out: what a fold holds.   rows: how many pictures were given.
     """
 
@@ -89,23 +89,22 @@ def fit_ridge(
     for test in _each(fold):
         weight, bias, _ = _ridge(rows[~test], rated[~test])
         predicted[test] = rows[test] @ weight + bias
-    accuracies, pairs = [], 0
+    credit, decided = [], []
     for group in groups_of(list(zip(keys, fold.tolist(), strict=True)), len(rows)):
         counts = concordance(predicted[group], rated[group])
-        if decided := counts.concordant + counts.discordant + counts.tied_first:
-            accuracies.append((counts.concordant + counts.tied_first / 2) / decided)
-            pairs += decided
+        credit.append(counts.credit)
+        decided.append(counts.decided)
     weight, bias, penalty = _ridge(rows, rated)
     return LinearFit(
         method="ridge",
         weight=weight,
         bias=bias,
         penalty=penalty,
-        accuracy=_held_out_accuracy(accuracies),
+        accuracy=_held_out_accuracy(credit, decided),
         folds=folds,
         held_out=held_out,
         rows=len(rows),
-        pairs=pairs,
+        pairs=sum(decided),
     )
 
 
@@ -135,14 +134,15 @@ def fit_bradley_terry(
             weight, _, _ = _bradley_terry(rows, train)
             credit += ((1 + np.sign((rows[test[:, 0]] - rows[test[:, 1]]) @ weight)) / 2).tolist()
             clusters += [(keys[row], number) for row in test[:, 0]]
-    means = [float(np.mean(np.array(credit)[group])) for group in groups_of(clusters, len(credit))]
+    groups = groups_of(clusters, len(credit))
+    sums = [float(np.array(credit)[group].sum()) for group in groups]
     weight, bias, penalty = _bradley_terry(rows, chosen)
     return LinearFit(
         method="bradley-terry",
         weight=weight,
         bias=bias,
         penalty=penalty,
-        accuracy=_held_out_accuracy(means),
+        accuracy=_held_out_accuracy(sums, [len(group) for group in groups]),
         folds=folds,
         held_out=held_out,
         rows=len(rows),
@@ -285,7 +285,9 @@ def _sample(pairs: NDArray[np.intp]) -> NDArray[np.intp]:
     return ordered[np.sort(np.random.default_rng(0).permutation(len(ordered))[:MOST_PAIRS])]
 
 
-def _held_out_accuracy(accuracies: list[float]) -> Interval:
-    if not accuracies:
+def _held_out_accuracy(credit: list[float], pairs: list[int]) -> Interval:
+    """The share of pairs in the person's order, by prompt: those without a pair say nothing."""
+    some = [number for number, count in enumerate(pairs) if count]
+    if not some:
         raise ConfigError("no held-out prompt has two pictures that are rated differently; rate more of each prompt")
-    return bootstrap_mean(accuracies)
+    return bootstrap_ratio([credit[number] for number in some], [pairs[number] for number in some])

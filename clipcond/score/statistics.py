@@ -65,19 +65,33 @@ def bootstrap_mean(
     draws rows.   The same for any order of the rows. Raises ConfigError where there is no value.
     """
     column = vector("values", values)
-    if not len(column):
-        raise ConfigError("values: there is none; a mean needs one or more")
+    if clusters is None:
+        return bootstrap_ratio(column, np.ones(len(column)), level=level, resamples=resamples, seed=seed)
+    groups = groups_of(clusters, len(column), "clusters")
+    sums = [float(np.sort(column[rows]).sum()) for rows in groups]
+    return bootstrap_ratio(sums, [len(rows) for rows in groups], level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_ratio(
+    sums: Numbers, counts: Numbers, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Σ sums / Σ counts and its interval, each sum drawn with its count: a mean over clusters that differ in size.
+
+    sums, counts: (C,) of each cluster, counts above 0.   Else as `bootstrap_mean`.
+    """
+    totals = vector("sums", sums)
+    sizes = vector("counts", counts, len(totals))
+    if not len(totals):
+        raise ConfigError("there is no value; a mean needs one or more")
+    if not (sizes > 0).all():
+        raise ConfigError(f"counts: cluster {int(sizes.argmin()) + 1} has {sizes.min():g}; expected more than 0")
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; expected more than 0 and less than 1")
-    sums, counts = column, np.ones(len(column))
-    if clusters is not None:
-        groups = groups_of(clusters, len(column), "clusters")
-        sums = np.array([np.sort(column[rows]).sum() for rows in groups])
-        counts = np.array([len(rows) for rows in groups], dtype=np.float64)
-    order = np.lexsort((counts, sums))
-    means = _resampled(sums[order], counts[order], at_least_one("resamples", resamples), seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    value = float(sums[order].sum() / counts.sum())
+    order = np.lexsort((sizes, totals))
+    totals, sizes = totals[order], sizes[order]
+    drawn = _resampled(totals, sizes, at_least_one("resamples", resamples), seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    value = float(totals.sum() / sizes.sum())
     return Interval(value=value, low=min(float(low), value), high=max(float(high), value), level=level)
 
 

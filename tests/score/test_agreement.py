@@ -19,6 +19,7 @@ from clipcond.score.agreement import (
     recall_at_k,
     threshold_credit,
 )
+from clipcond.score.statistics import bootstrap_mean
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5), st.sampled_from("pqr")), min_size=1, max_size=20)
 
@@ -83,8 +84,15 @@ def test_the_summary_of_a_perfect_a_reversed_and_a_constant_score() -> None:
         result = agreement(scores, ratings, prompts)
         assert result.pair_accuracy.value == accuracy
         assert (result.spearman.value, result.kendall.value) == pytest.approx((correlation, correlation))
-        assert result.recall[1].value == result.filtered[1].value == recall
+        assert result.recall_at[1].value == result.filter_at[1].value == recall
         assert (result.prompts, result.pairs) == (2, 12)
+
+
+def test_a_perfect_score_reaches_1_on_keeps_and_deletes_where_people_decide() -> None:
+    result = agreement([4, 3, 2, 1], [1, 1, 0, 0], "aaaa")
+    assert result.preference_accuracy.value == 1
+    assert result.pair_accuracy.value == (4 + 0.5 + 0.5) / 6
+    assert agreement([7, 7, 7, 7], [1, 1, 0, 0], "aaaa").preference_accuracy.value == 0.5
 
 
 def test_prompts_without_a_preference_say_nothing() -> None:
@@ -94,17 +102,16 @@ def test_prompts_without_a_preference_say_nothing() -> None:
         agreement([1, 2], [3, 3], "aa")
 
 
-def test_pair_accuracy_is_the_mean_over_prompts_of_the_half_rule() -> None:
+def test_pair_accuracy_is_the_share_of_all_pairs_by_the_half_rule() -> None:
     noise = np.random.default_rng(0)
     scores, ratings = noise.integers(0, 4, 30).astype(float), noise.integers(1, 6, 30).astype(float)
-    prompts = (np.arange(30) % 5).tolist()
-    means = []
-    for prompt in range(5):
-        rows = [row for row in range(30) if prompts[row] == prompt]
-        pairs = np.array(list(itertools.combinations(rows, 2)))
-        gaps, said = (column[pairs[:, 0]] - column[pairs[:, 1]] for column in (scores, ratings))
-        means.append(pair_credit(gaps, said).mean())
-    assert agreement(scores, ratings, prompts).pair_accuracy.value == pytest.approx(np.mean(means))
+    prompts = [0] * 4 + [1] * 6 + [2] * 20
+    pairs = np.array([pair for pair in itertools.combinations(range(30), 2) if prompts[pair[0]] == prompts[pair[1]]])
+    gaps, said = (column[pairs[:, 0]] - column[pairs[:, 1]] for column in (scores, ratings))
+    credit, clusters = pair_credit(gaps, said), [prompts[row] for row in pairs[:, 0]]
+    measured = agreement(scores, ratings, prompts)
+    assert measured.pair_accuracy == bootstrap_mean(credit, clusters)
+    assert (measured.pair_accuracy.value, measured.pairs) == (credit.mean(), len(pairs))
 
 
 @given(ROWS, st.randoms(use_true_random=False))

@@ -58,6 +58,10 @@ def test_a_constant_column_orders_nothing(correlation: Callable[[list[float], li
     assert correlation([], []) == 0.0
 
 
+def test_no_difference_overflows() -> None:
+    assert kendall([1e308, -1e308, 0], [3, 1, 2]) == spearman([1e308, -1e308, 0], [3, 1, 2]) == 1
+
+
 def test_ties_take_the_mean_rank() -> None:
     assert average_ranks([10, 20, 10, 5]).tolist() == [2.5, 4, 2.5, 1]
 

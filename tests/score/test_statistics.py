@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
-from clipcond.score.statistics import bootstrap_mean, paired_comparison
+from clipcond.score.statistics import bootstrap_mean, bootstrap_ratio, paired_comparison
 
 NUMBERS = st.lists(st.integers(-20, 20).map(lambda whole: whole / 8), min_size=1, max_size=12)
 
@@ -128,10 +128,12 @@ def test_exact_p_values_equal_scipys(values: list[float]) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="values: there is none; a mean needs one or more"):
+    with pytest.raises(ConfigError, match="there is no value; a mean needs one or more"):
         bootstrap_mean([])
     with pytest.raises(ConfigError, match="level is 1; expected more than 0 and less than 1"):
         bootstrap_mean([1], level=1)
+    with pytest.raises(ConfigError, match="counts: cluster 2 has 0; expected more than 0"):
+        bootstrap_ratio([1, 1], [1, 0])
     with pytest.raises(ConfigError, match="resamples is 0; expected 1 or more"):
         bootstrap_mean([1], resamples=0)
     with pytest.raises(ConfigError, match="first: there is no prompt to compare on"):
