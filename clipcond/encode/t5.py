@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipcond.encode.fingerprint import Fingerprint, running_device
 from clipcond.encode.rows import MAX_TOKENS, TokenSequence, attention_mask, check_rows, ids_of, override_embeddings
+from clipcond.encode.shapes import check_finite
 from clipcond.encode.tower import TextStates, joined
 from clipcond.errors import ConfigError, ModelError
 
@@ -66,7 +67,8 @@ class T5Tower:
         rows: ids of T5's own vocabulary.   vectors: (D,) each, by the digests that rows name.   max_tokens: the most
         positions of one pass, padding included.
         Returns hidden (N, L, D) with the final norm; nothing is pooled. Raises ShapeError and ConfigError as
-        `check_rows` does, ConfigError for a clip_skip or for final_norm=False: the families take T5's last layer only.
+        `check_rows` does, ConfigError for a clip_skip or for final_norm=False: the families take T5's last layer only;
+        ModelError for states that are not finite, as T5 in float16 gives them for some texts.
         """
         if clip_skip or not final_norm:
             raise ConfigError(
@@ -74,7 +76,9 @@ class T5Tower:
             )
         length = check_rows(rows, vectors, width=self.width, context=None)
         size = max(1, max_tokens // length)
-        return joined([self._forward(rows[at : at + size], vectors) for at in range(0, len(rows), size)])
+        states = joined([self._forward(rows[at : at + size], vectors) for at in range(0, len(rows), size)])
+        check_finite("T5", states.hidden)
+        return states
 
     def _forward(self, rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor]) -> TextStates:
         mask = attention_mask(rows, self.device)

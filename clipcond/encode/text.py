@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clipcond.encode.fingerprint import Fingerprint, running_device
 from clipcond.encode.rows import MAX_TOKENS, TokenSequence, check_rows, first_eos
-from clipcond.encode.shapes import check_axes
+from clipcond.encode.shapes import check_axes, check_finite
 from clipcond.encode.text_backends import Backend, OpenClipText, TransformersText
 from clipcond.encode.text_rows import RowPass, states
 from clipcond.encode.tower import TextStates as TextStates
@@ -131,9 +131,10 @@ class TextTower:
         token embeddings would, before positions are added.   clip_skip, final_norm: as for `encode`.   max_tokens: the
         most positions of one pass.
         Returns states without a graph, pooled at the first EOS of each row. Raises ShapeError and ConfigError as
-        `check_rows` does, and as `encode` does for a row without EOS and for an impossible clip_skip.
+        `check_rows` does, and as `encode` does for a row without EOS and for an impossible clip_skip; ModelError for states
+        that are not finite.
         """
-        return self._pass(rows, vectors, clip_skip, final_norm).run(max_tokens)
+        return _finite(self._pass(rows, vectors, clip_skip, final_norm).run(max_tokens))
 
     @torch.no_grad()
     def pool_rows(
@@ -144,7 +145,7 @@ class TextTower:
         Rows are cut behind their EOS and packed without padding. Returns hidden of shape (N, 0, D). Raises what
         `encode_rows` raises.
         """
-        return self._pass(rows, vectors, 0, True).pool(max_tokens)
+        return _finite(self._pass(rows, vectors, 0, True).pool(max_tokens))
 
     def _pass(
         self, rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor], clip_skip: int, final_norm: bool
@@ -170,6 +171,14 @@ class TextTower:
             raise ConfigError(
                 f"clip_skip is {clip_skip}, expected 0 (last layer) to {self.layers} for this text encoder"
             )
+
+
+def _finite(states: TextStates) -> TextStates:
+    """Raise ModelError where a state is not finite, as damaged weights and overflows make them."""
+    for values in (states.hidden, states.pooled, states.projected):
+        if values is not None:
+            check_finite("CLIP text", values)
+    return states
 
 
 def _first_eos(ids: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from clipcond.encode.rows import TokenSequence
-from clipcond.encode.shapes import check_finite
 from clipcond.errors import ShapeError
 from clipcond.models.load import DualEncoder, load_dual
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
@@ -93,7 +92,6 @@ class Scorer:
         projected = self.dual.text.pool_rows(padded).projected
         if projected is None:
             raise ShapeError(f"the text encoder of {self.dual.name} has no projection; expected a dual encoder's")
-        check_finite("text", projected)
         return torch.nn.functional.normalize(projected.float(), dim=-1).double().cpu().numpy()
 
     def score(self, images: Sequence[Image.Image] | Tensor, prompt: str, *, batch_size: int = 32) -> Scores:

@@ -80,3 +80,12 @@ def test_refuses_misfits(tower: T5Tower) -> None:
         tower.encode_rows([TokenSequence(())])
     with pytest.raises(ModelError, match="Linear is no T5 encoder of transformers"):
         T5Tower.from_transformers(torch.nn.Linear(2, 2))
+
+
+def test_states_that_are_not_finite_name_the_tower() -> None:
+    config = T5Config(vocab_size=100, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3, dropout_rate=0.0)
+    broken = T5EncoderModel(config).eval()
+    with torch.no_grad():
+        broken.shared.weight[8] = float("inf")
+    with pytest.raises(ModelError, match="the T5 encoder gave 1 of 3 vectors with values that are not finite"):
+        T5Tower.from_transformers(broken).encode_rows(ROWS)

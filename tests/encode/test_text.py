@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from encoders import BOS, clip_model, open_clip_model
 
+from clipcond.encode.rows import TokenSequence
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError, ModelError, ShapeError
 from clipcond.models.to_transformers import clip_text_config, open_clip_text_to_transformers
@@ -198,3 +202,17 @@ def test_refuses_towers_that_do_not_pool_at_eos(oddity: dict[str, object]) -> No
     model = open_clip.CustomTextCLIP(embed_dim=24, vision_cfg=VISION, text_cfg={**TEXT, **oddity})
     with pytest.raises(ModelError, match="CustomTextCLIP's text tower is not a causal CLIP transformer pooled at EOS"):
         TextTower.from_open_clip(model)
+
+
+@pytest.mark.parametrize("build", [clip_model, open_clip_model])
+def test_states_that_are_not_finite_name_the_tower(build: Any) -> None:
+    broken = build()
+    with torch.no_grad():
+        next(weight for name, weight in broken.named_parameters() if "token_embedding" in name)[320] = float("nan")
+    tower = TextTower.from_transformers(broken) if build is clip_model else TextTower.from_open_clip(broken)
+    rows = [TokenSequence((BOS, word, EOS)) for word in (320, 2368)]
+    for encode in (tower.encode_rows, tower.pool_rows):
+        with pytest.raises(
+            ModelError, match=r"the CLIP text encoder gave [12] of 2 vectors with values that are not finite"
+        ):
+            encode(rows)

@@ -267,7 +267,7 @@ def test_no_batchs_own_vectors_are_kept(folder: Path, scorer: Scorer, monkeypatc
     assert len(rerank(files(folder), "a fox", scorer=scorer, batch_size=1).scored) == len(made) == 8
 
 
-@pytest.mark.parametrize(("weight", "tower"), [("visual.proj", "image"), ("text_projection", "text")])
+@pytest.mark.parametrize(("weight", "tower"), [("visual.proj", "image"), ("text_projection", "CLIP text")])
 def test_a_model_with_a_nan_ranks_nothing_and_names_its_tower(
     weight: str, tower: str, folder: Path, dual_folder: Path
 ) -> None:

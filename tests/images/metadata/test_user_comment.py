@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from clipcond.images.metadata.user_comment import decode_user_comment
@@ -43,3 +45,20 @@ def test_chinese_utf_16_of_the_blocks_own_order() -> None:
     text = "狐狸在雪地里"
     assert decode_user_comment(b"UNICODE\0" + text.encode("utf-16-le"), big_endian=False) == text
     assert decode_user_comment(b"UNICODE\0" + text.encode("utf-16-be"), big_endian=True) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["лиса в снегу", "лиса", "αλεπού", "ثعلب أحمر", "สุนัขจิ้งจอก", "लोमड़ी", "빨간 여우", "a 🦊, “red”"]
+)
+@pytest.mark.parametrize("big_endian", [True, False])
+def test_every_script_in_every_spelling(text: str, big_endian: bool) -> None:
+    codec = "utf-16-be" if big_endian else "utf-16-le"
+    for value in (text.encode(), b"UNICODE\0" + text.encode(), b"UNICODE\0" + text.encode(codec)):
+        assert decode_user_comment(value, big_endian) == text
+
+
+def test_bytes_of_a_camera_are_no_text() -> None:
+    for seed in range(200):
+        blob = random.Random(seed).randbytes(64)
+        assert decode_user_comment(b"\x01\x02" + blob) == ""
+        assert decode_user_comment(bytes(1) + blob, big_endian=False) == ""
