@@ -157,7 +157,7 @@ class TrainingLines:
                 done = event.step - self._first
                 left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
                 self._print(
-                    f"step {event.step}/{self._total}  loss {event.loss:.4f}  rate {event.learning_rate:.2e}  "
+                    f"step {event.step}/{self._total}  loss {event.loss:.4f}  learning rate {event.learning_rate:.2e}  "
                     f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
                     f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
                     passing=self._terminal and event.step < self._total,

@@ -7,33 +7,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from clipcond.errors import DataError
-from clipcond.images.decode import workers
+from clipcond.errors import DataError, ImageError
+from clipcond.images.decode import decoded, workers
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.data import Pairs
 from clipcond.train.image_source import ImageSource
 from clipcond.train.rows import BadRows
 
 
-def open_image(source: ImageSource) -> Image.Image:
-    """Return the decoded image. Raises DataError."""
-    with source.stream() as stream:
-        try:
-            with Image.open(stream) as opened:
-                opened.load()
-                return opened
-        except UnidentifiedImageError:  # its own text names a buffer in memory
-            reason = "it is not a picture in a format that can be read" if source.length() else "it is empty"
-            raise DataError(f"cannot decode {source}: {reason}") from None
-        except Exception as error:  # Pillow raises many kinds, struct.error among them
-            raise DataError(f"cannot decode {source}: {' '.join(str(error).split())}") from error
-
-
 def prepare(source: ImageSource, preprocess: Preprocess) -> np.ndarray:
     """Return the image's pixels as the model takes them, (H, W, 3) uint8. Raises DataError."""
-    return preprocess.pixels(open_image(source))
+    try:
+        with source.stream() as stream, decoded(stream, name=str(source)) as image:
+            return preprocess.pixels(image)
+    except ImageError as error:
+        raise DataError(f"cannot decode {error}") from error
 
 
 def prepare_all(sources: Sequence[ImageSource], preprocess: Preprocess) -> np.ndarray:

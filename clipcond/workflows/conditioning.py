@@ -55,6 +55,8 @@ def conditioner_for(pipe: Any, options: PromptOptions, events: Events) -> Condit
     """Return the Conditioner of a pipeline, which gets the LoRAs and the embeddings that the options name."""
     load_loras(pipe, options, events)
     conditioner = Conditioner.from_pipeline(pipe, embeddings=options.embeddings)
+    for path, reason in conditioner.inversions.unreadable:
+        events(Note(f"{path}: {reason}"))
     if options.embeddings is not None and not conditioner.inversions:
         events(Note(f"{options.embeddings}: no embeddings there"))
     return conditioner

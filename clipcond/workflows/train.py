@@ -93,13 +93,17 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
         config = options.train_config()
     for each in old_names:
         events(Note(str(each.message)))
-    from clipcond.train.loop import train
 
     def report(line: Mapping[str, Any]) -> None:
         if event := event_of(line):
             events(event)
 
-    return train(config, report=report, allow_changes=options.allow_changes)
+    from clipcond.train.signals import stop_signals
+
+    with stop_signals():  # importing the loop, and torch with it, takes a while
+        from clipcond.train.loop import train
+
+        return train(config, report=report, allow_changes=options.allow_changes)
 
 
 def event_of(line: Mapping[str, Any]) -> Event | None:

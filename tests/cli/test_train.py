@@ -122,6 +122,17 @@ def _runs_as_module():
     return find_spec("clipcond.__main__") is not None
 
 
+def test_bad_rows_and_the_learning_rate_have_flags(toml, capsys):
+    table = toml.parent / "pairs.tsv"
+    table.write_text(table.read_text() + "gone.png\tx\n")
+    assert main(["train", str(toml)]) == 3
+    assert "line 10: " in capsys.readouterr().err
+    given = ["train", str(toml), "--max-bad-rows", "1", "--learning-rate", "2e-3"]
+    assert main(given) == 0
+    assert "note: 1 row is left out of " in capsys.readouterr().err
+    assert json.loads((toml.parent / "run" / "config.json").read_text())["learning_rate"] == 2e-3
+
+
 def test_evaluate_prints_a_table_or_json(dual_folder, toml, capsys):
     given = ["evaluate", "--model", str(dual_folder), "--data", str(toml.parent / "pairs.tsv")]
     assert main([*given, "--json"]) == 0

@@ -63,7 +63,7 @@ def test_an_error_of_the_thread_comes_out_of_the_loop(pairs_csv, tmp_path):
     pairs = read_pairs(pairs_csv)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     pairs.images[:] = [type(pairs.images[0])(tmp_path / "bad.png")] * 24
-    with pytest.raises(DataError, match=r"cannot decode .*bad\.png: it is not a picture in a format that can be read"):
+    with pytest.raises(DataError, match=r"cannot decode .*bad\.png: is not a picture in a format that can be read"):
         list(batches(pairs).ahead(0, 2))
 
 
