@@ -68,8 +68,9 @@ def _adapter_a1111(adapter: Adapter) -> str | None:
 
 # comfy
 
-# a word `embedding` in brackets of its own names nothing; the tokenizer parts it from what is around it anyway
-_COMFY_MARKS = re.compile(r"[()]|(?i:\bembedding)(?=:[^\s,:;()\[\]{}<>|])")
+# a word `embedding` in brackets of its own names nothing, and the tokenizer parts it from its neighbours anyway; a
+# backslash in front comes along, which would escape the bracket
+_COMFY_MARKS = re.compile(r"[()]|(?:[^\w\s()]{0,40}\\|\b)(?i:embedding)(?=:[^\s,:;()\[\]{}<>|])")
 
 
 def _escape_comfy(text: str, number: str) -> str:

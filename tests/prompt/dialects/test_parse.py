@@ -387,6 +387,7 @@ def test_comfy_embeddings() -> None:
         ("TAKE A BREAK NOW", []),
         ("[a:b:.5] [c|d]", [("foreign-syntax", "[a:b:.5]")]),
         ("[c|d] [a:b]", [("foreign-syntax", "[c|d]")]),
+        ("[night:-1]", [("foreign-syntax", "[night:-1]")]),  # a schedule, and no weight that went wrong
         ("a <lora:x:1> b", [("foreign-syntax", "<lora:x:1>")]),
         ("a (fox)1.3", [("foreign-syntax", "(fox)1.3")]),
     ],

@@ -130,6 +130,7 @@ def test_what_is_lost_is_said(prompt, source, target, text, lost):
         ("E=mc2", "a1111", "compel", "E=mc2"),
         ("embedding:AND", "comfy", "a1111", "and"),
         ("embedding:-x", "plain", "comfy", "(embedding:1.0):-x"),
+        (";\\embedding:x", "plain", "comfy", r"(;\embedding:1.0):x"),
         (r"\m/ (a)(b)", "a1111", "comfy", "m/ (ab:1.1)"),
         ("a | b [c]", "plain", "a1111", r"a | b \[c\]"),
         ("a fox :) (b:1.2)", "comfy", "a1111", r"a fox :\) \(b:1.2\)"),
