@@ -145,8 +145,10 @@ class _Reader:
             brackets.stray.append(at)
             self.text.edge = at + 1
         else:
-            colon = self.prompt.rfind(":", self.text.edge, at)
-            if colon >= 0 and decimal(self.prompt[colon + 1 : at]) is not None:
+            edge = self.text.edge
+            colon = self.prompt.rfind(":", edge, at)
+            alone = colon >= 0 and self.prompt.find(":", edge, colon) < 0  # [a:b:5] is no weight that went wrong
+            if alone and decimal(self.prompt[colon + 1 : at]) is not None:
                 message = "square brackets take no number: it stays text; write (…:1.5) for a weight"
                 self.findings.add("bracket-number", message, colon, at)
             self._close(node, at, at)

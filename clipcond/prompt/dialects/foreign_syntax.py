@@ -71,10 +71,11 @@ def _note_squares(prompt: str, findings: FindingCollector) -> None:
             cuts.append(at)
         elif mark == "]":
             number_last = bool(cuts) and prompt[cuts[-1]] == ":" and decimal(prompt[cuts[-1] + 1 : at]) is not None
-            if number_last and len(cuts) == 1:
+            signed = number_last and prompt[cuts[-1] + 1 : at].strip()[0] in "+-"
+            if number_last and len(cuts) == 1 and not signed:
                 message = "square brackets are text here, with their number; write (…:1.5) or (…)1.5 for a weight"
                 findings.add("bracket-number", message, cuts[0], at)
-            elif cuts and not told and (prompt[cuts[-1]] == "|" or (number_last and len(cuts) == 2)):
+            elif cuts and not told and (prompt[cuts[-1]] == "|" or (number_last and (len(cuts) == 2 or signed))):
                 findings.add("foreign-syntax", "a schedule is A1111 syntax and is read as text", opened, at + 1)
                 told = True
             opened, cuts = -1, []

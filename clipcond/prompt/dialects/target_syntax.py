@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from clipcond.prompt.dialects.text_pieces import blanks_before
 from clipcond.prompt.items import Adapter
 
 
@@ -45,6 +46,7 @@ def weight_text(weight: float) -> str:
 # a1111
 
 _KEYWORDS = re.compile(r"\b(?:BREAK|AND)\b")
+_TAG = re.compile(r"<\w+:[^>]+>")
 _TAIL = re.compile(r":(\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)\s*)\Z")
 
 
@@ -53,8 +55,11 @@ def _escape_a1111(text: str, number: str) -> str:
 
 
 def _finish_a1111(text: str) -> str:
-    """Keep a number at the very end from being the weight of the prompt."""
-    return _TAIL.sub(r"(::1)\1", text)
+    """Keep a number at the very end, or in front of tags there, from being the weight of the prompt."""
+    end = blanks_before(text, len(text), 0)
+    while end and text[end - 1] == ">" and _TAG.fullmatch(text, start := max(text.rfind("<", 0, end), 0), end):
+        end = blanks_before(text, start, 0)
+    return _TAIL.sub(r"(::1)\1", text[:end]) + text[end:]
 
 
 def _embedding_a1111(name: str) -> str | None:
@@ -68,8 +73,9 @@ def _adapter_a1111(adapter: Adapter) -> str | None:
 
 # comfy
 
-# a word `embedding` in brackets of its own names nothing; the tokenizer parts it from what is around it anyway
-_COMFY_MARKS = re.compile(r"[()]|(?i:\bembedding)(?=:[^\s,:;()\[\]{}<>|])")
+# a word `embedding` in brackets of its own names nothing, and the tokenizer parts it from its neighbours anyway; a
+# backslash in front comes along, which would escape the bracket
+_COMFY_MARKS = re.compile(r"[()]|(?:[^\w\s()]{0,40}\\|\b)(?i:embedding)(?=:[^\s,:;()\[\]{}<>|])")
 
 
 def _escape_comfy(text: str, number: str) -> str:

@@ -324,6 +324,40 @@ def test_comfy(prompt: str, expected: list[Piece]) -> None:
     assert [weight for _, weight in got] == pytest.approx([weight for _, weight in expected])
 
 
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a girl :), (red hair:1.3)", [("a girl :), (red hair:1.3)", 1.0)]),
+        ("a) (b (c:1.2) d)", [("a) (b", 1.0), ("c", 1.2), ("d)", 1.0)]),  # the further ( makes up for it
+        ("((red fox:1.4)", [("(red fox", 1.4)]),
+        ("x ((red fox:1.4)", [("x", 1.0), ("(red fox", 1.4)]),
+        ("(:1.3)", [(":1.3", 1.1)]),
+        ("(::1.3)", [(":", 1.3)]),
+        ("(a:1e1)", [("a", 10.0)]),
+        ("(a:1_0)", [("a", 10.0)]),
+        ("(a:٣)", [("a", 3.0)]),
+        ("(a:inf)", [("a", 1e4)]),
+        ("(a:nan)", [("a:nan", 1.1)]),
+        ("(a:.5e0 )", [("a", 0.5)]),
+    ],
+)
+def test_comfy_counts_brackets_and_reads_numbers_as_comfyui_does(prompt: str, expected: list[Piece]) -> None:
+    assert pieces(parse(prompt, "comfy").items) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "warnings"),
+    [
+        ("a girl :), (red hair:1.3)", [("stray-bracket", ")"), ("weights-disabled", "(red hair:1.3)")]),
+        ("a) (b (c:1.2) d) (e:1.2)", [("stray-bracket", ")"), ("weights-disabled", "(b (c:1.2) d) (e:1.2)")]),
+        ("((red fox:1.4)", [("unclosed-bracket", "(")]),
+        ("(:1.3)", [("bad-weight", ":1.3")]),
+    ],
+)
+def test_what_comfys_count_of_brackets_costs_is_told(prompt: str, warnings: list[tuple[str, str]]) -> None:
+    assert codes(parse(prompt, "comfy")) == warnings
+
+
 def test_comfy_embeddings() -> None:
     prompt = "(embedding:easy.pt:1.2), Embedding:dir/Bad-v2.safetensors. embedding:v1.5 embedding:no!"
     parsed = parse(prompt, "comfy", embeddings={"easy": 3, "dir/Bad-v2": 2, "v1.5": 1})
@@ -353,6 +387,7 @@ def test_comfy_embeddings() -> None:
         ("TAKE A BREAK NOW", []),
         ("[a:b:.5] [c|d]", [("foreign-syntax", "[a:b:.5]")]),
         ("[c|d] [a:b]", [("foreign-syntax", "[c|d]")]),
+        ("[night:-1]", [("foreign-syntax", "[night:-1]")]),  # a schedule, and no weight that went wrong
         ("a <lora:x:1> b", [("foreign-syntax", "<lora:x:1>")]),
         ("a (fox)1.3", [("foreign-syntax", "(fox)1.3")]),
     ],
@@ -451,6 +486,21 @@ def test_malformed_calls_are_text(prompt: str, call: str | None) -> None:
     assert [passage for code, passage in codes(parsed) if code == "bad-call"] == (
         [call or prompt] if call != "" else []
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ('("a", "b").blend(1, -1)', ["blend-not-normalised"]),
+        ('("a", "b").blend(0, 0)', ["blend-not-normalised"]),
+        ('("a", "b").blend(1, -1, no_normalize)', []),
+        ('("a", "b").blend(1, 1)', []),
+    ],
+)
+def test_a_blend_that_adds_up_to_0_is_told_not_to_be_normalised(prompt: str, told: list[str]) -> None:
+    parsed = parse(prompt, "compel")
+    assert [found.code for found in parsed.warnings] == told
+    assert all(prompt[found.start : found.end] == ".blend" + prompt.partition(".blend")[2] for found in parsed.warnings)
 
 
 def test_no_swap_stands_in_another() -> None:

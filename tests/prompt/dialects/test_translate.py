@@ -124,12 +124,14 @@ def test_what_is_lost_is_said(prompt, source, target, text, lost):
     ("prompt", "source", "target", "text"),
     [
         ("wide 16:9", "plain", "a1111", "wide 16(::1)9"),  # no weight of the whole prompt
+        ("wide 16:9 withLora(x,0.5)", "compel", "a1111", "wide 16(::1)9 <lora:x:0.5>"),
         ("a;<lora:x:1>", "plain", "a1111", "a;(<:1)lora:x:1>"),
         (";<lora:", "compel", "a1111", ";(<:1)lora:"),
         ("(E=mc2:1.3)", "a1111", "compel", r"(E\=mc2)1.3"),
         ("E=mc2", "a1111", "compel", "E=mc2"),
         ("embedding:AND", "comfy", "a1111", "and"),
         ("embedding:-x", "plain", "comfy", "(embedding:1.0):-x"),
+        (";\\embedding:x", "plain", "comfy", r"(;\embedding:1.0):x"),
         (r"\m/ (a)(b)", "a1111", "comfy", "m/ (ab:1.1)"),
         ("a | b [c]", "plain", "a1111", r"a | b \[c\]"),
         ("a fox :) (b:1.2)", "comfy", "a1111", r"a fox :\) \(b:1.2\)"),
