@@ -10,10 +10,9 @@ from clipcond.condition.cache import Cache
 from clipcond.diffusion.compose_denoiser import Composed, Composition
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written
-from clipcond.diffusion.planner import Planner
+from clipcond.diffusion.planner import Planner, PlansByPrompt
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.timeline import first_scheduled, needed_steps, variants_of
-from clipcond.errors import ConfigError
 from clipcond.prompt.plan import PromptPlan
 
 
@@ -27,10 +26,9 @@ def compose(
     num_images_per_prompt: int = 1,
     steps: int | None = None,
 ) -> Composition:
-    """Encode prompts of several parts; see `Conditioner.compose`. Raises ConfigError for AND in a negative prompt."""
-    by_prompt: dict[str, PromptPlan] = {}
+    """Encode prompts of several parts; see `Conditioner.compose`."""
+    by_prompt: PlansByPrompt = {}
     plans = planner.plans(prompts, options, by_prompt)
-    _refuse_negative_parts(plans.negative)
     timeline, variants = None, [plans]
     if options.dialect == "a1111" and (changing := first_scheduled(prompts)) is not None:
         timeline, changed = variants_of(prompts, needed_steps(steps, changing))
@@ -98,9 +96,3 @@ def _weights(plans: PromptPlans) -> list[float]:
     """The weights of a prompt's parts; one without AND is one part of its own weight."""
     plan = plans.by_argument["prompt"]
     return [part.weight for part in plan.parts] if _composes(plan) else [plan.weight]
-
-
-def _refuse_negative_parts(negatives: Sequence[PromptPlans]) -> None:
-    for each in negatives:
-        if _composes(each.by_argument["negative_prompt"]):
-            raise ConfigError('the negative prompt has AND in it, and only prompts are composed; write "and"')

@@ -23,7 +23,7 @@ from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written, schedule_pooled
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
-from clipcond.diffusion.planner import Planner, PromptArgument
+from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
 from clipcond.diffusion.word_swaps import edits_of_prompt
@@ -177,7 +177,7 @@ class Conditioner:
                 num_images_per_prompt=images,
             )
 
-        by_prompt: dict[str, PromptPlan] = {}
+        by_prompt: PlansByPrompt = {}
         plans = self.planner.plans(prompts, options, by_prompt)
         _refuse_and(by_prompt.values())
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
@@ -257,7 +257,8 @@ class Conditioner:
         Each part is encoded as a prompt of its own, all in the one pass; draw with
         `with composed(pipe, parts): pipe(**parts.kwargs, …)` of `clipcond.diffusion.compose_denoiser`. A prompt without
         AND is one part. Settings are those of a call.
-        Raises ConfigError for settings that a call refuses, for AND in a negative prompt, and for Flux.
+        In a negative prompt AND is a word, as in A1111.
+        Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
         if self.family == "flux":

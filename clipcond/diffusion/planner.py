@@ -24,6 +24,7 @@ from clipcond.prompt.layout import EmbeddingToken
 from clipcond.prompt.plan import PromptPlan, plan
 
 PromptArgument = str | Sequence[str]  # one prompt, or one for each picture
+PlansByPrompt = dict[tuple[str, bool], PromptPlan]  # by prompt, and whether it is read as a negative one
 
 
 class Planner:
@@ -99,38 +100,50 @@ class Planner:
         )
 
     def plans(
-        self, prompts: Sides[Prompts], options: EncodeOptions, by_prompt: dict[str, PromptPlan], *, edited: bool = False
+        self, prompts: Sides[Prompts], options: EncodeOptions, by_prompt: PlansByPrompt, *, edited: bool = False
     ) -> Sides[PromptPlans]:
         """Plan the prompts of both sides.
 
         by_prompt: plans by prompt, looked up and filled, so that equal prompts share theirs.   edited: plan the replacements of
         compel's `.swap()`, and not the originals.
         """
-        sides = (*prompts.positive, *prompts.negative)
-        unplanned = dict.fromkeys(prompt for each in sides for prompt in each.values() if prompt not in by_prompt)
-        if unplanned:
-            embeddings = self.embeddings(options.dialect)
-            by_prompt |= {prompt: self._plan(prompt, options, embeddings, edited=edited) for prompt in unplanned}
+        embeddings: dict[str, EmbeddingFile] | None = None
+        for negative, side in ((False, prompts.positive), (True, prompts.negative)):
+            for prompt in (prompt for each in side for prompt in each.values()):
+                if (key := _key(prompt, options.dialect, negative)) not in by_prompt:
+                    embeddings = self.embeddings(options.dialect) if embeddings is None else embeddings
+                    by_prompt[key] = self._plan(prompt, options, embeddings, edited=edited, negative=key[1])
         return Sides(
-            tuple(self._plans("prompt", each, by_prompt, index) for index, each in enumerate(prompts.positive)),
+            tuple(self._plans("prompt", each, options, by_prompt, at) for at, each in enumerate(prompts.positive)),
             tuple(
-                self._plans("negative_prompt", each, by_prompt, index) for index, each in enumerate(prompts.negative)
+                self._plans("negative_prompt", each, options, by_prompt, at) for at, each in enumerate(prompts.negative)
             ),
         )
 
-    def _plans(self, argument: str, prompts: Prompts, by_prompt: Mapping[str, PromptPlan], index: int) -> PromptPlans:
+    def _plans(
+        self, argument: str, prompts: Prompts, options: EncodeOptions, by_prompt: PlansByPrompt, index: int
+    ) -> PromptPlans:
+        own = {
+            suffix: by_prompt[_key(prompt, options.dialect, argument != "prompt")] for suffix, prompt in prompts.items()
+        }
         return PromptPlans(
             by_encoder={
-                name: by_prompt[prompts.get(suffix, prompts[""])]
+                name: own.get(suffix, own[""])
                 for name, suffix in self.pipeline.arguments.items()
                 if name in self.pipeline.encoders
             },
-            by_argument={argument + suffix: by_prompt[prompt] for suffix, prompt in prompts.items()},
+            by_argument={argument + suffix: plan for suffix, plan in own.items()},
             index=index,
         )
 
     def _plan(
-        self, prompt: str, options: EncodeOptions, embeddings: Mapping[str, EmbeddingFile], *, edited: bool
+        self,
+        prompt: str,
+        options: EncodeOptions,
+        embeddings: Mapping[str, EmbeddingFile],
+        *,
+        edited: bool,
+        negative: bool,
     ) -> PromptPlan:
         """Plan a prompt for the encoders of the pipeline, with every textual inversion that it knows."""
         encoders = self.pipeline.encoders
@@ -143,6 +156,7 @@ class Planner:
             t5_tokenizer=encoders[T5].t5 if T5 in encoders else None,
             encoders=self.pipeline.plan_encoders(options.max_sequence_length),
             edited=edited,
+            negative=negative,
         )
         as_text = tuple(_embeddings_as_text(planned, self.pipeline)) if options.dialect == "comfy" else ()
         return replace(planned, warnings=planned.warnings + as_text) if as_text else planned
@@ -177,6 +191,11 @@ class Planner:
                     f"{argument}{suffix} is given, but {self.pipeline.name} has no encoder that reads it; leave it out"
                 )
         return {suffix: prompt for suffix, prompt in others.items() if prompt is not None and prompt != ""}
+
+
+def _key(prompt: str, dialect: str, negative: bool) -> tuple[str, bool]:
+    """A prompt, and whether it is read as a negative one, where that may make a difference (A1111's AND and numbers)."""
+    return prompt, negative and dialect == "a1111" and ("AND" in prompt or ":" in prompt)
 
 
 def _by_argument(argument: str, first: list[str], others: Mapping[str, PromptArgument]) -> Iterator[Prompts]:

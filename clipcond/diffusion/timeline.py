@@ -28,12 +28,13 @@ class Timeline:
         return self.segments[bisect_left(self.segment_ends, min(step, self.steps))]
 
 
-def timeline(prompts: Sequence[str], steps: int) -> Timeline:
+def timeline(prompts: Sides[str], steps: int) -> Timeline:
     """Resolve the schedules of several prompts together, for so many steps of the sampler.
 
     Raises ConfigError for less than one step.
     """
-    resolved = [resolve(prompt, steps) for prompt in prompts]
+    resolved = [resolve(prompt, steps) for prompt in prompts.positive]
+    resolved += [resolve(prompt, steps, negative=True) for prompt in prompts.negative]
     ends = sorted({end for segments in resolved for end, _ in segments} | {steps})
     known: dict[tuple[str, ...], int] = {}
     segments = [known.setdefault(tuple(_at(each, end) for each in resolved), len(known)) for end in ends]
@@ -42,7 +43,10 @@ def timeline(prompts: Sequence[str], steps: int) -> Timeline:
 
 def first_scheduled(prompts: Sides[Prompts]) -> str | None:
     """The first prompt that changes over the steps, None where none does."""
-    return next((prompt for prompt in _flat(prompts) if is_scheduled(prompt)), None)
+    flat = _flat(prompts)
+    changing = [prompt for prompt in flat.positive if is_scheduled(prompt)]
+    changing += [prompt for prompt in flat.negative if is_scheduled(prompt, negative=True)]
+    return next(iter(changing), None)
 
 
 def needed_steps(steps: int | None, prompt: str) -> int:
@@ -60,7 +64,7 @@ def variants_of(prompts: Sides[Prompts], steps: int) -> tuple[Timeline, list[Sid
 
     Raises ConfigError for less than one step.
     """
-    found = timeline(list(_flat(prompts)), steps)
+    found = timeline(_flat(prompts), steps)
 
     def filled(side: Sequence[Prompts], variant: Iterator[str]) -> tuple[Prompts, ...]:
         return tuple({suffix: next(variant) for suffix in each} for each in side)
@@ -69,9 +73,12 @@ def variants_of(prompts: Sides[Prompts], steps: int) -> tuple[Timeline, list[Sid
     return found, [Sides(filled(prompts.positive, each), filled(prompts.negative, each)) for each in variants]
 
 
-def _flat(prompts: Sides[Prompts]) -> Iterator[str]:
+def _flat(prompts: Sides[Prompts]) -> Sides[str]:
     """All prompts of a call, in one order for all variants."""
-    return (prompt for each in (*prompts.positive, *prompts.negative) for prompt in each.values())
+    positive, negative = (
+        tuple(prompt for each in side for prompt in each.values()) for side in (prompts.positive, prompts.negative)
+    )
+    return Sides(positive, negative)
 
 
 def step_of_call(call: int, scheduler: Any) -> int:

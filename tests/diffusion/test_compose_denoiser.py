@@ -222,10 +222,20 @@ def test_another_prompt_is_not_drawn_as_the_composition(pipes: Callable[[str], A
                 pipe(other, num_inference_steps=1)
 
 
+def test_and_in_a_negative_prompt_is_a_word(pipes: Callable[[str], Any]) -> None:
+    make = Conditioner.from_pipeline(pipes("sd15"))
+    parts = make.compose("a", "b AND c :0.5")
+    assert [found.code for found in parts.findings if found.argument == "negative_prompt"] == ["and-is-text"]
+    out = make("b AND c", "b AND c", dialect="plain")
+    assert torch.equal(
+        make("a", "b AND c", dialect="a1111").kwargs["negative_prompt_embeds"], out.kwargs["prompt_embeds"]
+    )
+    with pytest.raises(ConfigError, match="the prompt has AND in it"):
+        make("b AND c", "b AND c", dialect="a1111")
+
+
 def test_what_cannot_be_composed(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
-    with pytest.raises(ConfigError, match="the negative prompt has AND in it, and only prompts are composed"):
-        make.compose("a", "b AND c")
     with pytest.raises(ConfigError, match="num_images_per_prompt is 0, expected 1 or more"):
         make.compose("a", num_images_per_prompt=0)
     with pytest.raises(ConfigError, match="FluxPipeline has no negative side that AND could be composed against"):

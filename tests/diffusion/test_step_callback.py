@@ -15,6 +15,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.prompt_plans import Sides
 from clipcond.diffusion.timeline import step_of_call, timeline
 from clipcond.errors import ConfigError
 
@@ -322,7 +323,7 @@ def test_the_steps_of_calls() -> None:
 
 
 def test_equal_texts_are_one_variant() -> None:
-    times = timeline(["[a|b]", "c"], 5)
+    times = timeline(Sides(("[a|b]",), ("c",)), 5)
     assert times.prompts == (("a", "c"), ("b", "c"))
     assert [times.variant(step) for step in range(1, 8)] == [0, 1, 0, 1, 0, 0, 0]
 
