@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from clipcond.workflows.machine import Machine
 
 
+_REPAIRED = (
+    "needed: its operators do not fit this torch; `import clipcond` declares the missing ones. A matching pair: "
+    "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+)
+
+
 @command
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
@@ -74,7 +80,7 @@ def _report(machine: Machine) -> Table:
         bad = not library.works and (library.required or library.version is not None)
         note = "" if library.version is None else library.note
         row(library.name, library.version or "not installed", note, "red" if bad else "dim")
-    row("torchvision repair", "needed, done" if machine.torchvision_repaired else "not needed")
+    row("torchvision repair", _REPAIRED if machine.torchvision_repaired else "not needed")
     processor = machine.processor
     row("processor", processor.name)
     row("cores", str(processor.cores), f"{processor.threads} torch threads" if processor.threads else "")

@@ -31,8 +31,14 @@ def repair() -> bool:
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     for name in missing:
         library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
-    _declared.append(library)
+    if missing:
+        _declared.append(library)
     return bool(missing)
+
+
+def repaired() -> bool:
+    """Return True if something had to be declared in this process."""
+    return bool(_declared)
 
 
 def _operators_load() -> bool:

@@ -211,7 +211,7 @@ def _repair() -> bool:
     try:
         from clipcond.runtime import torchvision_repair
 
-        return torchvision_repair.repair() or bool(torchvision_repair._declared)
+        return torchvision_repair.repair() or torchvision_repair.repaired()
     except Exception:  # a torch that is absent or does not import has its own line in the report
         return False
 
