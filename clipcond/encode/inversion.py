@@ -18,6 +18,7 @@ from torch import Tensor
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, DataError, ModelError, ResourceMissing
 from clipcond.prompt.embeddings import SUFFIXES, WIDTHS, EmbeddingFile, place, scan
+from clipcond.wording import first_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,10 +38,14 @@ class Inversion:
 
 
 class Inversions(Mapping[str, Inversion]):
-    """Textual inversions by name. Of two with one name the first counts."""
+    """Textual inversions by name. Of two with one name the first counts.
 
-    def __init__(self, inversions: Iterable[Inversion] = ()) -> None:
+    unreadable: (path, reason) of each file of a folder that gave no textual inversion.
+    """
+
+    def __init__(self, inversions: Iterable[Inversion] = (), unreadable: Iterable[tuple[Path, str]] = ()) -> None:
         self._known: dict[str, Inversion] = {}
+        self.unreadable = tuple(unreadable)
         for inversion in inversions:
             self._known.setdefault(inversion.name, inversion)
 
@@ -103,7 +108,8 @@ def load_inversion(path: str | Path, *, widths: Mapping[int, str] = WIDTHS) -> t
 
     A file of one inversion is known by the file's name and by the token in it: two entries, of the same vectors.
     widths: which encoder vectors of a width are for, where the file does not say so.
-    Raises ResourceMissing when there is no such file, DataError when it holds none or cannot be read.
+    Raises ResourceMissing when there is no such file, DataError when it holds none, cannot be read, or has vectors that
+    are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,7 +123,11 @@ def load_inversion(path: str | Path, *, widths: Mapping[int, str] = WIDTHS) -> t
         found = f"tensors of width {', '.join(map(str, sizes))}" if sizes else "no tensors"
         raise DataError(f"{path} {error}: {found}, expected {', '.join(map(str, sorted(widths)))}") from None
     return tuple(
-        Inversion(name=name, vectors={encoder: tensors[at][1] for encoder, (at, _) in found.items()}, path=path)
+        Inversion(
+            name=name,
+            vectors={encoder: _finite(path, *tensors[at]) for encoder, (at, _) in found.items()},
+            path=path,
+        )
         for name, found in placed.items()
     )
 
@@ -125,13 +135,19 @@ def load_inversion(path: str | Path, *, widths: Mapping[int, str] = WIDTHS) -> t
 def load_folder(folder: str | Path, *, widths: Mapping[int, str] = WIDTHS) -> Inversions:
     """The textual inversions in a folder and the folders below, as `clipcond.prompt.embeddings.scan` finds them.
 
-    What is in the way there (other weights, unreadable files, names that are taken) is passed over.
-    Raises ResourceMissing when there is no such folder, DataError for one that cannot be loaded without running it.
+    Files that are in the way there (other weights, damaged ones, those that would have to be run, names that are taken)
+    are listed in `unreadable`. Raises ResourceMissing when there is no such folder.
     """
     files = scan(folder, widths)
-    paths = dict.fromkeys(file.path for file in files.values())
-    loaded = {path: Inversions(load_inversion(path, widths=widths)) for path in paths}
-    return Inversions(loaded[file.path][name] for name, file in files.items())
+    unreadable = list(files.unreadable)
+    loaded: dict[Path, Inversions] = {}
+    for path in dict.fromkeys(file.path for file in files.values()):
+        try:
+            loaded[path] = Inversions(load_inversion(path, widths=widths))
+        except DataError as error:
+            unreadable.append((path, str(error).removeprefix(f"{path} ")))
+    found = (loaded[file.path][name] for name, file in files.items() if file.path in loaded)
+    return Inversions(found, unreadable)
 
 
 Source = str | Path | Inversion | Inversions
@@ -145,26 +161,33 @@ def gather(source: Source | Iterable[Source] | None, encoders: Mapping[str, int]
     Raises ModelError naming both widths where one does not fit; ConfigError for another kind of source; and what
     `load_inversion` and `load_folder` raise.
     """
-    found = Inversions(_gather(source, encoders))
+    unreadable: list[tuple[Path, str]] = []
+    found = Inversions(list(_gather(source, encoders, unreadable)), unreadable)
     found.check(encoders)
     return found
 
 
-def _gather(source: Source | Iterable[Source] | None, encoders: Mapping[str, int]) -> Iterator[Inversion]:
+def _gather(
+    source: Source | Iterable[Source] | None, encoders: Mapping[str, int], unreadable: list[tuple[Path, str]]
+) -> Iterator[Inversion]:
+    """The inversions of a source; files of its folders that give none are added to `unreadable`."""
     widths = {**WIDTHS, **{encoders[name]: name for name in reversed(list(encoders))}}
     if isinstance(source, Inversion):
         yield _fitting(source, encoders)
     elif isinstance(source, Inversions):
+        unreadable += source.unreadable
         yield from source.values()
     elif isinstance(source, (str, Path)) and Path(source).is_dir():
-        yield from load_folder(source, widths=widths).values()
+        folder = load_folder(source, widths=widths)
+        unreadable += folder.unreadable
+        yield from folder.values()
     elif isinstance(source, (str, Path)):
         if not Path(source).exists():
             raise ResourceMissing(f"{source}: no such folder or file; give textual inversions ({', '.join(SUFFIXES)})")
         yield from (_fitting(each, encoders) for each in load_inversion(source, widths=widths))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for each in source:
-            yield from _gather(each, encoders)
+            yield from _gather(each, encoders, unreadable)
     elif source is not None:
         raise ConfigError(f"embeddings is a {type(source).__name__}, expected a folder, files or Inversions")
 
@@ -188,6 +211,18 @@ def _rows(name: str, tensor: Tensor) -> Tensor:
     return rows
 
 
+def _finite(path: Path, key: str, tensor: Tensor) -> Tensor:
+    """A tensor as float32 on the CPU. Raises DataError where a number in it is not finite or it holds none."""
+    try:
+        rows = tensor.detach().to("cpu", torch.float32)
+        finite = bool(torch.isfinite(rows).all())
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # sparse, quantised or without data
+        raise DataError(f"{path} has a tensor {key!r} that holds no vectors: {first_line(error)}") from error
+    if not finite:
+        raise DataError(f"{path} has a tensor {key!r} with a number that is not finite (NaN or infinity)")
+    return rows
+
+
 def _read(path: Path) -> list[tuple[str, Tensor]]:
     """The tensors of a file by key; those of A1111's form under `*`."""
     try:
@@ -198,10 +233,10 @@ def _read(path: Path) -> list[tuple[str, Tensor]]:
         with torch.serialization.safe_globals([torch.nn.ParameterDict]):  # of the first textual inversions
             document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the libraries below raise: one line, with the original as its cause
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be loaded without running code: {reason}") from error
+        raise DataError(f"{path} cannot be loaded without running code: {first_line(error)[:120]}") from error
     if not isinstance(document, Mapping):
         raise DataError(f"{path} holds no dictionary of tensors, but {type(document).__name__}")
     if (parameters := document.get("string_to_param")) is not None:
-        return [("*", tensor) for _, tensor in parameters.items()]
+        named = dict(parameters.items()) if isinstance(parameters, (Mapping, torch.nn.ParameterDict)) else {}
+        return [("*", tensor) for tensor in named.values() if isinstance(tensor, Tensor)]
     return [(str(key), value) for key, value in document.items() if isinstance(value, Tensor)]

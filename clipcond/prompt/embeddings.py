@@ -1,23 +1,23 @@
 """Textual-inversion files: their names and how many vectors they hold, without torch and without running a pickle.
 
-`.safetensors`: the header is read. `.pt` and `.bin`: the pickle inside is followed on paper by a small stack machine
-that knows containers, strings, numbers and tensor sizes; whatever a pickle would call is written down and never called.
+`.safetensors`: the header is read. `.pt` and `.bin`: the outline of the pickle inside (`prompt.pickle_outline`).
 """
 
 from __future__ import annotations
 
 import io
 import json
-import pickletools
+import os
 import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from clipcond.errors import DataError, ResourceMissing
+from clipcond.prompt.pickle_outline import Noted, outline
 
 SUFFIXES = (".safetensors", ".pt", ".bin")
 WIDTHS: Mapping[int, str] = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
@@ -41,7 +41,7 @@ class EmbeddingFile:
 
 
 class Embeddings(Mapping[str, EmbeddingFile]):
-    """What a folder holds, by name. `unreadable`: (path, reason) of each file that gave no embedding."""
+    """The embeddings of a folder, by name. `unreadable`: (path, reason) of each file that gave no embedding."""
 
     def __init__(self, files: Mapping[str, EmbeddingFile], unreadable: tuple[tuple[Path, str], ...] = ()) -> None:
         self._files, self.unreadable = dict(files), unreadable
@@ -94,16 +94,9 @@ def _read_shapes(path: Path) -> list[tuple[str, Shape]]:
     try:
         with path.open("rb") as stream:
             return _safetensors(stream) if path.suffix.lower() == ".safetensors" else _pickled(stream)
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        EOFError,
-        struct.error,
-        zipfile.BadZipFile,
-        RuntimeError,
-    ) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of json, zipfile, zlib, lzma or pickletools
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"not readable as {path.suffix[1:]}: {reason[:120]}") from error
 
@@ -111,7 +104,7 @@ def _read_shapes(path: Path) -> list[tuple[str, Shape]]:
 def place(
     shapes: Sequence[tuple[str, Shape]], stem: str, widths: Mapping[int, str] = WIDTHS
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Which of a file's tensors are embeddings: name → encoder → (index into `shapes`, number of vectors).
+    """The embeddings among a file's tensors: name → encoder → (index into `shapes`, number of vectors).
 
     stem: the file's name without its ending.   widths: which encoder a width is for, where the key does not say so.
     Raises DataError where none is.
@@ -138,12 +131,22 @@ def _fit(shape: Shape, widths: Mapping[int, str]) -> tuple[str | None, int]:
 
 
 def _safetensors(stream: BinaryIO) -> list[tuple[str, Shape]]:
+    size = os.fstat(stream.fileno()).st_size
     (length,) = struct.unpack("<Q", stream.read(8))
-    if length > _MOST_HEADER:
-        raise ValueError(f"a header of {length} bytes")
+    if length > min(_MOST_HEADER, size - 8):
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
     header = json.loads(stream.read(length))
-    tensors = [(str(key), tensor["shape"]) for key, tensor in header.items() if key != "__metadata__"]
-    return [(key, tuple(int(size) for size in shape)) for key, shape in tensors]
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object with tensors")
+    return [(key, _sizes(key, tensor)) for key, tensor in header.items() if key != "__metadata__"]
+
+
+def _sizes(key: str, tensor: object) -> Shape:
+    """The shape that a header gives a tensor. Raises ValueError for what is none."""
+    shape = tensor.get("shape") if isinstance(tensor, dict) else None
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"the shape of {key[:40]!r} is no list of sizes")
+    return tuple(shape)
 
 
 # pickles
@@ -157,140 +160,46 @@ def _pickled(stream: BinaryIO) -> list[tuple[str, Shape]]:
             if len(inside) != 1 or inside[0].file_size > _MOST_HEADER:
                 raise ValueError("no data.pkl of a fit size in it")
             with archive.open(inside[0]) as entry:
-                document = _follow(io.BytesIO(entry.read(_MOST_HEADER)))
+                document = outline(io.BytesIO(entry.read(_MOST_HEADER)))
     else:
         stream.seek(0)
         legacy = io.BytesIO(stream.read(_MOST_HEADER))
-        if _follow(legacy) != _LEGACY_MAGIC:
+        if outline(legacy) != _LEGACY_MAGIC:
             raise ValueError("neither a zip file nor a file of an old torch")
-        _follow(legacy), _follow(legacy)  # protocol and machine
-        document = _follow(legacy)
+        outline(legacy), outline(legacy)  # protocol and machine
+        document = outline(legacy)
     if not isinstance(document, dict):
         raise ValueError("no dictionary of tensors")
     if (parameters := document.get("string_to_param")) is not None:  # A1111's own form
-        return [("*", shape) for _, shape in _tensors("*", parameters, depth=4)]
-    return [found for key, value in document.items() for found in _tensors(str(key), value, depth=0)]
+        return [("*", shape) for shape in _shapes_within(parameters)]
+    found = ((str(key), _shape(value)) for key, value in document.items())
+    return [(key, shape) for key, shape in found if shape is not None]
 
 
-@dataclass(slots=True)
-class _Noted:
-    """What a pickle would have called, with which arguments, and what it would have put in."""
-
-    name: str
-    arguments: tuple[object, ...] = ()
-    items: dict[object, object] = field(default_factory=dict)
-    state: object = None
-
-
-def _tensors(key: str, value: object, depth: int) -> Iterator[tuple[str, Shape]]:
-    """The tensors in what was noted, to some depth."""
-    if isinstance(value, _Noted):
-        if value.name.startswith("torch._utils _rebuild_tensor"):
-            shape = value.arguments[2]
-            if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
-                yield key, shape
-        elif value.name.startswith("torch._utils _rebuild_parameter"):
-            yield from _tensors(key, value.arguments[0], depth)
-        elif depth:
-            for part in (value.items, value.state):
-                yield from _tensors(key, part, depth - 1)
-    elif isinstance(value, dict) and depth:
-        for name, part in value.items():
-            yield from _tensors(str(name), part, depth - 1)
+def _shape(value: object) -> Shape | None:
+    """The shape of a tensor that was noted; None for anything else."""
+    while isinstance(value, Noted) and value.name.startswith("torch._utils _rebuild_parameter"):
+        value = value.arguments[0]
+    if not isinstance(value, Noted) or not value.name.startswith("torch._utils _rebuild_tensor"):
+        return None
+    shape = value.arguments[2]
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+        return None
+    return shape
 
 
-_PLAIN_VALUES = frozenset({
-    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1",
-    "LONG4", "BINFLOAT", "FLOAT", "BINBYTES", "SHORT_BINBYTES", "BINSTRING", "SHORT_BINSTRING", "STRING",
-})  # fmt: skip
-_CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_MARK = object()
-
-
-def _follow(stream: BinaryIO) -> object:
-    """What one pickle describes, with `_Noted` in the place of everything that would be called.
-
-    Raises ValueError for instructions that embeddings do not need.
-    """
-    stack: list[object] = []
-    memo: dict[int, object] = {}
-
-    def since_mark() -> list[object]:
-        at = len(stack) - 1
-        while stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
-                raise ValueError("a pickle without its mark")
-        values = stack[at + 1 :]
-        del stack[at:]
-        return values
-
-    def put(pairs: list[object]) -> None:
-        target = stack[-1].items if isinstance(stack[-1], _Noted) else stack[-1]
-        if isinstance(target, dict):
-            target.update(
-                (key, value) for key, value in zip(pairs[::2], pairs[1::2], strict=True) if isinstance(key, (str, int))
-            )
-
-    for opcode, argument, _ in pickletools.genops(stream):
-        name = opcode.name
-        if name in _PLAIN_VALUES:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[int(str(argument))] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[int(str(argument))])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in _TUPLES:
-            values = tuple(stack[-_TUPLES[name] :])
-            del stack[-_TUPLES[name] :]
-            stack.append(values)
-        elif name == "TUPLE":
-            stack.append(tuple(since_mark()))
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "EMPTY_SET":
-            stack.append(_Noted("set"))
-        elif name in ("LIST", "DICT"):
-            values_since = since_mark()
-            stack.append({} if name == "DICT" else values_since)
-            if name == "DICT":
-                put(values_since)
-        elif name == "SETITEMS":
-            put(since_mark())
-        elif name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            put([key, value])
-        elif name in ("APPENDS", "ADDITEMS"):
-            since_mark()
-        elif name in ("APPEND", "POP"):
-            stack.pop()
-        elif name == "GLOBAL":
-            stack.append(_Noted(str(argument)))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            stack.append(_Noted(f"{module} {attribute}"))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, called = stack.pop(), stack.pop()
-            if not isinstance(called, _Noted) or not isinstance(arguments, tuple):
-                raise ValueError("a pickle that calls what it must not")
-            stack.append(_Noted(called.name, arguments))
-        elif name == "BUILD":
-            state = stack.pop()
-            if isinstance(stack[-1], _Noted):
-                stack[-1].state = state
-        elif name == "BINPERSID":
-            stack[-1] = _Noted("storage")
-        elif name == "STOP":
-            return stack.pop()
-        elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"a pickle with {name}, which embeddings do not need")
-    raise ValueError("a pickle without an end")
+def _shapes_within(value: object) -> Iterator[Shape]:
+    """The shapes of all tensors in containers inside of one another, each container looked into once."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if (shape := _shape(value)) is not None:
+            yield shape
+        elif isinstance(value, Noted):
+            waiting += (value.state, value.items)
+        elif isinstance(value, dict):
+            waiting += reversed(value.values())

@@ -1,16 +1,16 @@
-"""The chunk plan of a prompt: what each encoder of a model family is given, and what a stock pipeline would lose."""
+"""Plan a prompt: the chunks that each encoder of a model family is given, and what a stock pipeline would lose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
-from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
+from clipcond.prompt.families import FAMILIES, Encoder, Family, t5_frame
 from clipcond.prompt.findings import Finding, findings
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, adapters_in, swapped
 from clipcond.prompt.layout import (
@@ -22,8 +22,9 @@ from clipcond.prompt.layout import (
     ends_word,
     flat,
     sections,
-)  # fmt: skip
-from clipcond.prompt.tokenizer import CONTENT, TokenRow, token_rows
+)
+from clipcond.prompt.plan_document import Chunk, Cut, Dropped, EncoderPlan, Part, PromptPlan
+from clipcond.prompt.tokenizer import CONTENT, TokenRow, rows_beyond, token_rows
 
 if TYPE_CHECKING:
     from clipcond.prompt.embeddings import EmbeddingFile
@@ -35,7 +36,6 @@ __all__ = [
     "Part", "PlannedToken", "PromptPlan", "plan",
 ]  # fmt: skip
 
-Cut = Literal["end", "full", "break", "backtrack"]
 Dialect = Literal["plain", "a1111", "comfy", "compel"]
 Embeddings = Mapping[str, "EmbeddingFile | int"]
 
@@ -43,112 +43,6 @@ DIALECTS = get_args(Dialect)
 CHUNKINGS = tuple(POLICIES)
 # a dialect's own chunking; compel's would leave most of a chunk empty for a full stop near its start
 CHUNKING: Mapping[str, str] = {"plain": "hard", "a1111": "a1111", "comfy": "comfy", "compel": "word"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """One pass through an encoder: its content tokens, with special tokens and padding added when it is encoded.
-
-    `cut` says why the chunk ends where it does: the prompt does (`end`), all places are taken (`full`), the user said so
-    (`break`), or what comes next was kept whole (`backtrack`). `part` is the part of the prompt that it belongs to, from
-    0. `segments` numbers the pieces of one weight that its tokens come from, in the order of the prompt: tokens of one
-    number were written as one piece; without syntax all are of piece 0, and it is empty.
-    """
-
-    index: int
-    tokens: tuple[PlannedToken, ...]
-    cut: Cut
-    part: int = 0
-    frame: Frame = CLIP_FRAME
-    segments: tuple[int, ...] = ()
-
-    @property
-    def padding(self) -> int:
-        """The places for content tokens that stay empty; in a chunk cut by `backtrack` they are its price."""
-        return self.frame.content - len(self.tokens)
-
-    def ids(self, pad_id: int) -> list[int]:
-        """The ids that an encoder takes, 77 for CLIP: BOS, content, EOS, then `pad_id` on the right; T5 has no BOS."""
-        frame = self.frame
-        ids = [] if frame.opening is None else [frame.opening]
-        ids += [token.id for token in self.tokens]
-        ids.append(frame.closing)
-        return ids + [pad_id] * (frame.length - len(ids))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One of several prompts in one, as AND, `.and()` and `.blend()` write them; `how` as in `items.Compose`."""
-
-    weight: float
-    how: Literal["noise", "concatenate", "blend", "sum"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """The part that a stock pipeline loses: prompt[start:end], from the first dropped token to the end of the last."""
-
-    text: str
-    start: int
-    end: int
-    content_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderPlan:
-    """The chunks of one encoder. `limit` is what a stock pipeline gives it; `dropped` is None when nothing is truncated.
-
-    `content_tokens` counts what clipcond encodes, without the marks of the dialect; a stock pipeline reads the marks as
-    text, and `truncated` and `dropped` are about that. `unknown` is the reason why nothing can be said (no tokenizer at
-    hand): then `content_tokens` and `truncated` are None and there are no chunks.
-    """
-
-    name: str
-    limit: int
-    content_tokens: int | None
-    truncated: bool | None
-    dropped: Dropped | None
-    pad_id: int
-    chunks: tuple[Chunk, ...]
-    unknown: str | None = None
-
-    def ids(self) -> list[list[int]]:
-        """The ids of all chunks, (K, 77); T5: one row, or one for each part of an AND."""
-        return [chunk.ids(self.pad_id) for chunk in self.chunks]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptPlan:
-    """The encoding of a prompt for a family, per encoder in the order of the pipeline.
-
-    `parts` is empty for a prompt that is one; otherwise chunk.part indexes it. `adapters` are taken out of the text.
-    """
-
-    prompt: str
-    dialect: str
-    family: str
-    encoders: Mapping[str, EncoderPlan]
-    warnings: tuple[Finding, ...]
-    parts: tuple[Part, ...] = ()
-    adapters: tuple[Adapter, ...] = ()
-
-    @property
-    def truncated(self) -> bool:
-        """True if a stock pipeline would lose anything."""
-        return any(encoder.truncated for encoder in self.encoders.values())
-
-    def to_json(self) -> dict[str, object]:
-        """The document of `clipcond tokens --json`, of dicts, lists, strings and numbers only."""
-        return {
-            "prompt": self.prompt,
-            "dialect": self.dialect,
-            "family": self.family,
-            "encoders": [_encoder_json(encoder) for encoder in self.encoders.values()],
-            "warnings": [
-                {"code": found.code, "message": found.message, "start": found.start, "end": found.end}
-                for found in self.warnings
-            ],
-        }
 
 
 def plan(
@@ -191,24 +85,26 @@ def plan(
     found: list[Finding] = [*(parsed.warnings if parsed else findings(prompt))]
     told = len(found)
     clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
-    stock: dict[bool, Sequence[TokenRow]] = {}
+    lost: dict[bool, Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
     for name, encoder in (encoders or FAMILIES[family]).items():
         if not encoder.chunked:
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
             continue
         apart = encoder.pads_apart and PADDING in prompt
         rows = apart_rows if apart else token_rows
-        if apart not in stock:
-            stock[apart] = rows(prompt)
-        read = stock[apart]
         vectors = _vectors(embeddings or {}, encoder)
         if (key := (apart, *vectors.values())) not in clip:
-            laid = [_plain(prompt, read)] if parsed is None else sections(prompt, parsed.items, rows, vectors)
+            if parsed is None:
+                read = rows(prompt)
+                laid, lost[apart] = [_plain(prompt, read)], read[CONTENT:]
+            else:
+                laid = sections(prompt, parsed.items, rows, vectors)
+                lost[apart] = apart_rows(prompt)[CONTENT:] if apart else rows_beyond(prompt, CONTENT)
             clip[key] = _chunks(laid, chunking)
             found += _cut_words(prompt, clip[key])
         if parsed is not None and embeddings:
             found += _unfit(parsed.items, embeddings, vectors, encoder)
-        planned[name] = _encoder_plan(encoder, clip[key], _dropped(prompt, read[CONTENT:]))
+        planned[name] = _encoder_plan(encoder, clip[key], _dropped(prompt, lost[apart]))
     if len(found) > told:
         found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
     items = parsed.items if parsed else ()
@@ -370,38 +266,3 @@ def _dropped(prompt: str, lost: Sequence[TokenRow]) -> Dropped | None:
         return None
     start, end = lost[0][2], lost[-1][3]
     return Dropped(text=prompt[start:end], start=start, end=end, content_tokens=len(lost))
-
-
-def _encoder_json(encoder: EncoderPlan) -> dict[str, object]:
-    lost = encoder.dropped
-    document: dict[str, object] = {
-        "name": encoder.name,
-        "limit": encoder.limit,
-        "content_tokens": encoder.content_tokens,
-        "truncated": encoder.truncated,
-        "dropped": lost
-        and {"text": lost.text, "start": lost.start, "end": lost.end, "content_tokens": lost.content_tokens},
-        "chunks": [_chunk_json(chunk) for chunk in encoder.chunks],
-    }
-    return document if encoder.unknown is None else document | {"unknown": encoder.unknown}
-
-
-def _chunk_json(chunk: Chunk) -> dict[str, object]:
-    return {
-        "index": chunk.index,
-        "content_tokens": len(chunk.tokens),
-        "cut": chunk.cut,
-        "tokens": [_token_json(token) for token in chunk.tokens],
-    }
-
-
-def _token_json(token: PlannedToken) -> dict[str, object]:
-    document: dict[str, object] = {
-        "id": token.id,
-        "piece": token.piece,
-        "text": token.text,
-        "start": token.start,
-        "end": token.end,
-        "weight": token.weight,
-    }
-    return document | {"vector": token.vector} if isinstance(token, EmbeddingToken) else document

@@ -78,6 +78,19 @@ def token_rows(text: str) -> list[TokenRow]:
     return _transformers_rows(text)
 
 
+def rows_beyond(text: str, limit: int) -> list[TokenRow]:
+    """`token_rows(text)[limit:]`, with little work where nothing is beyond the limit."""
+    if text.isascii():
+        try:
+            count = sum(map(len, map(_known_rows.__getitem__, text.lower().split(" "))))
+        except KeyError:
+            pass
+        else:
+            if count <= limit:
+                return []
+    return token_rows(text)[limit:]
+
+
 def token_ids(text: str, normalisation: Normalisation = "transformers") -> list[int]:
     """The ids of `tokenize(text, normalisation)`, without the work for offsets."""
     return batch_ids([text], normalisation)[0]

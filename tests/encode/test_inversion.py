@@ -108,6 +108,36 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
         assert b"mkdir" in archive.read(name)  # it would have been
 
 
+def test_one_bad_file_costs_one_row_of_a_folder(tmp_path: Path) -> None:
+    save_torch(tmp_path / "owl.pt", a1111(some(2, 768)))
+    cut = save_torch(tmp_path / "cut.pt", a1111(some(2, 768)))
+    content = cut.read_bytes()
+    cut.write_bytes(content.replace(b"data/0", b"data/9"))  # the numbers of its tensor are not there
+    nan = save_torch(tmp_path / "nan.pt", a1111(some(2, 768).index_fill(0, torch.tensor(1), float("nan"))))
+    no_data = tmp_path / "short.safetensors"
+    header = b'{"emb_params":{"dtype":"F32","shape":[2,768],"data_offsets":[0,6144]}}'
+    no_data.write_bytes(len(header).to_bytes(8, "little") + header)
+    found = load_folder(tmp_path)
+    assert list(found) == ["owl"]
+    reasons = {path.name: reason for path, reason in found.unreadable}
+    assert list(reasons) == ["cut.pt", "nan.pt", "short.safetensors"]
+    assert reasons["nan.pt"] == "has a tensor '*' with a number that is not finite (NaN or infinity)"
+    assert gather([tmp_path], {"clip_l": 768}).unreadable == found.unreadable
+    with pytest.raises(DataError, match=r"nan\.pt has a tensor '\*' with a number that is not finite"):
+        gather(nan, {"clip_l": 768})
+
+
+@pytest.mark.parametrize("document", [{"string_to_param": 3}, {"string_to_param": {"*": 3}}, {"string_to_param": [1]}])
+def test_a_file_of_a1111s_form_without_tensors_says_so(document: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.pt holds no textual inversion: no tensors"):
+        load_inversion(save_torch(tmp_path / "a.pt", document))
+
+
+def test_tensors_that_hold_no_numbers_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.pt has a tensor 'owl' that holds no vectors"):
+        load_inversion(save_torch(tmp_path / "a.pt", {"owl": torch.empty(2, 768, device="meta")}))
+
+
 def test_what_is_no_textual_inversion_says_so(tmp_path: Path) -> None:
     with pytest.raises(ResourceMissing, match=r"owl\.pt: no such file; give a textual inversion"):
         load_inversion(tmp_path / "owl.pt")

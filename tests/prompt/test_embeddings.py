@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
     ("name", "content", "reason"),
     [
         ("a.safetensors", b"", "not readable as safetensors"),
-        ("a.safetensors", struct.pack("<Q", 1 << 60) + b"{}", "a header of 1152921504606846976 bytes"),
+        ("a.safetensors", struct.pack("<Q", 1 << 60) + b"{}", "a header of 1152921504606846976 bytes in a file of 10"),
+        ("a.safetensors", struct.pack("<Q", 1 << 24) + b"{}", "a header of 16777216 bytes in a file of 10"),
         ("a.safetensors", struct.pack("<Q", 4) + b"[1, ", "not readable as safetensors"),
         ("a.pt", b"", "not readable as pt"),
         ("a.pt", b"no pickle at all", "not readable as pt"),
@@ -224,3 +226,75 @@ def test_a_pickle_of_a_million_marks_is_followed_in_time(tmp_path: Path) -> None
     stream.write(b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b".")
     with pytest.raises(DataError, match="no dictionary"):
         read(write_zip(tmp_path / "a.pt", stream.getvalue()))
+
+
+def headed(header: str) -> bytes:
+    return struct.pack("<Q", len(header)) + header.encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("null", "its header is no object with tensors"),
+        ("[1]", "its header is no object with tensors"),
+        ("3", "its header is no object with tensors"),
+        ('{"a": null}', "the shape of 'a' is no list of sizes"),
+        ('{"a": {"shape": null}}', "the shape of 'a' is no list of sizes"),
+        ('{"a": {"shape": [Infinity, 768]}}', "the shape of 'a' is no list of sizes"),
+        ('{"a": {"shape": [1e999, 768]}}', "the shape of 'a' is no list of sizes"),
+        ('{"a": {"shape": [-1, 768]}}', "the shape of 'a' is no list of sizes"),
+        ('{"a": {"shape": [true, 768]}}', "the shape of 'a' is no list of sizes"),
+        ('{"a": {"shape": "768"}}', "the shape of 'a' is no list of sizes"),
+        ("[" * 100_000, "not readable as safetensors"),
+        ('{"a": {"shape": [1000000000000000000000, 768]}}', "holds no textual inversion"),
+    ],
+)
+def test_a_strange_safetensors_header_is_one_line(header: str, reason: str, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "owl.safetensors", {"emb_params": [2, 768]})
+    (tmp_path / "bad.safetensors").write_bytes(headed(header))
+    embeddings = scan(tmp_path)
+    assert list(embeddings) == ["owl"]
+    ((path, said),) = embeddings.unreadable
+    assert path.name == "bad.safetensors"
+    assert reason in said
+    assert len(said) < 200
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("damage", [0, 4, 20, 60])
+def test_a_damaged_archive_is_one_line_and_spoils_no_folder(method: int, damage: int, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "owl.safetensors", {"emb_params": [2, 768]})
+    path = tmp_path / "bad.pt"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({f"name {number}": number for number in range(50)}))
+    content = bytearray(path.read_bytes())
+    start = 30 + len("archive/data.pkl") + damage
+    content[start : start + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    embeddings = scan(tmp_path)
+    assert list(embeddings) == ["owl"]
+    ((listed, reason),) = embeddings.unreadable
+    assert listed == path
+    assert reason
+
+
+def nested(depth: int, width: int) -> dict[str, object]:
+    """A dict that holds another `width` times, and so on; each of them once in the pickle."""
+    inner: object = 1
+    for _ in range(depth):
+        inner = {f"k{number}": inner for number in range(width)}
+    return {"string_to_param": inner}
+
+
+def test_a_dict_that_is_nested_300_times_four_deep_is_looked_into_once(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    with pytest.raises(DataError, match="holds no textual inversion"):
+        read(write_zip(tmp_path / "a.pt", pickle.dumps(nested(4, 300), protocol=2)))
+    with pytest.raises(DataError, match="holds no textual inversion"):
+        read(write_zip(tmp_path / "b.pt", pickle.dumps(nested(300, 20), protocol=2)))
+    assert time.perf_counter() - started < 5
+
+
+def test_a_pickle_of_too_many_instructions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more than 500,000 instructions"):
+        read(write_zip(tmp_path / "a.pt", b"\x80\x02" + b"N0" * 300_000 + b"."))

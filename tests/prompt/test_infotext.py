@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
-from clipcond.prompt.infotext import Infotext, format_infotext, parse_infotext
+from clipcond.prompt.infotext import LONGEST_PROMPT, Infotext, format_infotext, parse_infotext, recognise_infotext
 
 SETTINGS = {"Steps": "20", "Sampler": "Euler a", "Seed": "1"}
 
@@ -113,9 +115,146 @@ def test_settings_that_would_not_be_found_again_are_refused() -> None:
         format_infotext("x", "", {**SETTINGS, "a:b": 1})
 
 
+CIVITAI = '[{"type":"checkpoint","modelVersionId":1}, {"type":"lora","weight":0.8}]'
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "negative", "settings"),
+    [
+        pytest.param(
+            'a cat\nNegative prompt: dog\nSteps: 20, Note: "one, two\nthree: four", Sampler: Euler a, Seed: 1',
+            "a cat", "dog", SETTINGS | {"Note": "one, two\nthree: four"},
+            id="a quoted line break",
+        ),
+        pytest.param(
+            "a cat\nSteps: 20, Sampler: Euler a, Seed: 1\nTemplate: a {cat|dog}, x: y\nNegative Template: z\nlow\n",
+            "a cat", "", SETTINGS | {"Template": "a {cat|dog}, x: y", "Negative Template": "z\nlow"},
+            id="lines behind the settings",
+        ),
+        pytest.param(
+            "a cat\nSteps: 20, Sampler: Euler a, Seed: 1\n\nUsed embeddings: owl [119b], bad",
+            "a cat", "", SETTINGS | {"Used embeddings": "owl [119b], bad"},
+            id="embeddings behind the settings",
+        ),
+        pytest.param(
+            "a cat\nnegative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1", "a cat", "dog", SETTINGS,
+            id="negative prompt in small letters",
+        ),
+        pytest.param(
+            "a cat\nNEGATIVE PROMPT : dog\nSteps: 20, Sampler: Euler a, Seed: 1", "a cat", "dog", SETTINGS,
+            id="negative prompt in capitals",
+        ),
+        pytest.param(
+            "\ufeffa cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1", "a cat", "dog", SETTINGS,
+            id="a byte order mark",
+        ),
+        pytest.param(
+            "a cat\rNegative prompt: dog\rSteps: 20, Sampler: Euler a, Seed: 1\r", "a cat", "dog", SETTINGS,
+            id="carriage returns",
+        ),
+        pytest.param(
+            "a cat, sitting Negative prompt: dog, bird Steps: 20, Sampler: Euler a, Seed: 1",
+            "a cat, sitting", "dog, bird", SETTINGS,
+            id="one line",
+        ),
+        pytest.param(
+            "a cat, Steps: 20, Sampler: Euler a, Seed: 1", "a cat,", "", SETTINGS, id="one line without a negative prompt"
+        ),
+        pytest.param(
+            "a cat. Negative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1", "a cat.", "dog", SETTINGS,
+            id="both prompts on one line",
+        ),
+        pytest.param(
+            "a cat\nNegative prompt: dog Steps: 20, Sampler: Euler a, Seed: 1", "a cat", "dog", SETTINGS,
+            id="settings on the line of the negative prompt",
+        ),
+        pytest.param(
+            f"a cat\nSteps: 20, Sampler: Euler a, Civitai resources: {CIVITAI}, Seed: 1",
+            "a cat", "", SETTINGS | {"Civitai resources": CIVITAI},
+            id="JSON of civitai",
+        ),
+        pytest.param(
+            'a cat\nSteps: 20, Sampler: Euler a, Hashes: {"model": "12", "vae": "34"}, Seed: 1, Civitai metadata: {}',
+            "a cat", "", SETTINGS | {"Hashes": '{"model": "12", "vae": "34"}', "Civitai metadata": "{}"},
+            id="JSON of hashes",
+        ),
+        pytest.param(
+            'a cat\nLora: "b, Steps: 3, c", Steps: 20, Sampler: Euler a, Seed: 1',
+            "a cat", "", SETTINGS | {"Lora": "b, Steps: 3, c"},
+            id="a quoted Steps before the steps",
+        ),
+        pytest.param(
+            "a cat\nSteps: 20, Sampler: Euler a, Seed: 1\nNegative prompt: dog", "a cat", "dog", SETTINGS,
+            id="negative prompt behind the settings",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_and_negative_prompt_are_never_the_prompt(
+    text: str, prompt: str, negative: str, settings: dict[str, str]
+) -> None:
+    assert parse_infotext(text) == Infotext(prompt, negative, settings)
+
+
+def test_lines_behind_the_settings_without_a_name_are_the_rest() -> None:
+    text = "a cat\nSteps: 20, Sampler: Euler a, Seed: 1\nsome words\nmore words"
+    assert parse_infotext(text) == Infotext("a cat", "", SETTINGS, "some words\nmore words")
+
+
+def test_of_two_infotexts_in_one_the_first_prompt_counts() -> None:
+    one = "a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1"
+    found = parse_infotext(f"{one}\n\na bird\n{SECOND}")
+    assert (found.prompt, found.negative_prompt, found.rest) == ("a cat", "dog", "a bird")
+    assert found.settings["Seed"] == "2"
+
+
+SECOND = "Steps: 30, Sampler: DDIM, Seed: 2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x\n" + "aa:," * 65_000,
+        "x\n" + "," * 256_000,
+        "x\nSteps: 1," + " " * 256_000 + "Seed: 2, Sampler: a",
+        "a: b\n" * 65_000,
+        'Steps: 1, aa: "\n' * 16_000,
+        'Steps: 1, aa: "\\"\n' * 16_000,
+        "Steps: 1, aa: [\n" * 16_000,
+        "Steps: 1, " + "aa: [1, " * 32_000,
+        "Steps: 1, " + 'aa: [["", ' * 26_000,
+        "Steps: 1, aa: " + "[" * 256_000,
+        'Steps: 1, Seed: "' + '\\"' * 128_000,
+        "x Steps: 1, bb\n" * 16_000,
+        "negative prompt: x\n" * 14_000,
+        "word, " * 21_666 + "\nSteps: 20, Sampler: a, Seed: 1",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_quarter_of_a_million_characters_take_linear_time(text: str) -> None:
+    started = time.perf_counter()
+    parse_infotext(text)
+    assert time.perf_counter() - started < 5  # 1 to 400 ms; minutes where any of it is quadratic
+
+
+def test_a_text_that_is_too_long_for_a_prompt_says_so() -> None:
+    assert parse_infotext("x" * LONGEST_PROMPT).problem == ""
+    found = parse_infotext("x" * 256_000 + "\nSteps: 20, Sampler: a, Seed: 1")
+    assert found.problem == "its text is too long to be a prompt (256,000 characters, at most 32,768)"
+
+
+def test_a_pasted_infotext_is_recognised_and_other_text_is_not() -> None:
+    pasted = "a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1"
+    assert recognise_infotext(pasted) == Infotext("a cat", "dog", SETTINGS)
+    assert recognise_infotext("a cat\nNegative prompt: dog") == Infotext("a cat", "dog", {})
+    assert recognise_infotext("a cat\nSteps: 20, Sampler: Euler a, Seed: 1") == Infotext("a cat", "", SETTINGS)
+    for prompt in ("", "a cat", "a cat\nby me", "(cat:1.2), (dog:1.3), (bird:0.8)", "style: oil, subject: a fox, x: y"):
+        assert recognise_infotext(prompt) is None
+
+
 _any = st.characters(exclude_categories=["Cs"])
 _prompts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=60).map(str.strip)
-_prompts = _prompts.filter(lambda text: "Negative prompt:" not in text)  # the format cannot say it
+_prompts = _prompts.filter(lambda text: "negative prompt" not in text.lower())  # the format cannot say it
+_prompts = _prompts.filter(lambda text: not text.startswith("\ufeff"))  # a mark of the encoding
 _keys = st.from_regex(r"[A-Za-z][A-Za-z /-]{0,8}[a-z]", fullmatch=True)
 
 
@@ -131,7 +270,7 @@ def test_what_is_written_is_read_again(prompt: str, negative: str, more: dict[st
 
 
 @pytest.mark.property
-@given(st.text(alphabet='a:,"\\ \n\rSteps1', max_size=60))
+@given(st.text(alphabet='a:,"\\ \n\rSteps1[{}]', max_size=60) | st.text(st.characters(), max_size=60))
 def test_any_text_can_be_read(text: str) -> None:
     found = parse_infotext(text)
     assert all(isinstance(value, str) for value in found.settings.values())

@@ -17,6 +17,7 @@ from clipcond.prompt.tokenizer import (
     VOCABULARY,
     batch_ids,
     count_tokens,
+    rows_beyond,
     token_ids,
     token_rows,
     tokenize,
@@ -274,3 +275,10 @@ def test_an_entity_or_a_control_character_is_repaired_whatever_was_seen_before()
     assert token_ids("a&lt;b", "openai") == token_ids("a<b", "openai")
     assert token_ids("fo\x08x", "openai") == token_ids("fox", "openai")
     assert token_ids("&amp;lt; &lt;", "openai") == token_ids("< <", "openai")
+
+
+@pytest.mark.property
+@given(st.text(max_size=80) | st.text(alphabet="ab ,!", max_size=80), st.integers(0, 20))
+def test_rows_beyond_a_limit_are_the_last_of_all_rows(text: str, limit: int) -> None:
+    assert rows_beyond(text, limit) == token_rows(text)[limit:]
+    assert rows_beyond(text, limit) == token_rows(text)[limit:]  # seen before

@@ -29,7 +29,8 @@ def _infotext(source: str, text: str) -> ImagePrompt:
         return ImagePrompt(None, source, f"its {source} field is too large to be a prompt ({len(text):,} characters)")
     if _is_json(text):
         return ImagePrompt(None, source, f"its {source} field holds JSON, not an A1111 infotext; pass a prompt")
-    return ImagePrompt(parse_infotext(text), source)
+    infotext = parse_infotext(text)
+    return ImagePrompt(None if infotext.problem else infotext, source, infotext.problem)
 
 
 def _is_json(text: str) -> bool:

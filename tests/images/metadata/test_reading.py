@@ -77,8 +77,16 @@ def test_json_is_named_and_braces_are_not_json() -> None:
     found = read_metadata(image)
     assert found.infotext is not None
     assert found.infotext.prompt == "{red|blue} fox"
-    image.info["parameters"] = '{"a":' + "[" * 60_000
+    image.info["parameters"] = '{"a":' + "[" * 30_000
     assert read_metadata(image).infotext is not None  # too deep to be read as JSON: taken as it is
+
+
+def test_a_text_that_is_far_too_long_for_a_prompt_is_a_reason() -> None:
+    image = Image.new("RGB", (4, 4))
+    image.info["parameters"] = "x," * 25_000 + "\nSteps: 20, Sampler: a, Seed: 1"
+    assert read_metadata(image) == ImagePrompt(
+        None, "parameters", "its text is too long to be a prompt (50,000 characters, at most 32,768)"
+    )
 
 
 def test_what_is_too_large_is_refused() -> None:
