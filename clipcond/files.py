@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import BinaryIO
 
-from clipcond.errors import ClipCondError, OutputExists
+from clipcond.errors import ClipCondError, OutputExists, ResourceMissing
 
 UNFINISHED = ".unfinished"
 _ABANDONED = 3600.0  # seconds after which an unfinished file has nobody left who writes it
@@ -25,6 +25,16 @@ def refuse_to_overwrite(path: Path, otherwise: str = "name another file") -> Non
     """Raise OutputExists when something is at `path`, so that nothing is computed in vain. otherwise: what to do."""
     if os.path.lexists(path):
         raise OutputExists(f"{path} is there already; {otherwise}, nothing is overwritten")
+
+
+def check_output(path: Path, otherwise: str = "name another file") -> None:
+    """Check, before any work, that a file can be made: nothing is there, and its folder is.
+
+    Raises OutputExists and ResourceMissing.
+    """
+    refuse_to_overwrite(path, otherwise)
+    if not path.parent.is_dir():
+        raise ResourceMissing(f"there is no folder {path.parent} for {path.name}; make it, or {otherwise}")
 
 
 def write_file(

@@ -87,9 +87,9 @@ def plain_request(words: Sequence[str]) -> TokensRequest | None:
 def run(request: TokensRequest) -> int:
     """Count, show, and return the exit code."""
     if request.html is not None:
-        from clipcond.files import refuse_to_overwrite
+        from clipcond.files import check_output
 
-        refuse_to_overwrite(request.html)
+        check_output(request.html)
     counter, prompt = TokenCounter(request.options, _print_note), request.options.prompt
     if request.live:
         from clipcond.cli.tokens_live import type_prompt

@@ -12,7 +12,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.families import FAMILIES, Encoder, Family, t5_frame
 from clipcond.prompt.findings import Finding, findings
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, adapters_in, swapped
+from clipcond.prompt.items import Break, Compose, Embedding, adapters_in, swapped
 from clipcond.prompt.layout import (
     PADDING,
     EmbeddingToken,

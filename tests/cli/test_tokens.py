@@ -66,7 +66,7 @@ def test_one_dropped_token_is_singular(capsys) -> None:
 
 def test_tokens_inside_a_word_are_set_apart_without_colours(capsys) -> None:
     main(["tokens", "an rutkowski fox,"])
-    assert "an rut·kowski fox·,\n" in capsys.readouterr().out
+    assert "an rut·kowski fox,\n" in capsys.readouterr().out
 
 
 def test_encoders_that_agree_are_shown_once(capsys) -> None:
@@ -295,7 +295,7 @@ MARKED = "a (red:1.5) fox, [small] (blurry:0) BREAK a dog"
 def test_marks_of_a_dialect_are_no_tokens(capsys) -> None:
     assert main(["tokens", MARKED, "--dialect", "a1111"]) == 0
     shown = capsys.readouterr().out
-    assert "chunk 1 · 6/75 · cut: BREAK\na (red:1.5) fox·, [small] (blurry:0) BREAK\n" in shown
+    assert "chunk 1 · 6/75 · cut: BREAK\na (red:1.5) fox, [small] (blurry:0) BREAK\n" in shown
     assert "chunk 2 · 2/75\na dog\n" in shown
     assert "weights  red ×1.5 · small ×0.9091 · blurry ×0\n" in shown
 
@@ -460,7 +460,59 @@ def test_what_marks_cost_a_stock_pipeline(capsys) -> None:
     assert main(["tokens", "(fox:1.2) " * 12, "--dialect", "a1111"]) == 0
     shown = capsys.readouterr().out
     assert "12/75 → 1 chunk" in shown
-    assert "a stock pipeline drops 9 tokens, for it reads the marks as text\n" in shown
+    assert (
+        "clipcond reads 12 tokens without marks; a stock pipeline reads the marks as text, 84 tokens, and drops 9\n"
+        in shown.replace(" \n", " ")
+    )
+
+
+def test_a_warning_about_another_dialect_comes_first_with_the_flag_to_type(capsys) -> None:
+    assert main(["tokens", "a (red:1.3) fox"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("warning looks-like-a1111: ")
+    assert (first + rest[0]).endswith("--dialect a1111 reads it")
+    main(["tokens", "a fox++ there"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("warning looks-like-compel: ")
+    assert "--dialect compel reads it" in shown.replace("\n", " ")
+
+
+CIVITAI = (
+    "masterpiece, (best quality, absurdres:1.2), a [cat:dog:0.4] in a [red|blue] hat, [wolf:12] ((smile, (wink))), "
+    "<lora:add_detail:0.8>, <lyco:x:1:0.5> forest AND a dog :0.8"
+)
+
+
+def test_loras_schedules_and_parts_stand_in_one_line_each(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["tokens", CIVITAI, "--dialect", "a1111"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 LoRAs taken out  add_detail ×0.8 · x ×1 (denoiser ×0.5)" in lines
+    assert "changes  cat → dog at 40 % · red | blue in turn · nothing → wolf at step 12" in lines
+    assert "2 parts  drawn together (AND), weights 1 and 0.8" in lines
+    assert "weights  best quality, absurdres ×1.2 · smile ×1.21 · wink ×1.331" in lines
+
+
+def test_no_phrase_of_the_table_ends_inside_of_a_bracket(capsys) -> None:
+    assert main(["tokens", CIVITAI, "--dialect", "a1111", "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert "~ (best quality, absurdres:1.2) ×1.2\n" in shown
+    assert "  a [cat:dog:0.4] in a [red|blue] hat\n" in shown
+    assert "[wolf:12] ((smile, (wink))) ×1.331\n" in shown
+
+
+def test_commas_are_no_blocks_of_colour() -> None:
+    assert "fox\x1b[0m, \x1b[" in drawn("a fox, a dog")
+
+
+def test_a_legend_says_what_the_colours_mean() -> None:
+    assert "each block of colour is a token, each comma too\x1b[0m" in drawn("a fox")
+    assert "a · stands between" not in drawn("a fox", no_color=True)
+    assert "a · stands between tokens that no space parts" in drawn("a rutkowski", no_color=True)
+    file = io.StringIO()
+    planned = plan("(a:2) fox, [b] (c:-1)", dialect="a1111")
+    show([planned], Console(file=file, force_terminal=True, color_system="truecolor", highlight=False, width=200))
+    assert "redder: weight above 1; grayer: below 1; violet: below 0" in file.getvalue()
 
 
 # notes
