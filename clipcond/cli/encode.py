@@ -18,14 +18,19 @@ from clipcond.workflows.prompt_options import PromptOptions
 @command
 def encode(
     prompt: Annotated[str, typer.Argument(help="The prompt, of any length; put `--` before a leading dash.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The safetensors file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The safetensors file to write.")],
     model: Annotated[
-        str, typer.Option("--model", "--pipeline", "-m", help="mini, a diffusers pipeline folder, or a hub id.")
+        str,
+        typer.Option(
+            "--model", "--pipeline", "-m", metavar="MODEL", help="mini, a diffusers pipeline folder, or a hub id."
+        ),
     ] = "mini",
     negative_prompt: shared.NegativePrompt = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the sampler; for a prompt that changes over them.", show_default=False),
+        typer.Option(
+            metavar="N", min=1, help="Of the sampler; for a prompt that changes over them.", show_default=False
+        ),
     ] = None,
     dialect: shared.Dialect = "plain",
     weighting: shared.Weighting = None,
@@ -38,9 +43,10 @@ def encode(
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
 ) -> None:
-    """Write what a pipeline takes for PROMPT, both sides, and print a JSON line about it.
+    """Write the conditioning of PROMPT to a file.
 
-    `Conditioning.load` and `clipcond generate --conditioning` read the file. Nothing is ever overwritten.
+    Prints a line about it, JSON in a pipe or with --json. `Conditioning.load` and `clipcond generate
+    --conditioning` read the file. Nothing is ever overwritten.
     """
     options = EncodeOptions(
         out=out,

@@ -19,15 +19,17 @@ from clipcond.workflows.prompt_options import PromptOptions
 
 @command
 def generate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures; made if it is not there.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for the pictures; made if it is not there.")
+    ],
     prompt: Annotated[
         str | None,
         typer.Argument(help="The prompt, of any length; put `--` before a leading dash.", show_default=False),
     ] = None,
     pipeline: Annotated[
-        str, typer.Option("--pipeline", "-p", help="mini, a diffusers pipeline folder, or a hub id.")
+        str, typer.Option("--pipeline", "-p", metavar="MODEL", help="mini, a diffusers pipeline folder, or a hub id.")
     ] = "mini",
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many pictures.")] = 8,
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, help="How many pictures.")] = 8,
     negative_prompt: shared.NegativePrompt = None,
     conditioning: Annotated[
         Path | None,
@@ -39,29 +41,39 @@ def generate(
         bool, typer.Option("--force", help="Take a --conditioning that other encoders made.", show_default=False)
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps; what the pipeline advises, else 20.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Denoising steps; what the pipeline advises, else 20.", show_default=False
+        ),
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=0, help="Guidance scale; what the pipeline advises, else 7.5.", show_default=False),
+        typer.Option(
+            metavar="X", min=0, help="Guidance scale; what the pipeline advises, else 7.5.", show_default=False
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture; each next one adds 1.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the first picture; each next one adds 1.")] = 0,
     stock: Annotated[
         bool, typer.Option("--stock", help="Leave the prompt to the pipeline, which reads 75 tokens of it.")
     ] = False,
     keep: Annotated[
         int | None,
         typer.Option(
-            "--keep", "-k", min=1, help="Rerank, keep the best K; the others go to OUT/rejected.", show_default=False
+            "--keep",
+            "-k",
+            metavar="N",
+            min=1,
+            help="Rerank, keep the best K; the others go to OUT/rejected.",
+            show_default=False,
         ),
     ] = None,
-    rerank_model: Annotated[str, typer.Option(help="The model that --keep scores with.")] = "mini",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one forward pass.")] = 8,
+    rerank_model: Annotated[str, typer.Option(metavar="MODEL", help="The model that --keep scores with.")] = "mini",
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures in one forward pass.")] = 8,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Number format of the pipeline.")
     ] = "float32",
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, …; CUDA where there is one.", show_default=False)
+        str | None, typer.Option(metavar="TEXT", help="cpu, cuda, …; CUDA where there is one.", show_default=False)
     ] = None,
     dialect: shared.Dialect = "plain",
     weighting: shared.Weighting = None,
@@ -74,9 +86,11 @@ def generate(
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
 ) -> None:
-    """Make pictures of PROMPT, all of it, and print a JSON line for each.
+    """Make pictures of PROMPT, all of it.
 
-    The PNGs carry their prompt and settings. The same seed gives the same bytes; nothing is ever overwritten.
+    Prints a line for each, JSON in a pipe or with --json. The PNGs carry their prompt and settings. The same seed gives
+    the same bytes. Nothing is ever overwritten: a folder that has pictures gets the next numbers, and a new seed if none
+    is given. The same command after an interruption makes what is missing.
     """
     options = GenerateOptions(
         out=out,

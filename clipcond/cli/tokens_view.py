@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from math import log2
@@ -284,7 +285,7 @@ def _findings(prompt: str, found: Sequence[Finding], width: int, kind: str, colo
 def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) -> Iterator[Text]:
     from rich.text import Text
 
-    line, carets = excerpt(prompt, finding.start, finding.end, width)
+    line, carets = excerpt(prompt, finding.start, finding.end, width, sys.stdout.encoding)
     yield Text()
     yield Text.assemble((f"{kind} {finding.code}", f"bold {colour}"), f": {visible(with_flag(finding))}")
     yield Text(line, no_wrap=True, overflow="crop")

@@ -27,7 +27,10 @@ def translate(
         bool, typer.Option("--fail-on-loss", help="Exit with 1 when something cannot be said.")
     ] = False,
 ) -> None:
-    """Rewrite PROMPT in another dialect: the same words and weights. What cannot be said there is listed."""
+    """Rewrite PROMPT in another dialect.
+
+    The same words and weights; what cannot be said there is listed.
+    """
     from clipcond.cli.render import excerpt, print_json, stderr_console
     from clipcond.prompt.dialects.translate import translate as say
 

@@ -387,7 +387,8 @@ frame.onload = () => {{
   w.location.hash = link.getAttribute("href");
   setTimeout(() => {{
     seen.lit = d.querySelectorAll(".prompt a.lit").length;
-    seen.strike = [...d.querySelectorAll(".prompt del, .t.lost span")].some(e => w.getComputedStyle(e).textDecorationLine !== "none");
+    const struck = e => w.getComputedStyle(e).textDecorationLine !== "none";
+    seen.strike = [...d.querySelectorAll(".prompt del, .t.lost span")].some(struck);
     seen.dimmed = d.querySelectorAll(".prompt del").length;
     seen.ground = w.getComputedStyle(d.body).backgroundColor;
     document.getElementById("out").textContent = "SEEN" + JSON.stringify(seen) + "SEEN";
