@@ -10,15 +10,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from clipcond.prompt.plan import CHUNKINGS
-from clipcond.prompt.plan import Dialect as _Dialect
+from clipcond.prompt.plan import CHUNKINGS, DIALECTS
+from clipcond.workflows.prompt_options import AUTO
 
 NegativePrompt = Annotated[
-    str | None, typer.Option("--negative-prompt", metavar="TEXT", help="What to steer away from.", show_default=False)
+    str | None,
+    typer.Option("--negative-prompt", "--negative", metavar="TEXT", help="What to avoid.", show_default=False),
 ]
 Dialect = Annotated[
-    Literal[_Dialect, "auto"],
-    typer.Option(help="The syntax of the prompts; auto decides and says why."),
+    str | None,
+    typer.Option(
+        metavar="|".join([*DIALECTS, AUTO]),
+        help="The syntax of the prompts, plain if not given; auto decides and says why.",
+        show_default=False,
+    ),
 ]
 Weighting = Annotated[
     str | None,
@@ -43,11 +48,17 @@ ClipSkip = Annotated[
 ]
 Pooled = Annotated[
     Literal["first", "last", "mean", "weighted"],
-    typer.Option(help="Which chunk's pooled vector a long prompt has (SDXL, SD3, Flux)."),
+    typer.Option(
+        case_sensitive=False,
+        metavar="first|last|mean|weighted",
+        help="Which chunk's pooled vector a long prompt has (SDXL, SD3, Flux).",
+    ),
 ]
 Lengths = Annotated[
     Literal["lcm", "mask", "pad_empty"] | None,
     typer.Option(
+        case_sensitive=False,
+        metavar="lcm|mask|pad_empty",
         help="How prompt and negative prompt get one length; repetition (lcm) is exact.",
         show_default=False,
     ),
@@ -76,3 +87,4 @@ LoraDir = Annotated[
         show_default=False,
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on a terminal too; in a pipe it is the default.")]

@@ -10,8 +10,10 @@ import typer
 from clipcond.cli import conditioning_options as shared
 from clipcond.cli.app import command
 from clipcond.cli.progress import progress
-from clipcond.cli.render import print_json
-from clipcond.workflows.encode import EncodeOptions, run
+from clipcond.cli.render import on_terminal, print_json
+from clipcond.prompt.analysis.plan_summary import counted
+from clipcond.wording import visible
+from clipcond.workflows.encode import Encoded, EncodeOptions, run
 from clipcond.workflows.prompt_options import PromptOptions
 
 
@@ -32,7 +34,7 @@ def encode(
             metavar="N", min=1, help="Of the sampler; for a prompt that changes over them.", show_default=False
         ),
     ] = None,
-    dialect: shared.Dialect = "plain",
+    dialect: shared.Dialect = None,
     weighting: shared.Weighting = None,
     chunking: shared.Chunking = None,
     clip_skip: shared.ClipSkip = 0,
@@ -42,6 +44,7 @@ def encode(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Write the conditioning of PROMPT to a file.
 
@@ -57,7 +60,7 @@ def encode(
             negative_prompt=negative_prompt,
             prompt_2=prompt_2,
             prompt_3=prompt_3,
-            dialect=dialect,
+            dialect=dialect or "",
             weighting=weighting,
             chunking=chunking,
             clip_skip=clip_skip,
@@ -69,4 +72,17 @@ def encode(
     )
     with progress() as events:
         encoded = run(options, events)
-    print_json(encoded.to_json())
+    if as_json or not on_terminal():
+        print_json(encoded.to_json())
+    else:
+        typer.echo(_for_people(encoded))
+
+
+def _for_people(encoded: Encoded) -> str:
+    """Say in one line what is in the file."""
+    made = encoded.conditioning
+    counts = ", ".join(
+        f"{name} {counted(encoder.content_tokens or 0, 'token')} in {counted(len(encoder.chunks), 'chunk')}"
+        for name, encoder in made.plans[0].encoders.items()
+    )
+    return f"{visible(str(encoded.path))}  {made.family}, read as {made.dialect}: {counts}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clipcond.cli.app import command
-from clipcond.cli.render import print_json
+from clipcond.cli.render import on_terminal, print_json
 from clipcond.wording import visible
 from clipcond.workflows.templates import ExpandOptions, run
 
@@ -50,6 +49,6 @@ def expand(
         return
     for prompt in found.prompts:
         line = " ".join(prompt.splitlines())
-        typer.echo(visible(line) if sys.stdout.isatty() else line)
+        typer.echo(visible(line) if on_terminal() else line)
     for warning in found.warnings:
         typer.echo(f"warning {warning.code}: {visible(warning.message)}", err=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from clipcond.cli import conditioning_options as shared
-from clipcond.cli.app import command
+from clipcond.cli.app import command, stopped
 from clipcond.cli.progress import progress
-from clipcond.cli.render import print_json
+from clipcond.cli.render import on_terminal, print_json
+from clipcond.errors import ClipCondError
+from clipcond.prompt.analysis.plan_summary import counted
+from clipcond.wording import visible
 from clipcond.workflows.events import Event, Events
-from clipcond.workflows.generate import GenerateOptions, PictureDone, run
+from clipcond.workflows.generate import GenerateOptions, PictureDone, WrittenPicture, run
 from clipcond.workflows.prompt_options import PromptOptions
 
 
@@ -52,7 +56,30 @@ def generate(
             metavar="X", min=0, help="Guidance scale; what the pipeline advises, else 7.5.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the first picture; each next one adds 1.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Seed of the first picture, each next one adds 1; 0, or the next one of a folder that has pictures.",
+            show_default=False,
+        ),
+    ] = None,
+    infotext: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture, a text or `-` to take prompt, negative prompt, seed and settings from; flags win.",
+            show_default=False,
+        ),
+    ] = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Fill in `{a|b}` and `__name__`, anew for each picture by its seed.")
+    ] = False,
+    wildcards: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="With --expand: a folder of lists; may be repeated.", show_default=False),
+    ] = None,
     stock: Annotated[
         bool, typer.Option("--stock", help="Leave the prompt to the pipeline, which reads 75 tokens of it.")
     ] = False,
@@ -75,7 +102,7 @@ def generate(
     device: Annotated[
         str | None, typer.Option(metavar="TEXT", help="cpu, cuda, …; CUDA where there is one.", show_default=False)
     ] = None,
-    dialect: shared.Dialect = "plain",
+    dialect: shared.Dialect = None,
     weighting: shared.Weighting = None,
     chunking: shared.Chunking = None,
     clip_skip: shared.ClipSkip = 0,
@@ -85,6 +112,7 @@ def generate(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Make pictures of PROMPT, all of it.
 
@@ -96,6 +124,9 @@ def generate(
         out=out,
         conditioning=conditioning,
         force=force,
+        infotext=infotext,
+        expand=expand,
+        wildcards=tuple(wildcards or ()),
         pipeline=pipeline,
         count=count,
         steps=steps,
@@ -112,7 +143,7 @@ def generate(
             negative_prompt=negative_prompt,
             prompt_2=prompt_2,
             prompt_3=prompt_3,
-            dialect=dialect,
+            dialect=dialect or "",
             weighting=weighting,
             chunking=chunking,
             clip_skip=clip_skip,
@@ -122,21 +153,55 @@ def generate(
             lora_dir=lora_dir,
         ),
     )
-    with progress() as events:
-        pictures = run(options, events if keep is not None else _with_lines(events))
+    lines = _Lines(options, as_json=as_json or not on_terminal())
+    try:
+        with progress() as events:
+            pictures = run(options, partial(lines.take, events))
+    except KeyboardInterrupt:
+        raise stopped(f"interrupted: {lines.saved()}") from None
+    except (OSError, ClipCondError) as error:
+        if lines.done and isinstance(error, OSError):
+            typer.echo(f"note: {lines.saved()}", err=True)
+        raise
     if keep is not None:  # their verdicts and places are known only now
         for picture in pictures:
-            print_json(picture.to_json())
+            lines.show(picture)
 
 
-def _with_lines(events: Events) -> Events:
-    """Print a JSON line for each picture as soon as it is written; other events go on to `events`."""
+class _Lines:
+    """A line for each picture, as soon as it is written, or at the end where pictures are ranked."""
 
-    def print_line(event: Event) -> None:
-        if isinstance(event, PictureDone):
-            print_json(event.picture.to_json())
-            sys.stdout.flush()
-        else:
+    def __init__(self, options: GenerateOptions, *, as_json: bool) -> None:
+        self._options, self._as_json = options, as_json
+        self.done = 0
+
+    def take(self, events: Events, event: Event) -> None:
+        """Show a picture that is done; hand on all other events."""
+        if not isinstance(event, PictureDone):
             events(event)
+            return
+        self.done += 1
+        if self._options.keep is None:
+            self.show(event.picture)
 
-    return print_line
+    def show(self, picture: WrittenPicture) -> None:
+        """Print the line of a picture, JSON or for people."""
+        if self._as_json:
+            print_json(picture.to_json())
+        else:
+            verdict = {True: "kept      ", False: "rejected  ", None: ""}[picture.kept]
+            score = "" if picture.score is None else f"{picture.score:.4f}  "
+            problem = f"  {visible(picture.error)}" if picture.error else ""
+            typer.echo(f"{verdict}{score}{visible(str(picture.path))}  seed {picture.seed}{problem}")
+        sys.stdout.flush()
+
+    def saved(self) -> str:
+        """Say what is on the disk, and how to go on."""
+        where = visible(str(self._options.out))
+        if not self.done:
+            return "no picture was finished"
+        if self.done == self._options.count:
+            return f"all {counted(self.done, 'picture')} are in {where}; the same command sorts them out"
+        return (
+            f"{self.done} of {counted(self._options.count, 'picture')} are in {where}; the same command makes the rest"
+        )

@@ -152,7 +152,14 @@ def _tell_usage(problem: str, arguments: Sequence[str], command: str | None) -> 
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Show a library's warning as a note in one line."""
     sys.stderr.write(f"note: {visible(' '.join(str(message).split()))}\n")
 

@@ -32,6 +32,11 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def on_terminal() -> bool:
+    """Return True if standard output is read by a person: lines for people, where a pipe gets JSON."""
+    return sys.stdout.isatty()
+
+
 def print_json(document: object, *, indent: int | None = None) -> None:
     """Write one JSON document and a newline to stdout.
 

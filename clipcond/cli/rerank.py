@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipcond.cli.app import command
+from clipcond.cli.app import command, stopped
 from clipcond.cli.exit_codes import FAILED
 from clipcond.cli.progress import progress
-from clipcond.cli.render import print_json, stdout_console
+from clipcond.cli.render import on_terminal, print_json, stdout_console
 from clipcond.wording import visible
 from clipcond.workflows.rerank import RerankOptions, run
 
@@ -74,9 +74,12 @@ def rerank(
         recursive=recursive,
         batch_size=batch_size,
     )
-    with progress() as events:
-        ranking = run(options, events)
-    if as_json:
+    try:
+        with progress() as events:
+            ranking = run(options, events)
+    except KeyboardInterrupt:
+        raise stopped("interrupted: nothing was ranked, and no file was changed") from None
+    if as_json or not (as_paths or on_terminal()):
         for row in ranking.rows:
             print_json(row.to_json())
     elif as_paths:
