@@ -210,7 +210,9 @@ def _lines(request: TokensRequest, counter: TokenCounter) -> bool:
             for plans in counted.columns:
                 show_line(total, plans[0], console)
     if console is not None:
-        stderr_console().print(f"{counted_prompts(total)}, {cut} of them truncated by a stock pipeline")
+        from clipcond.prompt.analysis.plan_summary import counted as number_of
+
+        stderr_console().print(f"{number_of(total, 'prompt')}, {cut} of them truncated by a stock pipeline")
     return cut > 0
 
 
@@ -229,11 +231,6 @@ def _collection(request: TokensRequest, counter: TokenCounter) -> bool:
         plans = [counter.plan(long.prompt) for long in survey.longest_prompts]
         _write_page(request.html, survey_page(survey, plans, "standard input" if str(file) == "-" else file.name))
     return survey.over > 0
-
-
-def counted_prompts(number: int) -> str:
-    """Write `1 prompt`, `2 prompts`."""
-    return f"{number:,} prompt{'' if number == 1 else 's'}"
 
 
 def _write_page(path: Path, page: str) -> None:

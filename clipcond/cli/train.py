@@ -14,6 +14,7 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
+from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.wording import visible
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
@@ -136,7 +137,7 @@ def evaluate(
     if as_json:
         print_json(found)
         return
-    typer.echo(f"{found['images']} images, {found['texts']} captions")
+    typer.echo(f"{counted(found['images'], 'image')}, {counted(found['texts'], 'caption')}")
     for side in ("image_to_text", "text_to_image"):
         typer.echo(
             f"{side.replace('_', ' '):14}" + "".join(f"{name:>6} {share:6.1%}" for name, share in found[side].items())

@@ -84,7 +84,7 @@ def survey_page(survey: Survey, longest: Sequence[PromptPlan], name: str) -> str
     """Return the page about a collection; `longest` are the plans of its longest prompts, in the order of the survey's list."""
     return _page(
         title=f"{name} · clipcond tokens",
-        heading=f"{survey.prompts:,} prompts: {survey.over_share:.1%} are longer than {survey.limit} tokens",
+        heading=f"{counted(survey.prompts, 'prompt')}: {survey.over_share:.1%} longer than {survey.limit} tokens",
         lead=f"{visible(name)}, read as {survey.dialect}. Lengths are content tokens of CLIP.",
         body="\n".join([_numbers(survey), _histogram(survey), _tables(survey), _longest(survey, longest)]),
     )

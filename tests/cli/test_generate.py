@@ -391,6 +391,7 @@ sys.exit(main(sys.argv[1:]))
         (["evaluate", "--model", "mini", "--data", "nowhere.csv"], 3),
         (["evaluate", "--model", "./nowhere", "--data", "nowhere.csv"], 3),
         (["train", "nowhere.toml"], 3),
+        (["train", "--data", "nowhere.csv", "--model", "./nowhere", "--out", "run"], 3),
         (["train", "--data", "nowhere.csv", "--model", "mini", "--out", "run"], 3),
     ],
 )
@@ -402,5 +403,6 @@ def test_what_is_missing_is_told_before_torch_is_imported(arguments: list[str], 
         [sys.executable, "-c", MODELS, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60
     )
     assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
     assert not list(tmp_path.iterdir())
