@@ -27,14 +27,15 @@ def refuse_to_overwrite(path: Path, otherwise: str = "name another file") -> Non
         raise OutputExists(f"{path} is there already; {otherwise}, nothing is overwritten")
 
 
-def check_output(path: Path, otherwise: str = "name another file") -> None:
-    """Check, before any work, that a file can be made: nothing is there, and its folder is.
+def check_output(path: Path, otherwise: str = "name another file", *, overwrite: bool = False) -> None:
+    """Check, before any work, that a file can be made: nothing is there unless it may be replaced, and its folder is.
 
     Raises OutputExists and ResourceMissing.
     """
-    refuse_to_overwrite(path, otherwise)
+    if not overwrite or path.is_dir():
+        refuse_to_overwrite(path, otherwise)
     if not path.parent.is_dir():
-        raise ResourceMissing(f"there is no folder {path.parent} for {path.name}; make it, or {otherwise}")
+        raise ResourceMissing(f"there is no folder {path.parent} for {path.name}; make it, or name another")
 
 
 def write_file(

@@ -44,17 +44,20 @@ def encode(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     as_json: shared.AsJson = False,
 ) -> None:
     """Write the conditioning of PROMPT to a file.
 
     Prints a line about it, JSON in a pipe or with --json. `Conditioning.load` and `clipcond generate
-    --conditioning` read the file. Nothing is ever overwritten.
+    --conditioning` read the file. Nothing is
+    overwritten without --overwrite.
     """
     options = EncodeOptions(
         out=out,
         model=model,
         steps=steps,
+        overwrite=overwrite,
         prompt=PromptOptions(
             prompt=prompt,
             negative_prompt=negative_prompt,

@@ -107,8 +107,11 @@ def tokens(
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a self-contained page too; never overwrites.", show_default=False),
+        typer.Option(metavar="FILE", help="Write a self-contained page too.", show_default=False),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --html: replace the page if it is there.")
+    ] = False,
     live: Annotated[bool, typer.Option("--live", help="Type a prompt and watch its count; Enter shows it.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON and nothing else; JSON lines with --file.")
@@ -138,6 +141,7 @@ def tokens(
         explain=explain,
         stats=stats,
         html=html,
+        overwrite=overwrite,
         negative_prompt=negative_prompt,
         infotext=infotext,
         expand=expand,

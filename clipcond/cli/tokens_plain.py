@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 
 class TokensRequest(NamedTuple):
-    """Prompts to count, and the output to make. live: the user types, beginning with `options.prompt`."""
+    """Prompts to count, and the output to make.
+
+    overwrite: a page that is there.   live: the user types, beginning with `options.prompt`.
+    """
 
     options: TokensOptions
     as_json: bool = False
     fail_on_truncation: bool = False
     html: Path | None = None
+    overwrite: bool = False
     live: bool = False
 
 
@@ -37,9 +41,10 @@ _FLAGS = {
     "--explain": "explain",
     "--stats": "stats",
     "--live": "live",
+    "--overwrite": "overwrite",
 }
 _PATHS = {"--file": "file", "--html": "html", "--embeddings": "embeddings"}
-_OUTPUT = ("as_json", "fail_on_truncation", "html", "live")
+_OUTPUT = ("as_json", "fail_on_truncation", "html", "overwrite", "live")
 
 
 def request_of(**given: object) -> TokensRequest:
@@ -91,7 +96,7 @@ def run(request: TokensRequest) -> int:
     if request.html is not None:
         from clipcond.files import check_output
 
-        check_output(request.html)
+        check_output(request.html, "name another file, or --overwrite", overwrite=request.overwrite)
     counter, prompt = TokenCounter(request.options, _print_note), request.options.prompt
     if prompt is not None and not request.live:
         _note_file(prompt)
@@ -143,7 +148,7 @@ def _one(counted: CountedPrompt, request: TokensRequest, counter: TokenCounter) 
         negative = None if other is None else (other.columns, other.analyses())
         if length := common_length(counted):
             notes.append(length)
-        _write_page(request.html, prompt_page(counted.columns, counted.analyses(), notes, negative))
+        _write_page(request, prompt_page(counted.columns, counted.analyses(), notes, negative))
     return counted.truncated
 
 
@@ -229,12 +234,13 @@ def _collection(request: TokensRequest, counter: TokenCounter) -> bool:
         from clipcond.pages.tokens import survey_page
 
         plans = [counter.plan(long.prompt) for long in survey.longest_prompts]
-        _write_page(request.html, survey_page(survey, plans, "standard input" if str(file) == "-" else file.name))
+        _write_page(request, survey_page(survey, plans, "standard input" if str(file) == "-" else file.name))
     return survey.over > 0
 
 
-def _write_page(path: Path, page: str) -> None:
+def _write_page(request: TokensRequest, page: str) -> None:
     from clipcond.files import write_file
 
-    write_file(path, page)
-    print(f"wrote {visible(str(path))}", file=sys.stderr)
+    if request.html is not None:
+        write_file(request.html, page, overwrite=request.overwrite)
+        print(f"wrote {visible(str(request.html))}", file=sys.stderr)

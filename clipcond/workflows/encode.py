@@ -22,12 +22,14 @@ class EncodeOptions:
     """A prompt, the pipeline whose encoders read it, and the file to write.
 
     model: mini, a diffusers pipeline folder, or a hub id.   steps: of the sampler; needed for a prompt with a schedule.
+    overwrite: replace the file that is there.
     """
 
     out: Path
     prompt: PromptOptions
     model: str = "mini"
     steps: int | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt.prompt is None:
@@ -73,7 +75,7 @@ def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
     raise. Findings of the texts become notes.
     """
     prompt = with_dialect(options.prompt, events)
-    check_output(options.out, "choose another name with --out")
+    check_output(options.out, "choose another name with --out, or --overwrite", overwrite=options.overwrite)
     _check_prompt(prompt, options.steps)
     check_folders(prompt)
     find_pipeline(options.model)
@@ -89,7 +91,7 @@ def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
     with quiet_calls(), task(events, "encoding"):
         conditioner = conditioner_for(pipe, prompt, events)
         conditioning = conditioner(prompt.text, **prompt.arguments, steps=options.steps)
-    conditioning.save(options.out)
+    conditioning.save(options.out, overwrite=options.overwrite)
     note_findings(conditioning, events)
     note_unseen(pipe, prompt, options.model, events)
     return Encoded(path=options.out, prompt=prompt, conditioning=conditioning)

@@ -80,7 +80,7 @@ def test_a_prompt_may_start_with_a_dash(capsys):
     ("words", "message"),
     [
         (["a fox"], "Missing option '--to'"),
-        (["a fox", "--to", "klingon"], "'klingon' is not one of 'plain'"),
+        (["a fox", "--to", "klingon"], "--to klingon does not exist; there are plain"),
         (["--to", "plain"], "Missing argument 'PROMPT'"),
     ],
 )

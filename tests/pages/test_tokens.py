@@ -222,7 +222,7 @@ def test_a_collection_has_a_histogram_and_tables() -> None:
     prompts = ["a red fox, best quality", "rutkowski, best quality", LONG]
     found = survey(prompts)
     page = Page(survey_page(found, [plan(long.prompt) for long in found.longest_prompts], "x <1>.txt"))
-    assert page.all("h1")[0][1] == "3 prompts: 33.3% are longer than 75 tokens"
+    assert page.all("h1")[0][1] == "3 prompts: 33.3% longer than 75 tokens"
     assert len(page.all("li")) == len(found.histogram) + 1
     assert "33.3%" in page.all("li", cls="limit")[0][1]
     cells = [text for _, text in page.all("td")]
@@ -342,14 +342,19 @@ def test_nothing_is_overwritten(tmp_path, capsys) -> None:
     path.write_text("mine")
     assert main(["tokens", "a fox", "--html", str(path)]) == 3
     seen = capsys.readouterr()
-    assert (seen.out, seen.err) == ("", f"error: {path} is there already; name another file, nothing is overwritten\n")
+    assert (seen.out, seen.err) == (
+        "",
+        f"error: {path} is there already; name another file, or --overwrite, nothing is overwritten\n",
+    )
     assert path.read_text() == "mine"
+    assert main(["tokens", "a fox", "--html", str(path), "--overwrite"]) == 0
+    assert "<!doctype html>" in path.read_text()
 
 
 def test_a_folder_that_is_not_there_is_one_line_and_3(tmp_path, capsys) -> None:
     assert main(["tokens", "a fox", "--html", str(tmp_path / "no" / "fox.html")]) == 3
     seen = capsys.readouterr()
-    assert seen == ("", f"error: there is no folder {tmp_path / 'no'} for fox.html; make it, or name another file\n")
+    assert seen == ("", f"error: there is no folder {tmp_path / 'no'} for fox.html; make it, or name another\n")
 
 
 def test_a_full_disk_leaves_no_page_and_names_it(tmp_path, capsys, file_size_limit) -> None:

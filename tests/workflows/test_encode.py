@@ -38,7 +38,7 @@ def test_findings_are_notes_with_their_text(sd_folder: Path, tmp_path: Path) -> 
 
 def test_the_file_is_looked_at_first(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(OutputExists, match="there is there already; choose another name with --out"):
+    with pytest.raises(OutputExists, match="there is there already; choose another name with --out, or --overwrite"):
         run(options(tmp_path / "there", tmp_path / "none", prompt="x"))
     with pytest.raises(ResourceMissing, match=r"there is no folder .*nowhere for x; make it"):
         run(options(tmp_path / "nowhere" / "x", tmp_path / "none", prompt="x"))
