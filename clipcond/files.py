@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import BinaryIO
 
-from clipcond.errors import ClipCondError, OutputExists
+from clipcond.errors import ClipCondError, OutputExists, ResourceMissing
 
 UNFINISHED = ".unfinished"
 _ABANDONED = 3600.0  # seconds after which an unfinished file has nobody left who writes it
@@ -25,6 +25,17 @@ def refuse_to_overwrite(path: Path, otherwise: str = "name another file") -> Non
     """Raise OutputExists when something is at `path`, so that nothing is computed in vain. otherwise: what to do."""
     if os.path.lexists(path):
         raise OutputExists(f"{path} is there already; {otherwise}, nothing is overwritten")
+
+
+def check_output(path: Path, otherwise: str = "name another file", *, overwrite: bool = False) -> None:
+    """Check, before any work, that a file can be made: nothing is there unless it may be replaced, and its folder is.
+
+    Raises OutputExists and ResourceMissing.
+    """
+    if not overwrite or path.is_dir():
+        refuse_to_overwrite(path, otherwise)
+    if not path.parent.is_dir():
+        raise ResourceMissing(f"there is no folder {path.parent} for {path.name}; make it, or name another")
 
 
 def write_file(

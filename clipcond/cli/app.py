@@ -4,37 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from shutil import get_terminal_size
 from typing import Annotated, ParamSpec
 
 import typer
 
 from clipcond._version import __version__
-from clipcond.errors import OptionsError
+from clipcond.cli.examples import examples
+from clipcond.cli.exit_codes import INTERRUPTED
 
 P = ParamSpec("P")
+
+MOST_COLUMNS = 100  # of a help
+
+
+def _width() -> int:
+    return min(get_terminal_size().columns, MOST_COLUMNS) - 2
+
 
 app = typer.Typer(
     name="clipcond",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _width()},
 )
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Add a command to the app under its function's name; an OptionsError becomes wrong usage, with exit code 2."""
+    """Add a command to the app under its function's name, with examples under its help; Ctrl-C ends it with a word."""
 
-    @app.command()
+    @app.command(epilog=examples(function.__name__))
     @wraps(function)
-    def with_usage(*args: P.args, **kwargs: P.kwargs) -> None:
+    def interruptible(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
-        except OptionsError as error:
-            raise typer.BadParameter(str(error)) from error
+        except KeyboardInterrupt:
+            raise stopped("interrupted") from None
 
-    return with_usage
+    return interruptible
+
+
+def stopped(sentence: str) -> typer.Exit:
+    """Say what an interruption left, in one sentence; gives the exception that ends the command."""
+    typer.echo(sentence, err=True)
+    return typer.Exit(INTERRUPTED)
 
 
 def _print_version(asked: bool) -> None:
@@ -52,5 +67,5 @@ def _root(
 ) -> None:
     """Prompts, pictures and CLIP text encoders: count, encode, generate, rerank, retrain.
 
-    Everything works offline on the embedded model [bold]mini[/bold]; try [bold]clipcond demo[/bold].
+    Everything works offline on the embedded model mini; try clipcond demo.
     """

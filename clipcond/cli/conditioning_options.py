@@ -10,17 +10,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from clipcond.prompt.plan import CHUNKINGS
-from clipcond.prompt.plan import Dialect as _Dialect
-
-_READING, _PARTS = "Reading and weighting", "Prompts of the other encoders, and adapters"
+from clipcond.prompt.plan import CHUNKINGS, DIALECTS
+from clipcond.workflows.prompt_options import AUTO
 
 NegativePrompt = Annotated[
-    str | None, typer.Option("--negative-prompt", help="What to steer away from.", show_default=False)
+    str | None,
+    typer.Option("--negative-prompt", "--negative", metavar="TEXT", help="What to avoid.", show_default=False),
 ]
 Dialect = Annotated[
-    Literal[_Dialect, "auto"],
-    typer.Option(help="The syntax of the prompts; auto decides and says why.", rich_help_panel=_READING),
+    str | None,
+    typer.Option(
+        metavar="|".join([*DIALECTS, AUTO]),
+        help="The syntax of the prompts, plain if not given; auto decides and says why.",
+        show_default=False,
+    ),
 ]
 Weighting = Annotated[
     str | None,
@@ -29,7 +32,6 @@ Weighting = Annotated[
         help="none, a1111, no_norm, comfy, comfy_pp, compel, sd_embed; +length_norm and +mean_norm behind it. "
         "The default is the dialect's own.",
         show_default=False,
-        rich_help_panel=_READING,
     ),
 ]
 Chunking = Annotated[
@@ -38,36 +40,36 @@ Chunking = Annotated[
         metavar="POLICY",
         help=f"Where a long prompt is cut: {', '.join(CHUNKINGS)}. The default is the dialect's own.",
         show_default=False,
-        rich_help_panel=_READING,
     ),
 ]
 ClipSkip = Annotated[
     int,
-    typer.Option(
-        min=0, help="0: the layer that the family uses, 1: the one before, both sides.", rich_help_panel=_READING
-    ),
+    typer.Option(metavar="N", min=0, help="0: the layer that the family uses, 1: the one before, both sides."),
 ]
 Pooled = Annotated[
     Literal["first", "last", "mean", "weighted"],
-    typer.Option(help="Which chunk's pooled vector a long prompt has (SDXL, SD3, Flux).", rich_help_panel=_READING),
+    typer.Option(
+        case_sensitive=False,
+        metavar="first|last|mean|weighted",
+        help="Which chunk's pooled vector a long prompt has (SDXL, SD3, Flux).",
+    ),
 ]
 Lengths = Annotated[
     Literal["lcm", "mask", "pad_empty"] | None,
     typer.Option(
+        case_sensitive=False,
+        metavar="lcm|mask|pad_empty",
         help="How prompt and negative prompt get one length; repetition (lcm) is exact.",
         show_default=False,
-        rich_help_panel=_READING,
     ),
 ]
 Prompt2 = Annotated[
     str | None,
-    typer.Option(
-        "--prompt-2", help="For the second encoder (SDXL, SD3, Flux).", show_default=False, rich_help_panel=_PARTS
-    ),
+    typer.Option("--prompt-2", metavar="TEXT", help="For the second encoder (SDXL, SD3, Flux).", show_default=False),
 ]
 Prompt3 = Annotated[
     str | None,
-    typer.Option("--prompt-3", help="For the third encoder (SD3).", show_default=False, rich_help_panel=_PARTS),
+    typer.Option("--prompt-3", metavar="TEXT", help="For the third encoder (SD3).", show_default=False),
 ]
 Embeddings = Annotated[
     Path | None,
@@ -75,7 +77,6 @@ Embeddings = Annotated[
         metavar="DIR",
         help="A folder of textual inversions, by their names in the prompt.",
         show_default=False,
-        rich_help_panel=_PARTS,
     ),
 ]
 LoraDir = Annotated[
@@ -84,6 +85,6 @@ LoraDir = Annotated[
         metavar="DIR",
         help="A folder of LoRAs, loaded where the prompt says <lora:name:0.8>.",
         show_default=False,
-        rich_help_panel=_PARTS,
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on a terminal too; in a pipe it is the default.")]

@@ -16,14 +16,17 @@ from clipcond.workflows.demo import DemoOptions, Shot, Story, mean_right, run, w
 @command
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")] = Path("clipcond-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Another number, other noise and another prompt.")] = 0,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=64, help="Pictures on either side.")] = 8,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another number, other noise and another prompt.")] = 0,
+    count: Annotated[
+        int, typer.Option("-n", "--count", metavar="N", min=1, max=64, help="Pictures on either side.")
+    ] = 8,
     pipeline: Annotated[str, typer.Option(hidden=True)] = "mini",
     model: Annotated[str, typer.Option(hidden=True)] = "mini",
 ) -> None:
-    """Show on the embedded model what clipcond does: count a prompt, make pictures with and without it, rank them.
+    """Show what clipcond does, on the embedded model.
 
-    Takes less than a minute, needs no network, and ends in DIR/index.html, a page with everything inside.
+    It counts a prompt, makes pictures with and without clipcond, and ranks them. Takes less than a minute, needs no
+    network, and ends in DIR/index.html, a page with everything inside.
     """
     from clipcond.pages.demo import page
 

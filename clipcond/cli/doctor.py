@@ -30,7 +30,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     fail_on_problem: Annotated[bool, typer.Option("--fail-on-problem", help="Exit 1 if anything is wrong.")] = False,
 ) -> None:
-    """Report libraries, processor, accelerators, the embedded model and the model cache; say what to mend."""
+    """Report what this machine offers, and what to mend."""
     from clipcond.workflows.machine import inspect
 
     machine = inspect()
@@ -47,12 +47,15 @@ def doctor(
 def models(
     contains: Annotated[
         str,
-        typer.Argument(metavar="[TEXT]", help="List only names with this in them, of all models.", show_default=False),
+        typer.Argument(metavar="TEXT", help="List only names with this in them, of all models.", show_default=False),
     ] = "",
     everything: Annotated[bool, typer.Option("--all", help="Also list what would have to be downloaded.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """List what can be loaded by its name; without TEXT or --all, what needs no download."""
+    """List the models that can be loaded by name.
+
+    Without TEXT or --all, those that need no download.
+    """
     found = run(ModelsOptions(contains, everything))
     if as_json:
         print_json(found.to_json(), indent=2)

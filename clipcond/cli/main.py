@@ -14,15 +14,19 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from itertools import takewhile
-from typing import TextIO
+from typing import TextIO, cast
 
-from clipcond.cli.exit_codes import FAILED, INTERRUPTED, OK, READER_GONE
-from clipcond.errors import ClipCondError
+from clipcond.cli.exit_codes import FAILED, INTERRUPTED, OK, READER_GONE, USAGE
+from clipcond.cli.interruption import check, interrupted, noted
+from clipcond.cli.stand_ins import STAND_INS
+from clipcond.errors import ClipCondError, OptionsError
+from clipcond.wording import visible
 
 # command -> module that defines it, in the order of `clipcond --help`
 COMMANDS = {
     "tokens": "clipcond.cli.tokens",
     "translate": "clipcond.cli.translate",
+    "expand": "clipcond.cli.expand",
     "encode": "clipcond.cli.encode",
     "generate": "clipcond.cli.generate",
     "rerank": "clipcond.cli.rerank",
@@ -59,10 +63,12 @@ def _plain_tokens(arguments: list[str]) -> int | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """Return the text of an error without line breaks, or the name of its class if it has no text."""
+    """Return the text of an error without line breaks and control characters; its class's name if it has no text."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    return visible(text)
 
 
 def _forget(stream: TextIO) -> None:
@@ -78,8 +84,8 @@ def _soften(stream: TextIO) -> None:
 
     Python opens stdout with `surrogateescape` in the C locale, which carries no more than `strict` does.
     """
-    if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-        stream.reconfigure(errors="backslashreplace")
+    if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace"):
+        stream.reconfigure(errors=STAND_INS)
 
 
 def _open_closed_streams() -> None:
@@ -97,41 +103,95 @@ def _run(arguments: list[str], command: str | None) -> int:
     try:
         code = _plain_tokens(arguments)
         if code is None:
-            _load(command)
-            from clipcond.cli.app import app
-
-            with warnings.catch_warnings():
-                # Pillow's, for pictures that are large and yet are read; those that are too large become errors
-                warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
-                app(args=arguments, prog_name="clipcond")
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # Typer and Rich leave of their own accord
-            raise leaving.__context__ from None
-        code = leaving.code if isinstance(leaving.code, int) else OK
+            code = _with_typer(arguments, command)
+    except SystemExit as leaving:  # Rich and Typer, where the reader of their output went away
+        if isinstance(leaving.__context__, OSError):
+            raise BrokenPipeError from leaving
+        raise
     sys.stdout.flush()
-    return code or OK
+    return code
+
+
+def _with_typer(arguments: list[str], command: str | None) -> int:
+    """Run a command through Typer, and return its exit code. Wrong usage is told here, in one line and a hint."""
+    _load(command)
+    check()
+    import typer
+
+    from clipcond.cli.app import app
+
+    # the class of all that Typer raises about arguments, which has no public name
+    wrong_usage = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+    try:
+        with warnings.catch_warnings():
+            # Pillow's, for pictures that are large and yet are read; those that are too large become errors
+            warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
+            warnings.showwarning = _show_warning
+            code = app(args=arguments or ["--help"], prog_name="clipcond", standalone_mode=False)
+    except wrong_usage as error:
+        _tell_usage(error.format_message(), arguments, command)
+        return USAGE
+    except OptionsError as error:
+        _tell_usage(str(error), arguments, command)
+        return USAGE
+    except typer.Abort:  # the end of standard input
+        return FAILED
+    if not arguments:
+        return USAGE
+    return code if isinstance(code, int) else OK
+
+
+def _tell_usage(problem: str, arguments: Sequence[str], command: str | None) -> None:
+    from clipcond.cli.hints import hint_for
+
+    sys.stdout.flush()
+    known = command if command in COMMANDS else None
+    hint = hint_for(problem, arguments, known, tuple(COMMANDS))
+    lines = [f"error: {visible(' '.join(problem.split()))}", *([f"hint: {visible(hint)}"] if hint else [])]
+    lines.append(f"clipcond {known} --help shows the options" if known else "clipcond --help shows the commands")
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a library's warning as a note in one line."""
+    sys.stderr.write(f"note: {visible(' '.join(str(message).split()))}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (default: the process's own arguments) and return the exit code; never exits."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
-    debug = "--debug" in options
     _open_closed_streams()
     _soften(sys.stdout)
     _soften(sys.stderr)
-    try:
-        return _run(arguments, next(iter(arguments[len(options) :]), None))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        _forget(sys.stdout)
-        return READER_GONE
-    except (
-        ClipCondError,
-        OSError,
-    ) as error:  # ours and the system's; a stray ValueError is a bug and keeps its traceback
-        if debug:
-            raise
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        return FAILED
+    with noted():
+        try:
+            code = _run(arguments, next(iter(arguments[len(options) :]), None))
+        except KeyboardInterrupt:
+            return _interrupted()
+        except BrokenPipeError:
+            _forget(sys.stdout)
+            return READER_GONE
+        except Exception as error:
+            if interrupted():  # in the midst of an import, which made another error of it
+                return _interrupted()
+            # ours and the system's; a stray ValueError is a bug and keeps its traceback
+            if "--debug" in options or not isinstance(error, (ClipCondError, OSError)):
+                raise
+            sys.stderr.write(f"error: {_one_line(error)}\n")
+            return FAILED
+        return INTERRUPTED if interrupted() else code
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted\n")
+    return INTERRUPTED

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import typer
 
+from clipcond.cli.interruption import check
 from clipcond.cli.render import stderr_console
 from clipcond.wording import visible
 from clipcond.workflows.events import Advanced, Event, Events, Finished, Note, Started
@@ -28,6 +29,7 @@ class _Progress:
         self._advance: Callable[[int], object] = _ignore
 
     def __call__(self, event: Event) -> None:
+        check()  # for a Ctrl-C that a library swallowed
         match event:
             case Note():
                 typer.echo(f"note: {visible(event.text)}", err=True)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
+from clipcond.cli.stand_ins import as_shown
 from clipcond.wording import visible
+
+_STEERING = re.compile(
+    "[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)  # a terminal, or its reader
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,9 +32,18 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def on_terminal() -> bool:
+    """Return True if standard output is read by a person: lines for people, where a pipe gets JSON."""
+    return sys.stdout.isatty()
+
+
 def print_json(document: object, *, indent: int | None = None) -> None:
-    """Write one JSON document and a newline to stdout; characters that stdout cannot carry are escaped."""
+    """Write one JSON document and a newline to stdout.
+
+    Escaped are characters that stdout cannot carry, and those that would steer a terminal or turn the direction of text.
+    """
     text = json.dumps(document, ensure_ascii=False, indent=indent)
+    text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # an ASCII terminal, or half of a surrogate pair in the text
@@ -36,13 +51,16 @@ def print_json(document: object, *, indent: int | None = None) -> None:
     sys.stdout.write(text + "\n")
 
 
-def excerpt(text: str, start: int, end: int, width: int) -> tuple[str, str]:
+def excerpt(text: str, start: int, end: int, width: int, encoding: str | None = "utf-8") -> tuple[str, str]:
     """Return the line of `text` that holds text[start:end], cut to `width` cells, and a line of carets under the passage.
 
-    Measured in terminal cells, so that wide characters keep the carets in place. A passage that goes on in the next
-    line is marked to the end of its first line.
+    Measured in terminal cells, so that wide characters keep the carets in place, as do the escapes that `encoding`, the
+    output's, needs. A passage that goes on in the next line is marked to the end of its first line.
     """
-    from rich.cells import cell_len
+    from rich.cells import cell_len as cells
+
+    def cell_len(part: str) -> int:
+        return cells(as_shown(part, encoding))
 
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", start)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipcond.cli.app import command
+from clipcond.cli.app import command, stopped
 from clipcond.cli.exit_codes import FAILED
 from clipcond.cli.progress import progress
-from clipcond.cli.render import print_json, stdout_console
+from clipcond.cli.render import on_terminal, print_json, stdout_console
 from clipcond.wording import visible
 from clipcond.workflows.rerank import RerankOptions, run
 
@@ -29,23 +29,35 @@ def rerank(
     images: Annotated[list[str], typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")],
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="The text to match; without it, each picture's own from its metadata."),
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="The text to match; without it, each picture's own from its metadata.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
-    top: Annotated[int | None, typer.Option("--top", "-k", min=1, help="Keep the best K.")] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="MODEL", help="mini, NAME/PRETRAINED, hf:ID, a folder.")
+    ] = "mini",
+    top: Annotated[int | None, typer.Option("--top", "-k", metavar="N", min=1, help="Keep the best K.")] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", min=-1, max=1, help="Keep pictures with at least this cosine.")
+        float | None,
+        typer.Option("--threshold", metavar="X", min=-1, max=1, help="Keep pictures with at least this cosine."),
     ] = None,
     diversity: Annotated[
         float,
-        typer.Option("--diversity", min=0, max=1, help="0: by score alone; towards 1: unlike those before it."),
+        typer.Option(
+            "--diversity", metavar="X", min=0, max=1, help="0: by score alone; towards 1: unlike those before it."
+        ),
     ] = 0.0,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="Pictures in one forward pass.")
+    ] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line per picture.")] = False,
     as_paths: Annotated[bool, typer.Option("--paths", help="Only the paths of kept pictures, for xargs.")] = False,
 ) -> None:
-    """Score pictures against a prompt, sort them, and say which to keep.
+    """Score pictures against a prompt and sort them.
 
     A prompt of any length counts in full. The table shows what is kept, --json every picture. One that cannot be read
     is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.
@@ -62,9 +74,12 @@ def rerank(
         recursive=recursive,
         batch_size=batch_size,
     )
-    with progress() as events:
-        ranking = run(options, events)
-    if as_json:
+    try:
+        with progress() as events:
+            ranking = run(options, events)
+    except KeyboardInterrupt:
+        raise stopped("interrupted: nothing was ranked, and no file was changed") from None
+    if as_json or not (as_paths or on_terminal()):
         for row in ranking.rows:
             print_json(row.to_json())
     elif as_paths:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from clipcond.cli.app import command
 from clipcond.cli.tokens_plain import request_of, run
-from clipcond.prompt.plan import CHUNKINGS, Dialect, Family
+from clipcond.prompt.plan import CHUNKINGS, DIALECTS, FAMILIES
+from clipcond.workflows.tokens import ALL_FAMILIES, AUTO
 
-FamilyOrAll = Literal[Family, "all"]
-DialectOrAuto = Literal[Dialect, "auto"]
+_FAMILIES = "|".join([*FAMILIES, ALL_FAMILIES])
 
 
 @command
@@ -21,18 +21,53 @@ def tokens(
         str | None,
         typer.Argument(
             metavar="PROMPT",
-            help="The prompt, or `-` for one per line of standard input; put `--` before a leading dash.",
+            help="The prompt, or `-` for one per line of standard input; put `--` before a leading dash. A pasted "
+            "infotext is taken apart.",
+            show_default=False,
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--negative",
+            "--negative-prompt",
+            metavar="TEXT",
+            help="The negative prompt: counted too, with the length that both sides get.",
             show_default=False,
         ),
     ] = None,
     family: Annotated[
-        FamilyOrAll, typer.Option(help="What the prompt is for: the encoders of that model family.")
+        str, typer.Option(metavar=_FAMILIES, help="What the prompt is for: the encoders of that model family.")
     ] = "sd15",
     dialect: Annotated[
-        DialectOrAuto, typer.Option(help="The syntax of the prompt; `auto` decides and says why.")
-    ] = "plain",
+        str | None,
+        typer.Option(
+            metavar="|".join([*DIALECTS, AUTO]),
+            help="The syntax of the prompt, plain if not given; `auto` decides and says why.",
+            show_default=False,
+        ),
+    ] = None,
     compare: Annotated[
-        Dialect | None, typer.Option(help="Show the same prompt under this dialect too.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="|".join(DIALECTS), help="Show the same prompt under this dialect too.", show_default=False
+        ),
+    ] = None,
+    infotext: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Count the prompts of a picture, or of a text as A1111 writes it; `-` is standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Fill in `{a|b}` and `__name__` first (see clipcond expand).")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="With --expand: which of the prompts.")] = 0,
+    wildcards: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="With --expand: a folder of lists; may be repeated.", show_default=False),
     ] = None,
     chunking: Annotated[
         str | None,
@@ -72,8 +107,11 @@ def tokens(
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a self-contained page too; never overwrites.", show_default=False),
+        typer.Option(metavar="FILE", help="Write a self-contained page too.", show_default=False),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --html: replace the page if it is there.")
+    ] = False,
     live: Annotated[bool, typer.Option("--live", help="Type a prompt and watch its count; Enter shows it.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON and nothing else; JSON lines with --file.")
@@ -83,7 +121,10 @@ def tokens(
         typer.Option("--fail-on-truncation", help="Exit with 1 when a stock pipeline would drop part of a prompt."),
     ] = False,
 ) -> None:
-    """Count the tokens of a prompt, show its chunks, what a stock pipeline would drop, and what wastes tokens."""
+    """Count a prompt's tokens and show what would be cut.
+
+    Shown are its chunks, what a stock pipeline drops, warnings, and what wastes tokens.
+    """
     if prompt == "-" and file is None and not live:
         prompt, file = None, Path("-")
     request = request_of(
@@ -100,6 +141,12 @@ def tokens(
         explain=explain,
         stats=stats,
         html=html,
+        overwrite=overwrite,
+        negative_prompt=negative_prompt,
+        infotext=infotext,
+        expand=expand,
+        seed=seed,
+        wildcards=tuple(wildcards or ()),
         live=live,
     )
     raise typer.Exit(run(request))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from clipcond.cli.render import stderr_console
 from clipcond.errors import ConfigError
+from clipcond.prompt.analysis.plan_summary import dialect_meant, stock_reading, stock_tokens, with_flag
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -205,22 +206,23 @@ def screen(line: Line, plan: PromptPlan, console: Console) -> Group:
     foot = Text("Enter shows it · Esc leaves · ←→ Home End Ctrl-W Ctrl-U edit", style="dim")
     encoder = encoders[0]
     warnings = Text()
+    for finding in sorted(plan.warnings, key=lambda finding: not dialect_meant(finding)):
+        warnings.append(f"{finding.code}", style="bold yellow").append(f": {visible(with_flag(finding))}\n")
+    if reading := stock_reading(encoder):
+        warnings.append(f"{reading}\n", style="bold red" if encoder.dropped else "bold")
     if encoder.dropped:
-        warnings.append(f"a stock pipeline drops {encoder.dropped.content_tokens}: ", style="bold red")
         warnings.append(visible(encoder.dropped.text), style="red").append("\n")
-    for finding in plan.warnings:
-        warnings.append(f"{finding.code}", style="bold yellow").append(f": {finding.message}\n")
     height = max(console.height - 6, 2)
     warning_lines = warnings.wrap(console, console.width)[: max(height // 3, 1)] if warnings else []
     body = _around_cursor(_typed(line, plan, console), console, height - len(warning_lines))
     for text in (head, foot):
         text.truncate(console.width, overflow="ellipsis")
-    gauge = _gauge(encoder.content_tokens or 0, encoder.limit, console.width)
+    gauge = _gauge(stock_tokens(encoder) or encoder.content_tokens or 0, encoder.limit, console.width)
     return Group(head, gauge, Text(), *body, Text(), *warning_lines, foot)
 
 
 def _gauge(count: int, limit: int, width: int) -> Text:
-    """Draw a bar that is full at the limit and turns red beyond it."""
+    """Draw what a stock pipeline reads as a bar that is full at the limit and turns red beyond it."""
     from rich.text import Text
 
     from clipcond.cli.tokens_stats import bar_of
@@ -244,7 +246,7 @@ def _typed(line: Line, plan: PromptPlan, console: Console) -> tuple[Text, int]:
             if look := token_style(number, token.weight, console):
                 typed.stylize(look, token.start, token.end)
     if encoder.dropped:
-        typed.stylize("strike", encoder.dropped.start, encoder.dropped.end)
+        typed.stylize("dim", encoder.dropped.start, encoder.dropped.end)
     typed.stylize("reverse", line.cursor, line.cursor + 1)
     return typed, line.cursor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def show_survey(survey: Survey, console: Console) -> None:
     from rich.text import Text
 
     share = Text.assemble(
-        f"{survey.prompts:,} prompts · ",
+        f"{counted(survey.prompts, 'prompt')} · ",
         (f"{survey.over:,} over {survey.limit} tokens ({survey.over_share:.1%})", "red" if survey.over else "green"),
         f" · {survey.over_two:,} over {2 * survey.limit}",
     )

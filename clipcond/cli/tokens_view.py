@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from math import log2
 from typing import TYPE_CHECKING
 
 from clipcond.cli.render import excerpt
-from clipcond.prompt.analysis.plan_summary import all_warnings, cut_reason, encoder_groups, weighted_passages
+from clipcond.prompt.analysis.plan_summary import (
+    all_warnings,
+    cut_reason,
+    dialect_meant,
+    encoder_groups,
+    stock_reading,
+    structure,
+    weighted_passages,
+    with_flag,
+)
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ MOST_FINDINGS = 50  # of warnings, and of notes
 SIDE_BY_SIDE = 80  # columns of a terminal in which two plans stand beside each other
 
 _OPENING = " \t\n([{\"'"
+_COMMAS = frozenset(",，、;")  # tokens of their own that need no block of colour to be seen
 
 # two colours in turn show where tokens end; a weight moves both towards warm (more) or gray (less)
 _STRIPES: tuple[Colour, Colour] = ((0xA5, 0xD8, 0xFF), (0xFF, 0xE0, 0x66))
@@ -64,7 +76,7 @@ def show_side_by_side(
     blocks = [
         Group(
             Text(f"dialect {plans[0].dialect}", style="bold reverse"),
-            *_block(plans, console, width, analysis, explain),
+            *_block(plans, console, width, analysis, explain, compared=True),
         )
         for plans, analysis in zip(columns, analyses, strict=True)
     ]
@@ -113,7 +125,7 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
     """Draw the user's own text of one chunk with a background that changes at every token and warms with its weight.
 
     Without colours a `·` stands between tokens that no space separates. Tokens of the same character share a place.
-    What lies between tokens, the marks of a dialect for instance, has no background.
+    What lies between tokens, the marks of a dialect for instance, has no background, and commas have none either.
     """
     from rich.text import Text
 
@@ -125,15 +137,17 @@ def strip(prompt: str, chunks: Sequence[Chunk], index: int, console: Console) ->
     drawn = Text()
     drawn.append(visible(prompt[at : chunk.tokens[0].start].lstrip()), style="dim")
     at = chunk.tokens[0].start
-    for number, (start, end, weight) in enumerate(
-        dict.fromkeys((token.start, token.end, token.weight) for token in chunk.tokens)
-    ):
+    number = 0
+    for start, end, weight in dict.fromkeys((token.start, token.end, token.weight) for token in chunk.tokens):
+        text = prompt[max(start, at) : end]
+        comma = text in _COMMAS
         if start > at:
             between = visible(prompt[at:start])
             drawn.append(between, style=None if between.isspace() else "dim")
-        elif plain and number:
+        elif plain and number and not comma:
             drawn.append("·")
-        drawn.append(visible(prompt[max(start, at) : end]), style=token_style(number, weight, console))
+        drawn.append(visible(text), style=None if comma else token_style(number, weight, console))
+        number += not comma
         at = max(at, end)
     after = _start(prompt, chunks, index + 1) if chunks[index + 1 : index + 2] else len(prompt)
     drawn.append(visible(prompt[at:after].rstrip()), style="dim")
@@ -150,15 +164,27 @@ def _start(prompt: str, chunks: Sequence[Chunk], index: int) -> int:
 
 
 def _block(
-    plans: Sequence[PromptPlan], console: Console, width: int, analysis: Analysis | None, explain: bool
+    plans: Sequence[PromptPlan],
+    console: Console,
+    width: int,
+    analysis: Analysis | None,
+    explain: bool,
+    *,
+    compared: bool = False,
 ) -> Iterator[Text]:
-    """Yield all lines about the plans of one prompt, for a terminal of `width` columns."""
+    """Yield all lines about the plans of one prompt, for a terminal of `width` columns.
+
+    compared: another dialect stands beside it, so that a warning about it need not come first.
+    """
     from rich.text import Text
 
-    prompt = plans[0].prompt
+    prompt, warnings = plans[0].prompt, all_warnings(plans)
+    foreign = [found for found in warnings if dialect_meant(found) and not compared]
+    for finding in foreign:  # first: the rest is about a prompt that was meant to be read otherwise
+        yield from islice(_finding(prompt, finding, width, "warning", "yellow"), 1, None)
     for number, (label, encoders) in enumerate(encoder_groups(plans)):
         first = encoders[0]
-        if number:
+        if number or foreign:
             yield Text()
         yield Text.assemble((label, "bold"), "  ", counter(first))
         if first.unknown:
@@ -168,11 +194,52 @@ def _block(
             yield Text(_heading(first, index), style="dim")
             yield strip(prompt, first.chunks, index, console)
         yield from _weights(prompt, first)
-        yield from _dropped(first)
-    yield from _findings(prompt, all_warnings(plans), width, "warning", "yellow")
-    yield from _findings(prompt, analysis.findings if analysis else (), width, "note", "cyan")
+        if not number:
+            yield from _structure(plans[0])
+        yield from _stock(first)
+    yield from _legend(prompt, plans, console)
+    for findings, kind, colour in (
+        ([found for found in warnings if found not in foreign], "warning", "yellow"),
+        (analysis.findings if analysis else (), "note", "cyan"),
+    ):
+        yield from _findings(prompt, findings, width, kind, colour)
     if analysis and explain:
         yield from _explanation(analysis, width)
+
+
+def _structure(plan: PromptPlan) -> Iterator[Text]:
+    """Yield a line each for adapters, changes over the steps, and parts."""
+    from rich.text import Text
+
+    for number, (label, text) in enumerate(structure(plan)):
+        if not number:
+            yield Text()
+        yield Text.assemble((label, "bold"), "  ", visible(text))
+
+
+def _legend(prompt: str, plans: Sequence[PromptPlan], console: Console) -> Iterator[Text]:
+    """Yield a line that says how tokens are told apart, where there are tokens to tell apart."""
+    from rich.text import Text
+
+    tokens = [
+        token for plan in plans for encoder in plan.encoders.values() for c in encoder.chunks for token in c.tokens
+    ]
+    if console.no_color or console.color_system is None:
+        pairs = ((one.end, other) for one, other in pairwise(tokens))
+        touching = any(end == after.start and prompt[end : after.end] not in _COMMAS for end, after in pairs)
+        text = "a · stands between tokens that no space parts; commas are tokens too" if touching else ""
+    else:
+        weights = [token.weight for token in tokens]
+        looks = {
+            "redder: weight above 1": any(weight > 1 for weight in weights),
+            "grayer: below 1": any(0 <= weight < 1 for weight in weights),
+            "violet: below 0": any(weight < 0 for weight in weights),
+        }
+        parts = ["each block of colour is a token, each comma too", *(name for name, on in looks.items() if on)]
+        text = "; ".join(parts) if len(tokens) > 1 else ""
+    if text:
+        yield Text()
+        yield Text(text, style="dim")
 
 
 def _heading(encoder: EncoderPlan, index: int) -> str:
@@ -194,14 +261,14 @@ def _weights(prompt: str, encoder: EncoderPlan) -> Iterator[Text]:
         yield line
 
 
-def _dropped(encoder: EncoderPlan) -> Iterator[Text]:
+def _stock(encoder: EncoderPlan) -> Iterator[Text]:
+    """Yield the reading of a stock pipeline where it differs, and the text that it drops."""
     from rich.text import Text
 
-    if encoder.dropped is not None:
-        count = encoder.dropped.content_tokens
+    if text := stock_reading(encoder):
         yield Text()
-        marks = ", for it reads the marks as text" if (encoder.content_tokens or 0) <= encoder.limit else ""
-        yield Text(f"a stock pipeline drops {count} token{'s' if count > 1 else ''}{marks}", style="bold red")
+        yield Text(text, style="bold red" if encoder.dropped else "bold")
+    if encoder.dropped is not None:
         yield Text(visible(encoder.dropped.text), style="red")
 
 
@@ -218,9 +285,9 @@ def _findings(prompt: str, found: Sequence[Finding], width: int, kind: str, colo
 def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) -> Iterator[Text]:
     from rich.text import Text
 
-    line, carets = excerpt(prompt, finding.start, finding.end, width)
+    line, carets = excerpt(prompt, finding.start, finding.end, width, sys.stdout.encoding)
     yield Text()
-    yield Text.assemble((f"{kind} {finding.code}", f"bold {colour}"), f": {finding.message}")
+    yield Text.assemble((f"{kind} {finding.code}", f"bold {colour}"), f": {visible(with_flag(finding))}")
     yield Text(line, no_wrap=True, overflow="crop")
     yield Text(carets, style=colour, no_wrap=True, overflow="crop")
 

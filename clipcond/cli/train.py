@@ -14,6 +14,7 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
+from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.wording import visible
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
@@ -28,41 +29,56 @@ if TYPE_CHECKING:
 def train(
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
+        str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="mini, or an open_clip folder.")] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder; an unfinished run in it goes on.")] = None,
-    val_data: Annotated[str | None, typer.Option(help="Held-out pairs for retrieval.")] = None,
-    val_count: Annotated[int | None, typer.Option(help="Hold out this many images of --data instead.")] = None,
-    max_bad_rows: Annotated[int | None, typer.Option(help="Leave out so many rows that will not do (0).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run in steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Length of the run in passes over the data (5).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs a step (256).")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate (1e-5).")] = None,
+    model: Annotated[str | None, typer.Option(metavar="TEXT", help="mini, or an open_clip folder.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The run's folder; an unfinished run in it goes on.")
+    ] = None,
+    val_data: Annotated[str | None, typer.Option(metavar="TEXT", help="Held-out pairs for retrieval.")] = None,
+    val_count: Annotated[
+        int | None, typer.Option(metavar="N", help="Hold out this many images of --data instead.")
+    ] = None,
+    max_bad_rows: Annotated[
+        int | None, typer.Option(metavar="N", help="Leave out so many rows that will not do (0).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Length of the run in steps.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="X", help="Length of the run in passes over the data (5).")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step (256).")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Peak learning rate (1e-5).")] = None,
     rate: Annotated[float | None, typer.Option(hidden=True)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decay of weight matrices (0.1).")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Steps of linear warm-up (a tenth, 500 at the most).")] = None,
-    grad_clip: Annotated[float | None, typer.Option(help="Largest norm of a gradient (1.0).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides order, captions and random weights (0).")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
-    freeze: Annotated[list[str] | None, typer.Option(help="text or image; may be repeated.")] = None,
-    init: Annotated[str | None, typer.Option(help="weights, or random to start from nothing.")] = None,
-    captions: Annotated[str | None, typer.Option(help="Of several captions: random or first.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, …")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    cache_gib: Annotated[
-        float | None, typer.Option(help="Keep decoded pictures in memory up to this size (4).")
+    weight_decay: Annotated[float | None, typer.Option(metavar="X", help="Decay of weight matrices (0.1).")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps of linear warm-up (a tenth, 500 at the most).")
     ] = None,
-    log_every: Annotated[int | None, typer.Option(help="Steps between log lines (50).")] = None,
-    eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations (500).")] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints (500).")] = None,
-    keep: Annotated[int | None, typer.Option(help="Checkpoints to keep (2).")] = None,
+    grad_clip: Annotated[float | None, typer.Option(metavar="X", help="Largest norm of a gradient (1.0).")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Decides order, captions and random weights (0).")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
+    freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    init: Annotated[str | None, typer.Option(metavar="TEXT", help="weights, or random to start from nothing.")] = None,
+    captions: Annotated[str | None, typer.Option(metavar="TEXT", help="Of several captions: random or first.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="TEXT", help="auto, cpu, cuda, …")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
+    cache_gib: Annotated[
+        float | None, typer.Option(metavar="X", help="Keep decoded pictures in memory up to this size (4).")
+    ] = None,
+    log_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between log lines (50).")] = None,
+    eval_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations (500).")] = None,
+    save_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between checkpoints (500).")] = None,
+    keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints to keep (2).")] = None,
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Resume although settings or data differ.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a dual encoder on image-caption pairs; an interrupted run goes on where it stopped."""
+    """Train a dual encoder on image-caption pairs.
+
+    The same command goes on with an interrupted run where it stopped.
+    """
     settings: dict[str, object] = {
         "data": data,
         "model": model,
@@ -113,17 +129,19 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
 
 @command
 def evaluate(
-    model: Annotated[str, typer.Option(help="Any model spec with both towers.")],
-    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")],
+    model: Annotated[str, typer.Option(metavar="TEXT", help="Any model spec with both towers.")],
+    data: Annotated[
+        str, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure retrieval, image to text and text to image, among all pairs of a data source."""
+    """Measure retrieval on image-caption pairs, both ways."""
     with progress() as events:
         found = measure(EvaluateOptions(model, data), events).to_dict()
     if as_json:
         print_json(found)
         return
-    typer.echo(f"{found['images']} images, {found['texts']} captions")
+    typer.echo(f"{counted(found['images'], 'image')}, {counted(found['texts'], 'caption')}")
     for side in ("image_to_text", "text_to_image"):
         typer.echo(
             f"{side.replace('_', ' '):14}" + "".join(f"{name:>6} {share:6.1%}" for name, share in found[side].items())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from clipcond.cli.app import command
 from clipcond.cli.exit_codes import CHECK_FAILED, OK
+from clipcond.prompt.plan import DIALECTS
+from clipcond.workflows.choices import DIALECT_ALIASES, chosen
 
-Source = Literal["auto", "plain", "a1111", "comfy", "compel"]
-Target = Literal["plain", "a1111", "comfy", "compel"]
+_DIALECTS = "|".join(DIALECTS)
 
 
 @command
@@ -18,19 +19,28 @@ def translate(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="The prompt; put `--` before one that starts with a dash.")
     ],
-    target: Annotated[Target, typer.Option("--to", help="The syntax to write.")],
+    target: Annotated[str, typer.Option("--to", metavar=_DIALECTS, help="The syntax to write.")],
     source: Annotated[
-        Source, typer.Option("--from", help="The syntax of the prompt; `auto` decides and says why.")
+        str,
+        typer.Option(
+            "--from", metavar=f"{_DIALECTS}|auto", help="The syntax of the prompt; `auto` decides and says why."
+        ),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     fail_on_loss: Annotated[
         bool, typer.Option("--fail-on-loss", help="Exit with 1 when something cannot be said.")
     ] = False,
 ) -> None:
-    """Rewrite PROMPT in another dialect: the same words and weights. What cannot be said there is listed."""
-    from clipcond.cli.render import excerpt, print_json, stderr_console
-    from clipcond.prompt.dialects.translate import translate as say
+    """Rewrite PROMPT in another dialect.
 
+    The same words and weights; what cannot be said there is listed.
+    """
+    from clipcond.cli.render import excerpt, on_terminal, print_json, stderr_console
+    from clipcond.prompt.dialects.translate import translate as say
+    from clipcond.wording import visible
+
+    source = chosen("--from", source, (*DIALECTS, "auto"), DIALECT_ALIASES)
+    target = chosen("--to", target, DIALECTS, DIALECT_ALIASES)
     console = stderr_console()
     spoken: str = source
     if source == "auto":
@@ -39,7 +49,7 @@ def translate(
         detection = detect(prompt)
         spoken = detection.dialect
         if not as_json:
-            console.print(f"from {spoken}: {detection.reason}")
+            console.print(visible(f"from {spoken}: {detection.reason}"), soft_wrap=True)
     translation = say(prompt, spoken, target)
     lost = translation.lost
     if as_json:
@@ -57,10 +67,10 @@ def translate(
     else:
         from rich.text import Text
 
-        typer.echo(translation.text)
+        typer.echo(visible(translation.text) if on_terminal() else translation.text)
         for one in lost:
-            line, carets = excerpt(prompt, one.start, one.end, console.width)
-            console.print(Text.assemble((one.code, "bold yellow"), f": {one.message}"), soft_wrap=True)
+            line, carets = excerpt(prompt, one.start, one.end, console.width, console.encoding)
+            console.print(Text.assemble((one.code, "bold yellow"), f": {visible(one.message)}"), soft_wrap=True)
             console.print(Text(line), soft_wrap=True)
             console.print(Text(carets, style="yellow"), soft_wrap=True)
     raise typer.Exit(CHECK_FAILED if fail_on_loss and lost else OK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from typing import Any
 
 import torch
 
+from clipcond.diffusion.pipeline_names import find_pipeline
 from clipcond.errors import ConfigError, ModelError
-from clipcond.resources import embedded
 from clipcond.runtime.devices import device_of
 from clipcond.runtime.hub import offline_where_unreachable, why_not
 from clipcond.runtime.quiet import quiet_loading
 from clipcond.wording import first_line
 
-FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id such as owner/name"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _STOCK_GUIDANCE = 7.5
 _ADVICE = "clipcond.json"
 
@@ -48,7 +45,7 @@ def load_pipeline(
     place = device_of(device)
     if dtype is not None and not isinstance(dtype, torch.dtype):  # diffusers would take float32 for it
         raise ConfigError(f"dtype is {dtype!r}, expected a torch.dtype such as torch.float16")
-    source, options = _resolve(str(spec))
+    source, options = find_pipeline(str(spec))
     local = Path(source).is_dir()
     with _uncollected(), quiet_loading():
         try:
@@ -80,26 +77,6 @@ def advice(pipe: Any) -> Advice:
         return Advice(**json.loads(file.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise ModelError(f"{file} is not a JSON object of known settings: {first_line(error)}") from error
-
-
-def _resolve(spec: str) -> tuple[str, dict[str, str]]:
-    """Return the source of a spec and the options, for `from_pretrained`."""
-    if spec == "mini":
-        return _folder(spec, embedded("pipeline"))
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        return _folder(spec, path)
-    if not _HUB_ID.fullmatch(spec) or spec.startswith("."):
-        raise ModelError(f"no pipeline {spec!r}: there is no such folder; a pipeline is {FORMS}")
-    return spec, {}
-
-
-def _folder(spec: str, path: Path) -> tuple[str, dict[str, str]]:
-    if not (path / "model_index.json").is_file():
-        raise ModelError(f"{spec} is a folder without model_index.json: no diffusers pipeline; a pipeline is {FORMS}")
-    weights = [file.name for file in path.glob("unet/*.safetensors")]
-    half_only = bool(weights) and all(".fp16." in name for name in weights)
-    return str(path), {"variant": "fp16"} if half_only else {}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ final norm, at the *first* EOS of a row: never at the largest id, which an added
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -161,6 +161,15 @@ class TextTower:
             skip=clip_skip if clip_skip or not final_norm else -1,
             final_norm=final_norm,
         )
+
+    @torch.inference_mode()
+    def untrained(self, ids: Iterable[int]) -> frozenset[int]:
+        """Return those of some token ids whose rows of the token table are zero: no training ever reached them."""
+        known = sorted({number for number in ids if 0 <= number < self.vocabulary})
+        table: Tensor = self._backend.table.get_parameter("weight")
+        rows = table[torch.tensor(known, dtype=torch.long, device=table.device)]
+        zero = (rows == 0).all(dim=1).tolist()
+        return frozenset(number for number, none in zip(known, zero, strict=True) if none)
 
     def fingerprint(self) -> str:
         """The same text for the same weights and adapters: see `Fingerprint`."""

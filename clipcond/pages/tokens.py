@@ -11,7 +11,17 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from clipcond._version import __version__
-from clipcond.prompt.analysis.plan_summary import all_warnings, cut_reason, encoder_groups
+from clipcond.prompt.analysis.plan_summary import (
+    all_warnings,
+    counted,
+    cut_reason,
+    dialect_meant,
+    encoder_groups,
+    stock_reading,
+    stock_tokens,
+    structure,
+    with_flag,
+)
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -25,41 +35,56 @@ MOST_FINDINGS, MOST_CHUNKS, MOST_PHRASES = 200, 40, 500  # beyond these, only th
 
 
 def prompt_page(
-    columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysis], notes: Sequence[str] = ()
+    columns: Sequence[Sequence[PromptPlan]],
+    analyses: Sequence[Analysis],
+    notes: Sequence[str] = (),
+    negative: tuple[Sequence[Sequence[PromptPlan]], Sequence[Analysis]] | None = None,
 ) -> str:
     """Return the page about one prompt: a column for each dialect, with its plans for one or several families, and its analysis.
 
+    negative: columns and analyses of the negative prompt, which stands below.
     Everything in it is escaped. Without its script the page says the same: tokens then have titles and a table.
     """
     first = columns[0][0]
     notes = [*(f"{note[:1].upper()}{note[1:]}." for note in notes), _HINT]
-    pairs = zip(columns, analyses, strict=True)
-    body = "\n".join(_column(number, plans, analysis) for number, (plans, analysis) in enumerate(pairs))
+    body = _columns(columns, analyses, 0)
+    if negative is not None:
+        body += f"\n<h2>Negative prompt</h2>\n{_columns(*negative, len(columns))}"
     return _page(
         title=f"{_short(first.prompt, 60)} · clipcond tokens",
         heading=_heading([plans[0] for plans in columns]),
         lead=" ".join(notes),
-        body=f'<div class="beside">\n{body}\n</div>' if len(columns) > 1 else body,
+        body=body,
     )
+
+
+def _columns(columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysis], before: int) -> str:
+    """Show plans under each dialect, beside each other; `before` are the columns that the page has so far."""
+    pairs = enumerate(zip(columns, analyses, strict=True), start=before)
+    body = "\n".join(_column(number, plans, analysis) for number, (plans, analysis) in pairs)
+    return f'<div class="beside">\n{body}\n</div>' if len(columns) > 1 else body
 
 
 def _heading(plans: Sequence[PromptPlan]) -> str:
     """Return the counts of the first encoder under each dialect, and the loss in a stock pipeline, the same in all."""
     encoders = [next(iter(plan.encoders.values())) for plan in plans]
-    counts = [_number(encoder.content_tokens or 0, "token") for encoder in encoders]
-    lost = encoders[0].dropped.content_tokens if encoders[0].dropped else 0
-    ending = f"a stock pipeline drops {lost}" if lost else "none dropped"
+    counts = [counted(encoder.content_tokens or 0, "token") for encoder in encoders]
+    dropped, stock = encoders[0].dropped, stock_tokens(encoders[0])
+    if dropped is None or all(encoder.content_tokens == stock for encoder in encoders):
+        ending = f": a stock pipeline drops {dropped.content_tokens}" if dropped else ": none dropped"
+    else:
+        ending = f"; a stock pipeline reads the marks too, {stock} tokens, and drops {dropped.content_tokens}"
     if len(plans) > 1:
         named = ", ".join(f"{count} as {plan.dialect}" for count, plan in zip(counts, plans, strict=True))
-        return f"{named}: {ending}"
-    return f"{counts[0]} in {_number(len(encoders[0].chunks), 'chunk')}: {ending}"
+        return f"{named}{ending}"
+    return f"{counts[0]} in {counted(len(encoders[0].chunks), 'chunk')}{ending}"
 
 
 def survey_page(survey: Survey, longest: Sequence[PromptPlan], name: str) -> str:
     """Return the page about a collection; `longest` are the plans of its longest prompts, in the order of the survey's list."""
     return _page(
         title=f"{name} · clipcond tokens",
-        heading=f"{survey.prompts:,} prompts: {survey.over_share:.1%} are longer than {survey.limit} tokens",
+        heading=f"{counted(survey.prompts, 'prompt')}: {survey.over_share:.1%} longer than {survey.limit} tokens",
         lead=f"{visible(name)}, read as {survey.dialect}. Lengths are content tokens of CLIP.",
         body="\n".join([_numbers(survey), _histogram(survey), _tables(survey), _longest(survey, longest)]),
     )
@@ -77,11 +102,17 @@ def _page(*, title: str, heading: str, lead: str, body: str) -> str:
 
 def _column(number: int, plans: Sequence[PromptPlan], analysis: Analysis) -> str:
     plan = plans[0]
-    found = [("warning", finding) for finding in all_warnings(plans)]
+    warnings = sorted(all_warnings(plans), key=lambda finding: not dialect_meant(finding))  # another dialect's first
+    found = [("warning", finding) for finding in warnings]
     found += [("note", finding) for finding in analysis.findings]
     shown = found[:MOST_FINDINGS]
     families = ", ".join(plan.family for plan in plans)
     parts = [f"<h2>{_safe(f'{families}, read as {plan.dialect}')}</h2>", _marked(number, plan, shown)]
+    if next(iter(plan.encoders.values())).dropped:
+        parts.append('<p class="legend">Dim: what a stock pipeline drops.</p>')
+    held = "".join(f"<dt>{_safe(label)}</dt><dd>{_safe(text)}</dd>" for label, text in structure(plan))
+    if held:
+        parts.append(f'<dl class="held">{held}</dl>')
     if shown:
         items = "\n".join(_finding(number, place, kind, one, plan.prompt) for place, (kind, one) in enumerate(shown))
         more = len(found) - len(shown)
@@ -94,7 +125,7 @@ def _column(number: int, plans: Sequence[PromptPlan], analysis: Analysis) -> str
 
 
 def _marked(number: int, plan: PromptPlan, found: Sequence[tuple[str, Finding]]) -> str:
-    """Mark the findings in the prompt, each passage a link to its finding, and strike the dropped text through."""
+    """Mark the findings in the prompt, each passage a link to its finding, and dim the dropped text."""
     prompt = plan.prompt
     dropped = next(iter(plan.encoders.values())).dropped
     lost = (dropped.start, dropped.end) if dropped else (len(prompt), len(prompt))
@@ -121,10 +152,11 @@ def _marked(number: int, plan: PromptPlan, found: Sequence[tuple[str, Finding]])
 
 
 def _finding(number: int, place: int, kind: str, finding: Finding, prompt: str) -> str:
-    passage = _short(prompt[finding.start : finding.end], 60)
+    passage = _around(" ".join(prompt[finding.start : finding.end].split()), 60)
+    part = f" <code>{_safe(passage)}</code>" if passage else ""
     return (
         f'<li id="f{number}-{place}" class="{kind}"><a href="#s{number}-{place}"><b>{_safe(finding.code)}</b> '
-        f"<span>{_safe(finding.message)}</span> <q>{_safe(passage)}</q></a></li>"
+        f"<span>{_safe(with_flag(finding))}</span>{part}</a></li>"
     )
 
 
@@ -138,25 +170,56 @@ def _encoders(prompt: str, label: str, same: Sequence[EncoderPlan]) -> str:
     weighted = any(token.weight != 1 for chunk in encoder.chunks for token in chunk.tokens)
     parts = [
         f'<h3>{_safe(label)}: <span class="count {kind}">{encoder.content_tokens}/{encoder.limit}</span> '
-        f"→ {_number(len(encoder.chunks), 'chunk')}</h3>",
+        f"→ {counted(len(encoder.chunks), 'chunk')}</h3>",
         _gauge(encoder),
     ]
+    parts.append(_legend(encoder, weighted=weighted))
     position = 0
     for chunk in encoder.chunks[:MOST_CHUNKS]:
         parts.append(_strip(prompt, encoder, chunk.index, position, weighted))
         position += len(chunk.tokens)
     if len(encoder.chunks) > MOST_CHUNKS:
-        parts.append(f'<p class="empty">and {_number(len(encoder.chunks) - MOST_CHUNKS, "more chunk")}</p>')
+        parts.append(f'<p class="empty">and {counted(len(encoder.chunks) - MOST_CHUNKS, "more chunk")}</p>')
     parts.append(_table(encoder, pads))
     return "\n".join(parts)
 
 
 def _gauge(encoder: EncoderPlan) -> str:
+    """Draw the reading of a stock pipeline as a bar, and say it in words, so that the numbers add up."""
     count = encoder.content_tokens or 0
-    total, over = max(count, encoder.limit, 1), max(count - encoder.limit, 0)
-    parts = [("", count - over)] + ([(' class="over"', over)] if over else [])
+    stock = stock_tokens(encoder)
+    read, lost = (min(count, encoder.limit), 0) if stock is None else (encoder.limit, stock - encoder.limit)
+    total = max(read + lost, encoder.limit, 1)
+    parts = [("", read)] + ([(' class="over"', lost)] if lost else [])
     bars = "".join(f'<i{kind} style="width:{100 * size / total:.2f}%"></i>' for kind, size in parts)
-    return f'<div class="gauge" aria-hidden="true">{bars}</div>'
+    return f'<div class="gauge" aria-hidden="true">{bars}</div><p class="legend">{_safe(_gauge_words(encoder))}</p>'
+
+
+def _gauge_words(encoder: EncoderPlan) -> str:
+    """Say the numbers of the bar, and those of clipcond where they are others."""
+    count, stock = encoder.content_tokens or 0, stock_tokens(encoder)
+    if stock is None:
+        more = f" {stock_reading(encoder).capitalize()}." if count > encoder.limit else ""
+        return f"The bar: {counted(count, 'token')} of {encoder.limit} places.{more}"
+    reads = f"The bar: a stock pipeline reads {encoder.limit} of {stock} tokens and drops {stock - encoder.limit}"
+    return f"{reads}." if stock == count else f"{reads}: marks are text to it. clipcond reads {count} without marks."
+
+
+def _legend(encoder: EncoderPlan, *, weighted: bool) -> str:
+    """Explain the tints and the bars of the strips, those that occur."""
+    weights = [token.weight for chunk in encoder.chunks for token in chunk.tokens]
+    if len(weights) < 2:
+        return ""
+    keys = [
+        ('<i class="t"></i><i class="t even"></i>', "tokens in turn", True),
+        ('<i class="t more" style="--m:100%"></i>', "weight above 1", any(weight > 1 for weight in weights)),
+        ('<i class="t less" style="--m:100%"></i>', "weight below 1", any(0 <= weight < 1 for weight in weights)),
+        ('<i class="t against"></i>', "weight below 0", any(weight < 0 for weight in weights)),
+        ('<i class="t lost"></i>', "dropped by a stock pipeline", encoder.dropped is not None),
+        ('<i class="bar"></i>', "bar: the weight; the line is 1", weighted),
+    ]
+    drawn = "".join(f"<span>{look} {_safe(name)}</span>" for look, name, on in keys if on)
+    return f'<p class="legend keys">{drawn}</p>'
 
 
 def _strip(prompt: str, encoder: EncoderPlan, index: int, position: int, weighted: bool) -> str:
@@ -246,7 +309,7 @@ def _phrases(analysis: Analysis, limit: int) -> str:
         return ""
     rows = "\n".join(_phrase(phrase, analysis.content_tokens, limit) for phrase in analysis.phrases[:MOST_PHRASES])
     more = len(analysis.phrases) - MOST_PHRASES
-    rest = f'<p class="empty">and {_number(more, "more phrase")}</p>' if more > 0 else ""
+    rest = f'<p class="empty">and {counted(more, "more phrase")}</p>' if more > 0 else ""
     spent = f"{analysis.boilerplate_tokens} of {analysis.content_tokens} tokens ({analysis.boilerplate_share:.0%})"
     return (
         f'<h3>Phrases</h3><p class="lead">The first {limit} tokens weigh most. Boilerplate takes {spent}.</p>\n'
@@ -347,7 +410,7 @@ def _longest(survey: Survey, plans: Sequence[PromptPlan]) -> str:
         )
     body = "\n".join(rows)
     return (
-        "<section><h2>Longest prompts</h2><p>Struck through: what a stock pipeline drops.</p><table><thead><tr>"
+        "<section><h2>Longest prompts</h2><p>Dim: what a stock pipeline drops.</p><table><thead><tr>"
         '<th scope="col" class="n">line</th><th scope="col" class="n">tokens</th><th scope="col">prompt</th>'
         f"</tr></thead><tbody>\n{body}\n</tbody></table></section>"
     )
@@ -365,9 +428,11 @@ def _safe_lines(text: str) -> str:
     return _safe(text).replace("↵", "↵\n") if "\n" in text else _safe(text)
 
 
+def _around(text: str, length: int) -> str:
+    """Return a passage, of a long one its beginning and its end."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
+
+
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _number(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -18,5 +18,5 @@ def device_of(name: str | torch.device | None) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"device is {str(name)!r}, which torch cannot use here: {str(error).splitlines()[0]}"
+            f"device is {str(name)!r}, which torch cannot use here; name cpu, cuda (cuda:1 is the second of several) or mps"
         ) from error

@@ -11,6 +11,7 @@ from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.errors import ConfigError
+from clipcond.prompt.analysis.plan_summary import with_flag
 from clipcond.workflows.events import Events, Note
 from clipcond.workflows.prompt_options import PromptOptions, adapters_of_texts, composes
 
@@ -78,10 +79,33 @@ def load_loras(pipe: Any, options: PromptOptions, events: Events) -> None:
 
 def note_findings(conditioning: Conditioning | Composition, events: Events) -> None:
     """Note the findings of the texts, each once with its number."""
-    found = Counter((finding.argument, finding.message) for finding in conditioning.findings)
+    found = Counter((finding.argument, with_flag(finding)) for finding in conditioning.findings)
     for (argument, message), times in found.items():
         often = f" ({times} times)" if times > 1 else ""
         events(Note(f"{argument.replace('_', ' ')}: {message}{often}"))
+
+
+def note_unseen(pipe: Any, options: PromptOptions, model: str, events: Events) -> None:
+    """Note the words of the prompts that none of the pipeline's CLIP encoders has ever seen."""
+    from clipcond.diffusion.pipeline_view import view_pipeline
+    from clipcond.encode.text import TextTower
+    from clipcond.encode.unseen_words import tell_unseen, unseen_words
+    from clipcond.prompt.plan import plan
+
+    encoders = view_pipeline(pipe).encoders.values()
+    towers = [each.tower for each in encoders if isinstance(each.tower, TextTower)]
+    if not towers:
+        return
+    tokens = [
+        token
+        for text in options.texts
+        for chunk in next(iter(plan(text, dialect=options.dialect).encoders.values())).chunks
+        for token in chunk.tokens
+    ]
+    first, *others = [unseen_words(tower, tokens) for tower in towers]
+    unseen = [word for word in first if all(word in other for other in others)]
+    if text := tell_unseen(unseen, model):
+        events(Note(text))
 
 
 def infotext_settings(options: PromptOptions) -> dict[str, object]:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipcond.errors import ConfigError, OptionsError, OutputExists, ResourceMissing
-from clipcond.workflows.events import Events, ignore
-from clipcond.workflows.prompt_options import PromptOptions, composes, with_dialect
+from clipcond.diffusion.pipeline_names import find_pipeline
+from clipcond.errors import ConfigError, OptionsError
+from clipcond.files import check_output
+from clipcond.workflows.events import Events, Note, ignore, task
+from clipcond.workflows.prompt_options import PromptOptions, check_folders, composes, with_dialect
+from clipcond.workflows.templates import template_hint
 
 if TYPE_CHECKING:
     from clipcond.diffusion.conditioning import Conditioning
@@ -19,12 +22,14 @@ class EncodeOptions:
     """A prompt, the pipeline whose encoders read it, and the file to write.
 
     model: mini, a diffusers pipeline folder, or a hub id.   steps: of the sampler; needed for a prompt with a schedule.
+    overwrite: replace the file that is there.
     """
 
     out: Path
     prompt: PromptOptions
     model: str = "mini"
     steps: int | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt.prompt is None:
@@ -65,30 +70,31 @@ class Encoded:
 def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
     """Encode a prompt on the CPU, both sides, and write the file.
 
-    Raises OutputExists and ResourceMissing for the file, ConfigError for a prompt with AND, OptionsError for one that
-    changes over steps that are not given, and what loading and encoding raise. Findings of the texts become notes.
+    Raises OutputExists and ResourceMissing for a file or a folder, ModelError for the pipeline, ConfigError for a
+    prompt with AND, OptionsError for one that changes over steps that are not given, and what loading and encoding
+    raise. Findings of the texts become notes.
     """
     prompt = with_dialect(options.prompt, events)
-    _check_file(options.out)
+    check_output(options.out, "choose another name with --out, or --overwrite", overwrite=options.overwrite)
     _check_prompt(prompt, options.steps)
+    check_folders(prompt)
+    find_pipeline(options.model)
+    for text in prompt.texts:
+        if hint := template_hint(text):
+            events(Note(hint.replace("--expand fills it in, ", "")))
     from clipcond.diffusion.pipelines import load_pipeline
     from clipcond.runtime.quiet import quiet_calls
-    from clipcond.workflows.conditioning import conditioner_for, note_findings
+    from clipcond.workflows.conditioning import conditioner_for, note_findings, note_unseen
 
-    pipe = load_pipeline(options.model, device="cpu")
-    with quiet_calls():
+    with task(events, f"loading {options.model}"):
+        pipe = load_pipeline(options.model, device="cpu")
+    with quiet_calls(), task(events, "encoding"):
         conditioner = conditioner_for(pipe, prompt, events)
         conditioning = conditioner(prompt.text, **prompt.arguments, steps=options.steps)
-    conditioning.save(options.out)
+    conditioning.save(options.out, overwrite=options.overwrite)
     note_findings(conditioning, events)
+    note_unseen(pipe, prompt, options.model, events)
     return Encoded(path=options.out, prompt=prompt, conditioning=conditioning)
-
-
-def _check_file(out: Path) -> None:
-    if out.exists():
-        raise OutputExists(f"{out} exists already; choose another name with --out")
-    if not out.parent.is_dir():
-        raise ResourceMissing(f"there is no folder {out.parent}; make it, or choose another name with --out")
 
 
 def _check_prompt(prompt: PromptOptions, steps: int | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipcond.workflows.events import Events, ignore, task
+from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
     from clipcond.score.retrieval import Retrieval
@@ -21,7 +22,12 @@ class EvaluateOptions:
 
 def run(options: EvaluateOptions, events: Events = ignore) -> Retrieval:
     """Measure retrieval, image to text and text to image. Raises ModelError, DataError."""
+    from clipcond.train.data import read_pairs
+
+    check_model(options.model)
+    with task(events, f"reading {options.data}"):  # first: it needs no model library
+        pairs = read_pairs(options.data)
     from clipcond.train.evaluate import evaluate
 
     with task(events, f"measuring {options.model}"):
-        return evaluate(options.model, options.data)
+        return evaluate(options.model, pairs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from clipcond.errors import DataError, OptionsError, ResourceMissing
+from clipcond.errors import DataError, OptionsError
 from clipcond.workflows.events import Event, Events, Note, ignore, task
+from clipcond.workflows.generate_options import GenerateOptions as GenerateOptions
 from clipcond.workflows.prompt_options import PromptOptions, with_dialect
 
 if TYPE_CHECKING:
@@ -16,45 +18,7 @@ if TYPE_CHECKING:
     from clipcond.diffusion.conditioning import Conditioning
     from clipcond.rerank.ranking import RankedImage
     from clipcond.rerank.scorer import Scorer
-
-REJECTED = "rejected"  # the folder, beside the pictures that are kept, for those that are not
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
-    """A prompt, the pipeline that draws it, the number of pictures, and their folder.
-
-    out: the folder for the pictures.   conditioning: a file of `encode` in place of a prompt; force: take one that other
-    encoders made.   steps, guidance_scale: None is what the pipeline advises.   stock: leave the prompt to the pipeline.
-    keep: rerank with `rerank_model` and move all but the best so many to `out/rejected`.
-    dtype: `float32`, `float16` or `bfloat16`.   device: None is CUDA where there is one.
-    Raises OptionsError for options that contradict one another.
-    """
-
-    out: Path
-    prompt: PromptOptions = field(default_factory=PromptOptions)
-    conditioning: Path | None = None
-    force: bool = False
-    pipeline: str = "mini"
-    count: int = 8
-    steps: int | None = None
-    guidance_scale: float | None = None
-    seed: int = 0
-    stock: bool = False
-    keep: int | None = None
-    rerank_model: str = "mini"
-    batch_size: int = 8
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        if problem := problem_with(self):
-            raise OptionsError(problem)
-
-    @property
-    def through(self) -> Literal["conditioner", "stock"]:
-        """The reader of the prompt: the Conditioner or the pipeline itself."""
-        return "stock" if self.stock else "conditioner"
+    from clipcond.workflows.picture_run import PictureRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,73 +63,88 @@ class PictureDone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Source:
-    """The prompt as it is drawn: its conditioning (None where the pipeline reads the prompt), options and steps."""
+    """The prompt as it is drawn: its conditioning (None where the pipeline reads the prompt), options and steps.
+
+    numbers: the pictures of it, in a row.
+    """
 
     conditioning: Conditioning | Composition | None
     prompt: PromptOptions
     steps: int
     guidance_scale: float
-
-
-def problem_with(options: GenerateOptions) -> str | None:
-    """Say which options contradict one another, in words for the one who gave them; None when all is well."""
-    prompt, keep = options.prompt, options.keep
-    if options.conditioning is not None:
-        if options.stock:
-            return "--stock has no use for a --conditioning; leave one of them out"
-        if given := "PROMPT" if prompt.prompt is not None else prompt.first_given():
-            return f"--conditioning FILE says what {given} would; leave one of them out"
-    elif prompt.prompt is None:
-        return "give a PROMPT, or --conditioning FILE"
-    elif options.force:
-        return "--force is about a --conditioning FILE; leave it out"
-    if options.stock and (given := prompt.first_given(apart_from=("negative_prompt", "clip_skip"))):
-        return f"--stock leaves the prompt to the pipeline; leave out {given}"
-    if keep is not None and keep > options.count:
-        return f"--keep {keep} of --count {options.count} pictures"
-    if keep is not None and options.conditioning is None and not prompt.text.strip():
-        return "--keep needs a PROMPT to score the pictures by"
-    return None
+    numbers: range
 
 
 def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPicture, ...]:
     """Make the pictures and write each as a PNG, then rank and sort them out where `keep` says so, best first.
 
-    Events: notes about the prompt, the steps of all pictures as one task, and a PictureDone for each file. The same
-    options give the same bytes. Raises OutputExists when a file is in the way, ResourceMissing for a conditioning that is
-    not there, OptionsError for steps other than those of its schedule, and what loading and drawing raise.
+    The same options give the same bytes, and go on with a run that was stopped. A folder that has pictures gets the next
+    numbers. Events: notes about the prompt, the steps of all pictures as one task, and a PictureDone for each file.
+    Raises OutputExists where the folder is a file, ResourceMissing for a file that is not there, OptionsError for steps
+    other than those of a conditioning's schedule, and what loading and drawing raise.
     """
-    prompt = with_dialect(options.prompt, events)
-    files = _files(options)
+    from clipcond.workflows.generate_inputs import check_inputs, prompts_of, with_infotext
+
+    options = with_infotext(options, events)
+    options = replace(options, prompt=with_dialect(options.prompt, events))
+    check_inputs(options)
+    from clipcond.workflows.picture_run import plan_run
+
+    planned = plan_run(options)
+    prompts = prompts_of(options, planned.seed, events)
+    _note_run(planned, options, events)
     if options.stock:
-        _note_dropped(prompt, events)
+        for prompt in dict.fromkeys(prompts):
+            _note_dropped(prompt, events)
     from clipcond.runtime.quiet import quiet_calls
 
-    scorer = _scorer(options)  # both models before any work: a name that is not there costs no pictures
-    pipe = _pipeline(options)
+    scorer = _scorer(options, events)  # both models before any work: a name that is not there costs no pictures
+    pipe = _pipeline(options, events)
     with quiet_calls():
-        source = _source(pipe, options, prompt, events)
-        with task(events, "generating", options.count * source.steps, "steps") as on_step:
-            pictures = []
-            for picture in _write(pipe, source, options, files, on_step):
+        sources = list(_sources(pipe, options, prompts, events))
+        pictures = _draw(pipe, sources, options, planned, events)
+    if scorer is not None and options.keep is not None:
+        rows = _rank(pictures, sources, scorer, options.keep, events)
+        pictures = list(_sort_out(pictures, rows, planned))
+    planned.end()
+    return tuple(pictures)
+
+
+def _note_run(planned: PictureRun, options: GenerateOptions, events: Events) -> None:
+    """Note the numbers and the seed where the folder has pictures, and runs that were not finished."""
+    if planned.goes_on:
+        done = options.count - len(planned.missing(range(options.count)))
+        events(Note(f"goes on with the run that was stopped: {done} of {options.count} pictures are there"))
+    elif planned.first:
+        events(Note(f"{options.out} has pictures; these start at number {planned.first}, with seed {planned.seed}"))
+    if planned.others:
+        runs = "a run" if planned.others == 1 else f"{planned.others} runs"
+        events(Note(f"{options.out} holds {runs} that was stopped; the same command as then finishes it"))
+
+
+def _draw(
+    pipe: Any, sources: Sequence[_Source], options: GenerateOptions, planned: PictureRun, events: Events
+) -> list[WrittenPicture]:
+    """Make the pictures that are missing; returns all of them, in order."""
+    planned.begin()
+    starts = [_start(source, planned, options.batch_size) for source in sources]
+    total = sum(source.steps * (source.numbers.stop - start) for source, start in zip(sources, starts, strict=True))
+    pictures = []
+    with task(events, "generating", total, "steps") as on_step:
+        for source, start in zip(sources, starts, strict=True):
+            for picture in _write(pipe, source, start, options, planned, on_step):
                 events(PictureDone(picture))
                 pictures.append(picture)
-    if scorer is None or options.keep is None:
-        return tuple(pictures)
-    rows = _rank(pictures, source.prompt.dialect, scorer, options.keep)
-    return tuple(_sort_out(pictures, rows, options.out / REJECTED))
+    return pictures
 
 
-def _files(options: GenerateOptions) -> list[Path]:
-    """Return the files to write. Raises OutputExists before anything is computed, ResourceMissing for the conditioning."""
-    from clipcond.images.write import destinations
-
-    files = destinations(options.out, options.count, options.seed)
-    if options.keep is not None:
-        destinations(options.out / REJECTED, options.count, options.seed)
-    if options.conditioning is not None and not options.conditioning.is_file():
-        raise ResourceMissing(f"no conditioning at {options.conditioning}: there is no such file")
-    return files
+def _start(source: _Source, planned: PictureRun, batch_size: int) -> int:
+    """Return the picture to draw from: the first of the batch that the first missing one is in."""
+    missing = planned.missing(source.numbers)
+    if not missing:
+        return source.numbers.stop
+    done = missing[0] - source.numbers.start
+    return source.numbers.start + done // batch_size * batch_size
 
 
 def _note_dropped(prompt: PromptOptions, events: Events) -> None:
@@ -182,28 +161,41 @@ def _note_dropped(prompt: PromptOptions, events: Events) -> None:
             events(Note(f"{name}: the stock pipeline reads {reads} and drops “{encoder.dropped.text}”"))
 
 
-def _scorer(options: GenerateOptions) -> Scorer | None:
+def _scorer(options: GenerateOptions, events: Events) -> Scorer | None:
     if options.keep is None:
         return None
     from clipcond.rerank.scorer import Scorer
 
-    return Scorer.load(options.rerank_model, device=options.device)
+    with task(events, f"loading {options.rerank_model}"):
+        return Scorer.load(options.rerank_model, device=options.device)
 
 
-def _pipeline(options: GenerateOptions) -> Any:
-    import torch
+def _pipeline(options: GenerateOptions, events: Events) -> Any:
+    with task(events, f"loading {options.pipeline}"):
+        import torch
 
-    from clipcond.diffusion.pipelines import load_pipeline
+        from clipcond.diffusion.pipelines import load_pipeline
 
-    pipe = load_pipeline(options.pipeline, dtype=getattr(torch, options.dtype), device=options.device)
+        pipe = load_pipeline(options.pipeline, dtype=getattr(torch, options.dtype), device=options.device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, events: Events) -> _Source:
+def _sources(
+    pipe: Any, options: GenerateOptions, prompts: Sequence[PromptOptions], events: Events
+) -> Iterator[_Source]:
+    """Yield the prompts as they are drawn, each with its pictures; neighbours of one prompt are drawn together."""
+    start = 0
+    for prompt, same in groupby(prompts):
+        numbers = range(start, start + sum(1 for _ in same))
+        start = numbers.stop
+        yield _source(pipe, options, prompt, numbers, events)
+
+
+def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, numbers: range, events: Events) -> _Source:
     """Condition the pipeline on the prompt, or load what the file holds; with the steps and guidance to draw with."""
     from clipcond.diffusion.pipelines import advice
-    from clipcond.workflows.conditioning import condition
+    from clipcond.workflows.conditioning import condition, note_unseen
 
     advised = advice(pipe)
     steps = advised.steps if options.steps is None else options.steps
@@ -214,7 +206,8 @@ def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, events: 
         steps = _steps_of(made, options.conditioning, given=options.steps, otherwise=steps)
     elif not options.stock:
         made = condition(pipe, prompt, steps, events)
-    return _Source(conditioning=made, prompt=prompt, steps=steps, guidance_scale=guidance_scale)
+    note_unseen(pipe, prompt, options.pipeline, events)
+    return _Source(conditioning=made, prompt=prompt, steps=steps, guidance_scale=guidance_scale, numbers=numbers)
 
 
 def _load(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, PromptOptions]:
@@ -239,59 +232,83 @@ def _steps_of(conditioning: Conditioning, file: Path, *, given: int | None, othe
 
 
 def _write(
-    pipe: Any, source: _Source, options: GenerateOptions, files: Sequence[Path], on_step: Callable[[int], None]
+    pipe: Any,
+    source: _Source,
+    start: int,
+    options: GenerateOptions,
+    planned: PictureRun,
+    on_step: Callable[[int], None],
 ) -> Iterator[WrittenPicture]:
-    """Make the pictures, a batch at a time, and write each to its file."""
+    """Make the pictures of a prompt from number `start` on, a batch at a time, and write those that are missing."""
     from clipcond.diffusion.generate import generate, settings_of
     from clipcond.images.write import write_picture
     from clipcond.workflows.conditioning import infotext_settings
 
     text, negative = source.prompt.text, source.prompt.negative_prompt or ""
+    for number in range(source.numbers.start, start):
+        yield _picture(source, number, options, planned)
+    if start == source.numbers.stop:
+        return
     made = generate(
         pipe,
         text,
         negative_prompt=negative,
         conditioning=source.conditioning,
-        count=options.count,
+        count=source.numbers.stop - start,
         steps=source.steps,
         guidance_scale=source.guidance_scale,
-        seed=options.seed,
+        seed=planned.seed + start,
         clip_skip=source.prompt.clip_skip,
         through=options.through,
         batch_size=options.batch_size,
         on_step=on_step,
     )
-    for picture, file in zip(made, files, strict=True):
-        settings = settings_of(
-            pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
-        ) | infotext_settings(source.prompt)
-        write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
-        yield WrittenPicture(
-            path=file,
-            seed=picture.seed,
-            prompt=text,
-            negative_prompt=negative,
-            steps=source.steps,
-            guidance_scale=source.guidance_scale,
-            pipeline=options.pipeline,
-            through=options.through,
-        )
+    for number, picture in enumerate(made, start=start):
+        if planned.place(number) is None:
+            settings = settings_of(
+                pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
+            ) | infotext_settings(source.prompt)
+            file = planned.files[number]
+            write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
+        yield _picture(source, number, options, planned)
 
 
-def _rank(pictures: Sequence[WrittenPicture], dialect: str, scorer: Scorer, keep: int) -> Mapping[Path, RankedImage]:
-    """Rank picture files by the words of their prompt, without the marks of its syntax; a row for each path."""
+def _picture(source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:
+    return WrittenPicture(
+        path=planned.place(number) or planned.files[number],
+        seed=planned.seed + number,
+        prompt=source.prompt.text,
+        negative_prompt=source.prompt.negative_prompt or "",
+        steps=source.steps,
+        guidance_scale=source.guidance_scale,
+        pipeline=options.pipeline,
+        through=options.through,
+    )
+
+
+def _rank(
+    pictures: Sequence[WrittenPicture], sources: Sequence[_Source], scorer: Scorer, keep: int, events: Events
+) -> Mapping[Path, RankedImage]:
+    """Rank picture files by the words of their prompts, without the marks of the syntax; a row for each path."""
     from clipcond.prompt.dialects.translate import translate
     from clipcond.rerank.ranking import rerank
 
-    words = translate(pictures[0].prompt, dialect, "plain").text.strip()
+    words = None  # with several prompts each picture's own, from its metadata
+    if len(sources) == 1:
+        words = translate(pictures[0].prompt, sources[0].prompt.dialect, "plain").text.strip()
     files = [picture.path for picture in pictures]
-    return {row.path: row for row in rerank(files, words, scorer=scorer, top=keep).rows}
+    with task(events, "scoring", len(files), "pictures") as advance:
+        ranking = rerank(files, words, scorer=scorer, top=keep, on_progress=advance)
+    return {row.path: row for row in ranking.rows}
 
 
 def _sort_out(
-    pictures: Sequence[WrittenPicture], rows: Mapping[Path, RankedImage], rejected: Path
+    pictures: Sequence[WrittenPicture], rows: Mapping[Path, RankedImage], planned: PictureRun
 ) -> Iterator[WrittenPicture]:
-    """Yield the pictures with score and verdict, best first; those that are not kept are moved, never deleted."""
+    """Yield the pictures with score and verdict, best first; those that are not kept are moved, never deleted.
+
+    A picture that an earlier run moved, and that is kept after all, comes back.
+    """
     from clipcond.files import move_file
 
     for picture in sorted(pictures, key=lambda picture: rows[picture.path].rank or len(pictures) + 1):
@@ -299,7 +316,8 @@ def _sort_out(
         if row.error is not None:  # the file went away or was damaged meanwhile: it is not judged and stays
             yield replace(picture, kept=False, error=row.error)
             continue
-        if not row.kept:
-            rejected.mkdir(exist_ok=True)
-            path = move_file(path, rejected / path.name)
+        folder = planned.folder if row.kept else planned.rejected
+        if path.parent != folder:
+            folder.mkdir(exist_ok=True)
+            path = move_file(path, folder / path.name)
         yield replace(picture, path=path, score=round(row.cosine or 0.0, 6), kept=row.kept)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from clipcond.errors import ConfigError, OptionsError
+from clipcond.errors import ConfigError, OptionsError, ResourceMissing
 from clipcond.prompt.items import Adapter, Compose, Parsed, adapters_in
-from clipcond.prompt.plan import CHUNKINGS
+from clipcond.prompt.plan import CHUNKINGS, DIALECTS
+from clipcond.workflows.choices import DIALECT_ALIASES, chosen
 from clipcond.workflows.events import Events, Note
 
 AUTO, PLAIN = "auto", "plain"
@@ -19,7 +20,8 @@ AUTO, PLAIN = "auto", "plain"
 class PromptOptions:
     """A prompt, those of the other encoders, and the settings of their conditioning.
 
-    None is a default that the dialect or the family has. dialect: `auto` is to be decided by `with_dialect`.
+    None is a default that the dialect or the family has. dialect: `auto`, and empty for one that was not given, are
+    decided by `with_dialect`. Names may be written in any case.
     embeddings: a folder of textual inversions.   lora_dir: a folder of LoRAs.
     Raises OptionsError for a chunking and for a weighting that do not exist.
     """
@@ -28,7 +30,7 @@ class PromptOptions:
     negative_prompt: str | None = None
     prompt_2: str | None = None
     prompt_3: str | None = None
-    dialect: str = PLAIN
+    dialect: str = ""
     weighting: str | None = None
     chunking: str | None = None
     clip_skip: int = 0
@@ -38,9 +40,13 @@ class PromptOptions:
     lora_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.chunking not in {None, *CHUNKINGS}:
-            raise OptionsError(f"--chunking {self.chunking} does not exist; there are {', '.join(CHUNKINGS)}")
+        if self.dialect:
+            named = chosen("--dialect", self.dialect, (*DIALECTS, AUTO), DIALECT_ALIASES)
+            object.__setattr__(self, "dialect", named)
+        if self.chunking is not None:
+            object.__setattr__(self, "chunking", chosen("--chunking", self.chunking, CHUNKINGS))
         if self.weighting is not None:
+            object.__setattr__(self, "weighting", self.weighting.lower())
             from clipcond.condition.weighting import parse_method
 
             try:
@@ -68,13 +74,16 @@ class PromptOptions:
     def first_given(self, *, apart_from: Collection[str] = ()) -> str | None:
         """Return the first option, as `--name`, that is not at its default; None where all are, apart from some."""
         for each in fields(self):
-            if each.name not in ("prompt", *apart_from) and getattr(self, each.name) != each.default:
+            usual = (each.default, PLAIN) if each.name == "dialect" else (each.default,)
+            if each.name not in ("prompt", *apart_from) and getattr(self, each.name) not in usual:
                 return "--" + each.name.replace("_", "-")
         return None
 
 
 def with_dialect(options: PromptOptions, events: Events) -> PromptOptions:
-    """Return the options with `auto` decided by the prompt; a note says which dialect it is and why."""
+    """Return the options with `auto` decided by the prompt, which a note tells with the reason; not given is plain."""
+    if not options.dialect:
+        return replace(options, dialect=PLAIN)
     if options.dialect != AUTO:
         return options
     from clipcond.prompt.dialects.detect import detect
@@ -82,6 +91,13 @@ def with_dialect(options: PromptOptions, events: Events) -> PromptOptions:
     found = detect(options.text)
     events(Note(f"dialect {found.dialect}: {found.reason}"))
     return replace(options, dialect=found.dialect)
+
+
+def check_folders(prompt: PromptOptions) -> None:
+    """Raise ResourceMissing for a folder of embeddings or LoRAs that is not there."""
+    for folder, what in ((prompt.embeddings, "textual inversions"), (prompt.lora_dir, "LoRAs")):
+        if folder is not None and not folder.is_dir():
+            raise ResourceMissing(f"{folder}: no such folder; give one with {what}")
 
 
 def composes(text: str, dialect: str) -> bool:

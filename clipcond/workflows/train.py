@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import OptionsError
 from clipcond.workflows.events import Event, Events, Note, ignore
+from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
     from clipcond.train.config import TrainConfig
     from clipcond.train.loop import TrainResult
+
+
+_TABLES = (".csv", ".tsv", ".jsonl")
+_SMALL = 8 << 20  # bytes of a table that takes a moment to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,7 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
         config = options.train_config()
     for each in old_names:
         events(Note(str(each.message)))
+    _check_inputs(config)
 
     def report(line: Mapping[str, Any]) -> None:
         if event := event_of(line):
@@ -104,6 +110,22 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
         from clipcond.train.loop import train
 
         return train(config, report=report, allow_changes=options.allow_changes)
+
+
+def _check_inputs(config: TrainConfig) -> None:
+    """Look at model and data before a model library is imported. Raises ModelError, DataError.
+
+    Tables of moderate size are read, for their header; larger ones and tars only have to be there.
+    """
+    from clipcond.train.data import read_pairs
+
+    check_model(str(config.model))
+    for data in filter(None, (config.data, config.val_data)):
+        path = Path(str(data))
+        pattern = any(mark in str(data) for mark in "*?[{")
+        small_table = path.suffix in _TABLES and path.is_file() and path.stat().st_size <= _SMALL
+        if small_table or not (pattern or path.exists()):
+            read_pairs(data, max_bad_rows=config.max_bad_rows)
 
 
 def event_of(line: Mapping[str, Any]) -> Event | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -58,14 +61,14 @@ def test_writes_a_conditioning(capsys: Capture, sd_folder: Path, tmp_path: Path)
     assert (back.prompts, back.negative_prompts, back.clip_skip) == ((LONG,), ("grey",), 1)
     code, err = failure(capsys, *given)
     assert code == 3
-    assert "fox.safetensors exists already; choose another name with --out" in err
+    assert "fox.safetensors is there already; choose another name with --out, or --overwrite" in err
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_loaded(capsys: Capture, tmp_path: Path) -> None:
     code, err = failure(capsys, "x", "-o", tmp_path / "nowhere" / "fox.safetensors")
     assert (code, err.count("\n")) == (3, 1)
     assert "there is no folder" in err
-    assert "nowhere; make it, or choose another name with --out" in err
+    assert "nowhere for fox.safetensors; make it, or name another" in err
 
 
 def test_what_is_odd_is_said_with_the_text_that_it_is_about(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
@@ -104,12 +107,10 @@ def test_the_options_name_what_the_library_knows(capsys: Capture) -> None:
     assert main(["encode", "--help"]) == 0
     words = set(capsys.readouterr().out.replace(",", " ").replace(";", " ").replace("│", " ").split())
     assert {*METHODS, *(f"+{each}" for each in MODIFIERS)} <= words
-    alternatives = {
-        name: get_args(get_args(getattr(conditioning_options, name))[0]) for name in ("Pooled", "Lengths", "Dialect")
-    }
+    alternatives = {name: get_args(get_args(getattr(conditioning_options, name))[0]) for name in ("Pooled", "Lengths")}
     assert alternatives["Pooled"] == get_args(Policy)
     assert get_args(alternatives["Lengths"][0]) == LENGTHS
-    assert alternatives["Dialect"] == (*DIALECTS, "auto")
+    assert "|".join([*DIALECTS, "auto"]) in words
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,44 @@ def test_wrong_usage_exits_with_2(capsys: Capture, tmp_path: Path, arguments: li
     code, err = failure(capsys, *arguments, "--out", tmp_path / "a")
     assert code == 2
     assert text in " ".join(err.replace("│", " ").split())
+
+
+def test_a_full_disk_leaves_no_file_and_the_same_command_goes_on(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    file = tmp_path / "fox.safetensors"
+    with file_size_limit(1000):
+        code, err = failure(capsys, "a fox", "-m", sd_folder, "-o", file)
+    assert (code, err.splitlines()[-1]) == (3, f"error: {file}: File too large")
+    assert list(tmp_path.iterdir()) == []
+    run(capsys, "a fox", "-m", sd_folder, "-o", file)
+    assert file.is_file()
+
+
+def test_a_file_is_written_with_the_umasks_mode_and_replaced_when_asked(
+    capsys: Capture, sd_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "fox.safetensors"
+    before = os.umask(0o027)
+    try:
+        run(capsys, "a fox", "-m", sd_folder, "-o", file)
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o640
+    first = file.read_bytes()
+    run(capsys, "a red dog", "-m", sd_folder, "-o", file, "--overwrite")
+    assert file.read_bytes() != first
+
+
+def test_a_terminal_gets_a_line_for_people(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipcond.cli.encode.on_terminal", lambda: True)
+    file = tmp_path / "fox.safetensors"
+    assert main(["encode", "fox " * 80, "-m", str(sd_folder), "-o", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}  sd15, read as plain: clip_l 80 tokens in 2 chunks\n"
+
+
+def test_words_that_the_model_has_never_seen_are_named(capsys: Capture, tmp_path: Path) -> None:
+    _, err = run(capsys, "a red fox, a rutkowski circle", "-o", tmp_path / "x")
+    assert err == "note: mini has never seen the words fox, rutkowski; it reads nothing there\n"

@@ -86,9 +86,10 @@ def test_progress_is_for_terminals_and_on_stderr(
 
 def test_nothing_is_overwritten(capsys: Capture, sd_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "00000-0.png").write_text("mine")
-    code, err = failure(capsys, "generate", "x", "--pipeline", sd_folder, "--out", tmp_path)
-    assert (code, err.count("\n")) == (3, 1)
-    assert "00000-0.png is there already; name another folder or seed" in err
+    lines, err = make(capsys, sd_folder, tmp_path)
+    assert [Path(line["path"]).name for line in lines] == ["00001-1.png", "00002-2.png", "00003-3.png"]
+    assert err == f"note: {tmp_path} has pictures; these start at number 1, with seed 1\n"
+    assert (tmp_path / "00000-0.png").read_text() == "mine"
     (tmp_path / "00000-0.png").rename(tmp_path / "rejected")
     code, err = failure(capsys, "generate", "x", "--pipeline", sd_folder, "--out", tmp_path, "--keep", 1)
     assert code == 3
@@ -240,7 +241,7 @@ def test_a_lora_needs_its_folder(capsys: Capture, sd_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "give a PROMPT, or --conditioning FILE"),
+        ([], "give a PROMPT, or --infotext FILE, or --conditioning FILE"),
         (["x", "--conditioning", "f"], "--conditioning FILE says what PROMPT would; leave one of them out"),
         (["--conditioning", "f", "--clip-skip", "1"], "--conditioning FILE says what --clip-skip would"),
         (["--conditioning", "f", "--negative-prompt", "x"], "--conditioning FILE says what --negative-prompt would"),
@@ -279,3 +280,129 @@ def test_what_the_pipeline_cannot_is_one_line(
     assert (code, err.count("\n")) == (3, 1)
     assert text in err
     assert not (tmp_path / "a").exists()
+
+
+# lines for people, interruptions, full disks
+
+
+def test_a_terminal_gets_a_line_for_people(
+    capsys: Capture, sd_folder: Path, dual_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipcond.cli.generate.on_terminal", lambda: True)
+    arguments = ["generate", LONG, "-p", str(sd_folder), "-n", "2", "--steps", "1"]
+    assert main([*arguments, "-o", str(tmp_path / "a"), "--seed", "4"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/a/00000-4.png  seed 4\n{tmp_path}/a/00001-5.png  seed 5\n"
+    assert main([*arguments, "-o", str(tmp_path / "b"), "--keep", "1", "--rerank-model", str(dual_folder)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("kept      ")
+    assert second.startswith("rejected  ")
+    assert "/b/rejected/0000" in second
+    assert main([*arguments, "-o", str(tmp_path / "c"), "--json"]) == 0
+    assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 2
+
+
+def test_an_interruption_says_in_one_sentence_what_is_saved(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipcond.images import write
+
+    def interrupted(*given: Any, **more: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(given)
+        original(*given, **more)
+
+    written: list[object] = []
+    original = write.write_picture
+    monkeypatch.setattr(write, "write_picture", interrupted)
+    arguments = ["generate", LONG, "-p", str(sd_folder), "-n", "3", "--steps", "1", "-o", str(tmp_path)]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == (
+        f"interrupted: 1 of 3 pictures are in {tmp_path}; the same command makes the rest\n"
+    )
+    monkeypatch.undo()
+    lines, err = run(capsys, *arguments)
+    assert [line["seed"] for line in lines] == [0, 1, 2]
+    assert err == "note: goes on with the run that was stopped: 1 of 3 pictures are there\n"
+
+
+def test_an_interruption_while_loading_saves_nothing_and_says_so(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clipcond.diffusion.pipelines.load_pipeline", interrupt)
+    assert main(["generate", "x", "-p", str(sd_folder), "-o", str(tmp_path / "a")]) == 130
+    assert capsys.readouterr() == ("", "interrupted: no picture was finished\n")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_disk_that_fills_up_leaves_what_was_finished(
+    capsys: Capture, sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipcond.images import write
+
+    def full(image: Any, path: Path, **more: Any) -> None:
+        if path.name.startswith("00001"):
+            raise OSError(28, "No space left on device", str(path))
+        original(image, path, **more)
+
+    original = write.write_picture
+    monkeypatch.setattr(write, "write_picture", full)
+    code = main(["generate", LONG, "-p", str(sd_folder), "-n", "3", "--steps", "1", "-o", str(tmp_path)])
+    assert code == 3
+    assert capsys.readouterr().err == (
+        f"note: 1 of 3 pictures are in {tmp_path}; the same command makes the rest\n"
+        f"error: {tmp_path}/00001-1.png: No space left on device\n"
+    )
+
+
+def test_a_device_that_does_not_exist_names_three(capsys: Capture, tmp_path: Path) -> None:
+    code, err = failure(capsys, "generate", "x", "-o", tmp_path / "a", "--device", "gpu")
+    assert code == 2
+    assert "name cpu, cuda (cuda:1 is the second of several) or mps" in err
+
+
+MODELS = """import sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "diffusers", "open_clip"}:
+            raise AssertionError("tried to import " + name)
+sys.meta_path.insert(0, Wall())
+from clipcond.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["generate", "x", "-o", "a", "-p", "./nowhere"], 3),
+        (["generate", "x", "-o", "a", "--embeddings", "nowhere"], 3),
+        (["generate", "-o", "a", "--conditioning", "nowhere"], 3),
+        (["generate", "-o", "a", "--infotext", "nowhere"], 3),
+        (["generate", "", "-o", "a", "--keep", "1"], 2),
+        (["generate", "x", "-o", "a", "--device", "gpu"], 2),
+        (["encode", "x", "-o", "nowhere/x.safetensors"], 3),
+        (["encode", "x", "-o", "x.safetensors", "--model", "./nowhere"], 3),
+        (["rerank", "nowhere.png", "--prompt", ""], 2),
+        (["rerank", "nowhere/*.png", "--prompt", "x"], 3),
+        (["evaluate", "--model", "mini", "--data", "nowhere.csv"], 3),
+        (["evaluate", "--model", "./nowhere", "--data", "nowhere.csv"], 3),
+        (["train", "nowhere.toml"], 3),
+        (["train", "--data", "nowhere.csv", "--model", "./nowhere", "--out", "run"], 3),
+        (["train", "--data", "nowhere.csv", "--model", "mini", "--out", "run"], 3),
+    ],
+)
+def test_what_is_missing_is_told_before_torch_is_imported(arguments: list[str], code: int, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", MODELS, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not list(tmp_path.iterdir())

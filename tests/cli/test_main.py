@@ -66,8 +66,8 @@ def test_only_the_module_of_the_command_is_imported() -> None:
         "print([m for m in sys.modules if m.startswith('clipcond.cli.')], file=sys.stderr)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    loaded = {"clipcond.cli.exit_codes", "clipcond.cli.main", "clipcond.cli.render", "clipcond.cli.tokens_plain"}
-    assert set(eval(shown.stderr)) == loaded
+    loaded = {"exit_codes", "interruption", "main", "render", "stand_ins", "tokens_plain"}
+    assert set(eval(shown.stderr)) == {f"clipcond.cli.{name}" for name in loaded}
 
 
 def test_the_version_is_printed(capsys) -> None:
@@ -210,3 +210,147 @@ def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys) -> None:
 
 def test_typer_is_used_by_its_public_names() -> None:
     assert all(hasattr(typer, name) for name in ("Typer", "Option", "Argument", "Exit", "BadParameter", "echo"))
+
+
+# what was meant, what steers a terminal, what an encoding lacks
+
+
+def test_help_is_a_command_too(capsys) -> None:
+    assert main(["help"]) == 0
+    assert "Usage: clipcond" in capsys.readouterr().out
+    assert main(["help", "tokens"]) == 0
+    assert "Usage: clipcond tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_each_help_has_three_examples_and_no_type_in_angle_brackets(command: str) -> None:
+    shown = run(command, "--help", env={"COLUMNS": "140"})
+    assert shown.stdout.count(f"  clipcond {command}") == 3
+    assert "<bool>" not in shown.stdout
+    assert "BOOLEAN" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["a red fox"], "hint: name a command before the prompt: clipcond tokens 'a red fox'"),
+        (["generate", "a", "red", "fox", "-o", "x"], 'hint: put the prompt in quotes: clipcond generate "a red fox"'),
+        (["translate", "a", "fox", "--to", "compel"], 'clipcond translate "a fox"'),
+        (["expand", "-1 {dog|cat}"], "clipcond expand -- '-1 {dog|cat}'"),
+    ],
+)
+def test_wrong_usage_says_what_was_meant(words: list[str], hint: str, capsys) -> None:
+    assert main(words) == 2
+    assert hint in capsys.readouterr().err
+
+
+HOSTILE = "a\x1b[2J\x9b31m\u202e\u2066b\x07"
+
+
+def clean(text: str) -> bool:
+    return all(character == "\n" or (character.isprintable()) for character in text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [HOSTILE],
+        ["tokens", "a", HOSTILE],
+        ["tokens", "--" + HOSTILE],
+        ["tokens", "a", "--family", HOSTILE],
+        ["tokens", "--file", HOSTILE],
+        ["tokens", "--infotext", HOSTILE],
+        ["tokens", "a", "--html", f"no/{HOSTILE}"],
+        ["tokens", "<|endoftext|>" + HOSTILE],
+        ["tokens", f"a ({HOSTILE}:1.2) {{{HOSTILE}|b}}", "--dialect", "a1111", "--explain"],
+        ["translate", f"embedding:{HOSTILE} ({HOSTILE}:1.2)", "--from", "comfy", "--to", "compel"],
+        ["expand", f"__{HOSTILE}__ {{{HOSTILE}"],
+        ["rerank", HOSTILE, "--prompt", "x"],
+        ["generate", "x", "--pipeline", HOSTILE, "--out", "nowhere"],
+        ["models", HOSTILE],
+    ],
+)
+def test_no_message_carries_what_steers_a_terminal(words: list[str], capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    main(words)
+    seen = capsys.readouterr()
+    assert clean(seen.err), repr(seen.err)
+    if words[0] not in ("expand", "translate"):  # whose output is the text itself
+        assert clean(seen.out), repr(seen.out)
+
+
+def test_json_escapes_what_steers_a_terminal_and_stays_the_same_document(capsys) -> None:
+    import json
+
+    assert main(["tokens", HOSTILE, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert clean(out)
+    assert json.loads(out)["prompt"] == HOSTILE
+
+
+def test_an_ascii_terminal_gets_stand_ins_of_one_cell_and_carets_stay_in_place() -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
+    shown = run("tokens", "é fox, rutkowski, é fox", "--dialect", "a1111", env=ascii_only)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "sd15 | clip_l  8/75 > 1 chunk"
+    assert "\\xe9 fox, rut|kowski, \\xe9 fox" in lines
+    carets = next(number for number, line in enumerate(lines) if line.strip(" ") == "^^^^^^^^")
+    assert lines[carets - 1][lines[carets].index("^") :] == "\\xe9 fox"
+
+
+def test_warnings_of_libraries_are_notes_in_one_line(failing, monkeypatch, capsys) -> None:
+    import warnings
+
+    def warn(*_: object, **__: object) -> None:
+        warnings.warn("Truncated File\n \x1b[2JRead", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr("clipcond.workflows.templates.run", warn)
+    monkeypatch.setattr("clipcond.cli.expand.run", warn, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(AttributeError):
+            main(["expand", "x"])
+    assert capsys.readouterr().err == "note: Truncated File ␛[2JRead\n"
+
+
+# Ctrl-C
+
+INTERRUPT = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(100000): pass
+            except BaseException:
+                {then}
+sys.meta_path.insert(0, Interrupting())
+from clipcond.cli import main
+sys.exit(main({words!r}))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others on Windows")
+@pytest.mark.parametrize("then", ["pass", "raise", "raise ImportError(name)", "raise RuntimeError(name) from None"])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("clipcond.workflows.tokens", ["tokens", "a fox"]),
+        ("typer", ["translate", "a fox", "--to", "compel"]),
+        ("torch", ["encode", "a fox", "-o", "fox.safetensors"]),
+    ],
+)
+def test_an_interruption_in_the_first_second_is_130_whatever_an_import_makes_of_it(
+    module: str, words: list[str], then: str, tmp_path
+) -> None:
+    script = INTERRUPT.format(module=module, then=then, words=words)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr == "interrupted\n" or (then == "pass" and not done.stderr)
+    assert not list(tmp_path.iterdir())
+    assert not done.stdout or then == "pass"

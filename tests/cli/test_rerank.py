@@ -30,6 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output is read by a person, without colours."""
+    monkeypatch.setattr("clipcond.cli.rerank.on_terminal", lambda: True)
+
+
+@pytest.fixture
 def model(dual_folder: Path) -> tuple[str, str]:
     return "--model", str(dual_folder)
 
@@ -39,7 +45,7 @@ def lines(text: str) -> list[dict[str, object]]:
 
 
 def test_the_table_fits_and_loses_nothing(
-    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    terminal: None, folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rerank", ".", "--prompt", "a red square", *model]) == 0
     out, err = capsys.readouterr()
@@ -52,7 +58,11 @@ def test_the_table_fits_and_loses_nothing(
 
 
 def test_a_narrow_table_has_room_for_names(
-    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    terminal: None,
+    folder: Path,
+    model: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["rerank", ".", "--prompt", "a red square", *model]) == 0
@@ -71,7 +81,7 @@ def test_large_pictures_are_scored_without_a_word_from_pillow(
 
 
 def test_a_long_prompt_says_how_it_was_scored(
-    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    terminal: None, folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rerank", "a b.png", "--prompt", "cat " * 100, *model]) == 0
     assert "(100 tokens in 2 chunks)" in " ".join(capsys.readouterr().out.split())
@@ -90,6 +100,22 @@ def test_json_is_a_line_per_picture_and_nothing_else(
     assert err == ""
 
 
+def test_a_pipe_gets_json(folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rerank", ".", "-p", "a red square", *model]) == 0
+    assert [row["rank"] for row in lines(capsys.readouterr().out)] == [1, 2, 3, None]
+
+
+def test_an_interruption_is_one_sentence(
+    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clipcond.rerank.ranking.rerank", interrupt)
+    assert main(["rerank", ".", "-p", "a red square", *model]) == 130
+    assert capsys.readouterr() == ("", "interrupted: nothing was ranked, and no file was changed\n")
+
+
 def test_paths_are_the_kept_ones(folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rerank", "*.png", "-p", "a red square", "--json", *model]) == 0
     order = [row["path"] for row in lines(capsys.readouterr().out) if row["rank"]]
@@ -99,7 +125,9 @@ def test_paths_are_the_kept_ones(folder: Path, model: tuple[str, str], capsys: p
     assert err == ""
 
 
-def test_the_table_shows_what_is_kept(folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_what_is_kept(
+    terminal: None, folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["rerank", ".", "-p", "a red square", "--top", "1", *model]) == 0
     out, err = capsys.readouterr()
     assert sum(name in out for name in NAMES) == 1
@@ -107,7 +135,9 @@ def test_the_table_shows_what_is_kept(folder: Path, model: tuple[str, str], caps
     assert "1 kept" in err
 
 
-def test_each_pictures_own_prompt(folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_pictures_own_prompt(
+    terminal: None, folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["rerank", ".", "--recursive", *model]) == 0
     out = capsys.readouterr().out
     assert all(f"a {colour} square" in " ".join(out.split()) for colour in ("red", "lime", "blue"))
@@ -141,7 +171,7 @@ def test_a_source_without_pictures_beside_others_is_a_note(
 
 
 def test_nothing_scored_exits_3_with_the_reasons(
-    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    terminal: None, folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rerank", "bad.png", "gone.png", "-p", "a", *model]) == 3
     out, err = capsys.readouterr()
@@ -157,7 +187,7 @@ def test_nothing_scored_exits_3_with_the_reasons(
         (["--diversity", "2"], 2, "--diversity"),
         (["--threshold", "3"], 2, "--threshold"),
         (["--json", "--paths"], 2, "exclude each other"),
-        (["--prompt", " "], 3, "error: the prompt is empty"),
+        (["--prompt", " "], 2, "error: --prompt is empty"),
         (["--model", "./nothing"], 3, "error: no model './nothing': there is no such folder"),
     ],
 )
@@ -176,7 +206,7 @@ def test_wrong_calls(
 
 
 def test_control_characters_do_not_reach_the_terminal(
-    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    terminal: None, folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (8, 8)).save(folder / "x\x1b[31my.png")
     assert main(["rerank", "x*.png", "-p", "a\x1b[0m b\n", *model]) == 0

@@ -66,7 +66,7 @@ def test_one_dropped_token_is_singular(capsys) -> None:
 
 def test_tokens_inside_a_word_are_set_apart_without_colours(capsys) -> None:
     main(["tokens", "an rutkowski fox,"])
-    assert "an rut·kowski fox·,\n" in capsys.readouterr().out
+    assert "an rut·kowski fox,\n" in capsys.readouterr().out
 
 
 def test_encoders_that_agree_are_shown_once(capsys) -> None:
@@ -179,7 +179,160 @@ def test_a_prompt_and_a_file_are_too_much(file, capsys) -> None:
 @pytest.mark.parametrize("options", [["--family", "sd9"], ["--dialect", "tongue"]])
 def test_an_unknown_family_or_dialect_is_wrong_usage(options: list[str], capsys) -> None:
     assert main(["tokens", "a fox", *options]) == 2
-    assert f"'{options[1]}' is not" in capsys.readouterr().err
+    assert f"{options[0]} {options[1]} does not exist; there are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "family", "dialect"),
+    [
+        (["--family", "SDXL", "--dialect", "A1111"], "sdxl", "a1111"),
+        (["--family", "sd-1.5", "--dialect", "ComfyUI"], "sd15", "comfy"),
+        (["--family", "Flux.1-dev", "--dialect", "Automatic1111"], "flux", "a1111"),
+    ],
+)
+def test_names_ignore_case_and_punctuation(options: list[str], family: str, dialect: str, capsys) -> None:
+    assert main(["tokens", "a fox", "--json", *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["family"], document["dialect"]) == (family, dialect)
+
+
+def test_the_nearest_name_is_told(capsys) -> None:
+    assert main(["tokens", "a fox", "--family", "sdx1"]) == 2
+    assert "did you mean sdxl?" in capsys.readouterr().err
+    assert main(["tokens", "a fox", "--chunking", "phrases"]) == 2
+    assert "did you mean phrase?" in capsys.readouterr().err
+
+
+# what was probably meant
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["a", "red", "fox"], 'hint: put the prompt in quotes: clipcond tokens "a red fox"\n'),
+        (["-1 dog"], "hint: put -- before a prompt that begins with a dash: clipcond tokens -- '-1 dog'\n"),
+        (["-1dog"], "clipcond tokens -- -1dog\n"),
+    ],
+)
+def test_a_prompt_that_the_shell_took_apart_earns_a_hint(words: list[str], hint: str, capsys) -> None:
+    assert main(["tokens", *words]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_pipe_without_a_dash_earns_a_hint(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a fox\n")))
+    assert main(["tokens"]) == 2
+    assert "hint: to read prompts from a pipe, give - as the prompt: … | clipcond tokens -" in capsys.readouterr().err
+
+
+def test_the_name_of_a_file_as_a_prompt_earns_a_note(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").touch()
+    Path("a.PNG").touch()
+    assert main(["tokens", "prompts.txt"]) == 0
+    assert capsys.readouterr().err == "note: prompts.txt is a file: --file prompts.txt counts each of its lines\n"
+    assert main(["tokens", "a.PNG", "--json"]) == 0
+    assert capsys.readouterr().err == "note: a.PNG is a file: --infotext a.PNG counts the prompt in it\n"
+    assert main(["tokens", "other.txt"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+# infotexts, negative prompts, templates
+
+INFOTEXT = "a (red:1.2) fox\nNegative prompt: blurry, bad\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1"
+
+
+def test_a_pasted_infotext_is_taken_apart(capsys) -> None:
+    assert main(["tokens", INFOTEXT, "--json"]) == 0
+    seen = capsys.readouterr()
+    document = json.loads(seen.out)
+    assert (document["prompt"], document["dialect"]) == ("a (red:1.2) fox", "a1111")
+    assert document["negative"]["prompt"] == "blurry, bad"
+    assert document["common_chunks"] == {"clip_l": 1}
+    assert seen.err == "note: an infotext: prompt, negative prompt, 4 settings, read as a1111\n"
+    assert main(["tokens", INFOTEXT, "--dialect", "comfy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dialect"] == "comfy"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a fox: red, steps: two", "Steps: of stone, a fox", "a negative prompt for a camera"]
+)
+def test_a_prompt_is_no_infotext(prompt: str, capsys) -> None:
+    assert main(["tokens", prompt, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == plan(prompt).to_json()
+
+
+def test_an_infotext_of_a_picture_a_text_and_a_pipe(tmp_path, monkeypatch, capsys) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("parameters", INFOTEXT)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=text)
+    (tmp_path / "a.txt").write_text("\ufeff" + INFOTEXT, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(INFOTEXT.encode())))
+    documents = []
+    for source in (tmp_path / "a.png", tmp_path / "a.txt", "-"):
+        assert main(["tokens", "--infotext", str(source), "--json"]) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    assert documents[0]["prompt"] == "a (red:1.2) fox"
+    assert documents[0] == documents[1] == documents[2]
+
+
+def test_what_is_no_infotext_is_one_line_and_3(tmp_path, capsys) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.bin").write_bytes(b"\xff\xfe\x00")
+    for name, told in (
+        ("a.png", "carries no prompt"),
+        ("a.bin", "neither a picture nor UTF-8"),
+        ("no", "no such file"),
+    ):
+        assert main(["tokens", "--infotext", str(tmp_path / name)]) == 3
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.count("\n") == 1
+
+
+def test_a_negative_prompt_is_counted_with_the_common_length(capsys) -> None:
+    assert main(["tokens", LONG, "--negative", "bad " * 160]) == 0
+    shown = capsys.readouterr().out
+    assert "106/75 → 2 chunks" in shown
+    assert "\nnegative prompt\nsd15 · clip_l  160/75 → 3 chunks\n" in shown
+    assert shown.endswith("\nboth sides get 6 chunks (462 rows), the shorter repeated\n")
+    assert main(["tokens", LONG, "--negative", "bad " * 160, "--family", "sd3"]) == 0
+    assert "both sides get 3 chunks (231 rows), the shorter filled up" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_negative_prompt_that_is_cut_fails_on_truncation(capsys) -> None:
+    assert main(["tokens", "a fox", "--negative", LONG, "--fail-on-truncation"]) == 1
+
+
+def test_a_page_has_the_negative_prompt_below(tmp_path, capsys) -> None:
+    assert main(["tokens", "a fox", "--negative", "blurry", "--html", str(tmp_path / "a.html")]) == 0
+    page = (tmp_path / "a.html").read_text()
+    assert "<h2>Negative prompt</h2>" in page
+    assert "Both sides get 1 chunk (77 rows)." in page
+
+
+@pytest.mark.parametrize("prompt", ["a {red|blue} fox", "a __colours__ fox", "{2$$a|b|c}"])
+def test_a_literal_template_earns_a_note(prompt: str, capsys) -> None:
+    assert main(["tokens", prompt]) == 0
+    assert "is read as it stands; --expand fills it in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prompt", ["a {red} fox", "snake__case", "a | b", "{}"])
+def test_braces_that_are_no_template_earn_none(prompt: str, capsys) -> None:
+    assert main(["tokens", prompt]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_expand_fills_a_template_in_before_it_is_counted(tmp_path, capsys) -> None:
+    (tmp_path / "mine.txt").write_text("scarlet\n")
+    command = ["tokens", "a __mine__ {fox|fox}", "--expand", "--wildcards", str(tmp_path), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "a scarlet fox"
 
 
 def test_bytes_that_are_not_utf8_are_one_line_and_3(tmp_path, capsys) -> None:
@@ -295,7 +448,7 @@ MARKED = "a (red:1.5) fox, [small] (blurry:0) BREAK a dog"
 def test_marks_of_a_dialect_are_no_tokens(capsys) -> None:
     assert main(["tokens", MARKED, "--dialect", "a1111"]) == 0
     shown = capsys.readouterr().out
-    assert "chunk 1 · 6/75 · cut: BREAK\na (red:1.5) fox·, [small] (blurry:0) BREAK\n" in shown
+    assert "chunk 1 · 6/75 · cut: BREAK\na (red:1.5) fox, [small] (blurry:0) BREAK\n" in shown
     assert "chunk 2 · 2/75\na dog\n" in shown
     assert "weights  red ×1.5 · small ×0.9091 · blurry ×0\n" in shown
 
@@ -333,9 +486,9 @@ def test_auto_decides_and_says_why(capsys) -> None:
     assert main(["tokens", MARKED, "--dialect", "auto", "--json"]) == 0
     seen = capsys.readouterr()
     assert json.loads(seen.out) == plan(MARKED, dialect="a1111").to_json()
-    assert seen.err.startswith("dialect a1111: ")
+    assert seen.err.startswith("note: dialect a1111: ")
     assert main(["tokens", "a fox", "--dialect", "auto"]) == 0
-    assert capsys.readouterr().err.startswith("dialect plain: ")
+    assert capsys.readouterr().err.startswith("note: dialect plain: ")
 
 
 def test_auto_decides_for_each_line(tmp_path, capsys) -> None:
@@ -432,7 +585,7 @@ def test_embeddings_of_a_folder_count_as_vectors(tmp_path, capsys) -> None:
 
 def test_an_empty_folder_of_embeddings_is_told(tmp_path, capsys) -> None:
     assert main(["tokens", "a fox", "--embeddings", str(tmp_path)]) == 0
-    assert capsys.readouterr().err == f"{tmp_path}: no embeddings there\n"
+    assert capsys.readouterr().err == f"note: {tmp_path}: no embeddings there\n"
 
 
 def test_a_folder_of_embeddings_that_is_not_there_is_3(tmp_path, capsys) -> None:
@@ -460,7 +613,59 @@ def test_what_marks_cost_a_stock_pipeline(capsys) -> None:
     assert main(["tokens", "(fox:1.2) " * 12, "--dialect", "a1111"]) == 0
     shown = capsys.readouterr().out
     assert "12/75 → 1 chunk" in shown
-    assert "a stock pipeline drops 9 tokens, for it reads the marks as text\n" in shown
+    assert (
+        "clipcond reads 12 tokens without marks; a stock pipeline reads the marks as text, 84 tokens, and drops 9\n"
+        in shown.replace(" \n", " ")
+    )
+
+
+def test_a_warning_about_another_dialect_comes_first_with_the_flag_to_type(capsys) -> None:
+    assert main(["tokens", "a (red:1.3) fox"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("warning looks-like-a1111: ")
+    assert (first + rest[0]).endswith("--dialect a1111 reads it")
+    main(["tokens", "a fox++ there"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("warning looks-like-compel: ")
+    assert "--dialect compel reads it" in shown.replace("\n", " ")
+
+
+CIVITAI = (
+    "masterpiece, (best quality, absurdres:1.2), a [cat:dog:0.4] in a [red|blue] hat, [wolf:12] ((smile, (wink))), "
+    "<lora:add_detail:0.8>, <lyco:x:1:0.5> forest AND a dog :0.8"
+)
+
+
+def test_loras_schedules_and_parts_stand_in_one_line_each(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["tokens", CIVITAI, "--dialect", "a1111"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 LoRAs taken out  add_detail ×0.8 · x ×1 (denoiser ×0.5)" in lines
+    assert "changes  cat → dog at 40 % · red | blue in turn · nothing → wolf at step 12" in lines
+    assert "2 parts  drawn together (AND), weights 1 and 0.8" in lines
+    assert "weights  best quality, absurdres ×1.2 · smile ×1.21 · wink ×1.331" in lines
+
+
+def test_no_phrase_of_the_table_ends_inside_of_a_bracket(capsys) -> None:
+    assert main(["tokens", CIVITAI, "--dialect", "a1111", "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert "~ (best quality, absurdres:1.2) ×1.2\n" in shown
+    assert "  a [cat:dog:0.4] in a [red|blue] hat\n" in shown
+    assert "[wolf:12] ((smile, (wink))) ×1.331\n" in shown
+
+
+def test_commas_are_no_blocks_of_colour() -> None:
+    assert "fox\x1b[0m, \x1b[" in drawn("a fox, a dog")
+
+
+def test_a_legend_says_what_the_colours_mean() -> None:
+    assert "each block of colour is a token, each comma too\x1b[0m" in drawn("a fox")
+    assert "a · stands between" not in drawn("a fox", no_color=True)
+    assert "a · stands between tokens that no space parts" in drawn("a rutkowski", no_color=True)
+    file = io.StringIO()
+    planned = plan("(a:2) fox, [b] (c:-1)", dialect="a1111")
+    show([planned], Console(file=file, force_terminal=True, color_system="truecolor", highlight=False, width=200))
+    assert "redder: weight above 1; grayer: below 1; violet: below 0" in file.getvalue()
 
 
 # notes

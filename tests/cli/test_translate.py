@@ -1,18 +1,26 @@
 """`clipcond translate`: the text on stdout, losses on stderr, exit codes."""
 
 import json
-from typing import get_args
 
 import pytest
 
 from clipcond.cli import main
-from clipcond.cli.translate import Source, Target
 from clipcond.prompt.dialects.names import DIALECTS
 
 
-def test_the_dialects_are_those_of_the_parser():
-    assert get_args(Target) == DIALECTS
-    assert get_args(Source) == ("auto", *DIALECTS)
+def test_the_dialects_are_those_of_the_parser_in_any_case(capsys):
+    for dialect in DIALECTS:
+        assert main(["translate", "a fox", "--from", dialect.upper(), "--to", dialect.title()]) == 0
+    assert main(["translate", "a fox", "--to", "A111"]) == 2
+    assert "--to A111 does not exist; there are plain, a1111, comfy, compel; did you mean a1111?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_reason_of_a_detected_dialect_steers_no_terminal(capsys):
+    assert main(["translate", "a (\x1b[2J\u202e:1.2) fox", "--to", "comfy"]) == 0
+    err = capsys.readouterr().err
+    assert err == "from a1111: (␛[2J�:1.2) is A1111 syntax\n"
 
 
 def test_the_text_is_all_there_is_on_stdout(capsys):
@@ -72,7 +80,7 @@ def test_a_prompt_may_start_with_a_dash(capsys):
     ("words", "message"),
     [
         (["a fox"], "Missing option '--to'"),
-        (["a fox", "--to", "klingon"], "'klingon' is not one of 'plain'"),
+        (["a fox", "--to", "klingon"], "--to klingon does not exist; there are plain"),
         (["--to", "plain"], "Missing argument 'PROMPT'"),
     ],
 )

@@ -104,7 +104,7 @@ def test_encoders_that_agree_share_a_strip() -> None:
     assert "Chunks are filled with id 49407, 0." in page.all("caption")[0][1]
 
 
-def test_dropped_text_is_struck_through() -> None:
+def test_dropped_text_is_marked() -> None:
     page = Page(page_of(LONG))
     planned = plan(LONG).encoders["clip_l"]
     assert planned.dropped is not None
@@ -222,13 +222,58 @@ def test_a_collection_has_a_histogram_and_tables() -> None:
     prompts = ["a red fox, best quality", "rutkowski, best quality", LONG]
     found = survey(prompts)
     page = Page(survey_page(found, [plan(long.prompt) for long in found.longest_prompts], "x <1>.txt"))
-    assert page.all("h1")[0][1] == "3 prompts: 33.3% are longer than 75 tokens"
+    assert page.all("h1")[0][1] == "3 prompts: 33.3% longer than 75 tokens"
     assert len(page.all("li")) == len(found.histogram) + 1
     assert "33.3%" in page.all("li", cls="limit")[0][1]
     cells = [text for _, text in page.all("td")]
     assert {"rutkowski", "best quality"} <= set(cells)
     assert page.all("del")[0][1].endswith("key of 漢")
     assert Page(survey_page(survey([]), [], "none")).all("h1")[0][1].startswith("0 prompts")
+
+
+def test_the_two_readers_numbers_add_up_in_heading_and_bar() -> None:
+    page = Page(page_of("(fox:1.2) " * 12, dialect="a1111"))
+    assert page.all("h1")[0][1] == (
+        "12 tokens in 1 chunk; a stock pipeline reads the marks too, 84 tokens, and drops 9"
+    )
+    (bar,) = page.all("div", cls="gauge")
+    assert [
+        attributes["style"] for attributes, _ in page.all("i") if attributes.get("style", "").startswith("width")
+    ] == [
+        "width:89.29%",
+        "width:10.71%",
+    ]
+    assert bar
+    assert page.all("p", cls="legend")[1][1] == (
+        "The bar: a stock pipeline reads 75 of 84 tokens and drops 9: marks are text to it. "
+        "clipcond reads 12 without marks."
+    )
+
+
+def test_a_legend_names_the_tints_and_the_bars_that_occur() -> None:
+    keys = Page(page_of("a (red:1.3) fox [small]", dialect="a1111")).all("p", cls="keys")[0][1]
+    for name in ("tokens in turn", "weight above 1", "weight below 1", "bar: the weight; the line is 1"):
+        assert name in keys
+    assert "below 0" not in keys
+    assert "bar" not in Page(page_of("a red fox")).all("p", cls="keys")[0][1]
+    assert "dropped by a stock pipeline" in Page(page_of("fox " * 80)).all("p", cls="keys")[0][1]
+
+
+def test_a_finding_shows_its_part_without_quotes_around_it() -> None:
+    text = page_of('a "fox" here, ' + "x y z " * 40)
+    assert "<q>" not in text
+    parts = Page(text).all("code")
+    assert any(" … " in part for _, part in parts)  # a long passage by its beginning and its end
+
+
+def test_loras_changes_and_parts_stand_under_the_prompt() -> None:
+    page = Page(page_of("a [cat:dog:0.4] <lora:x:0.8> AND a dog :0.5", dialect="a1111"))
+    assert [text for _, text in page.all("dt")] == ["1 LoRA taken out", "changes", "2 parts"]
+    assert [text for _, text in page.all("dd")] == [
+        "x ×0.8",
+        "cat → dog at 40 %",
+        "drawn together (AND), weights 1 and 0.5",
+    ]
 
 
 # contrast
@@ -252,8 +297,8 @@ PAIRS = [
     *((text, ground) for text in ("ink", "soft", "bad", "good") for ground in ("page", "card")),
     *(("token", ground) for ground in ("odd", "even", "more", "less", "against")),
     *((text, f"{kind}-wash") for kind in ("warn", "note") for text in (kind, "ink", "bad")),
-    ("bad", "bad-wash"),
     ("tip-ink", "tip"),
+    *(("dim", ground) for ground in ("page", "card", "lost", "lost-even", "warn-wash", "note-wash")),
 ]
 
 
@@ -297,13 +342,28 @@ def test_nothing_is_overwritten(tmp_path, capsys) -> None:
     path.write_text("mine")
     assert main(["tokens", "a fox", "--html", str(path)]) == 3
     seen = capsys.readouterr()
-    assert (seen.out, seen.err) == ("", f"error: {path} is there already; name another file, nothing is overwritten\n")
+    assert (seen.out, seen.err) == (
+        "",
+        f"error: {path} is there already; name another file, or --overwrite, nothing is overwritten\n",
+    )
     assert path.read_text() == "mine"
+    assert main(["tokens", "a fox", "--html", str(path), "--overwrite"]) == 0
+    assert "<!doctype html>" in path.read_text()
 
 
 def test_a_folder_that_is_not_there_is_one_line_and_3(tmp_path, capsys) -> None:
     assert main(["tokens", "a fox", "--html", str(tmp_path / "no" / "fox.html")]) == 3
-    assert capsys.readouterr().err.endswith("fox.html: No such file or directory\n")
+    seen = capsys.readouterr()
+    assert seen == ("", f"error: there is no folder {tmp_path / 'no'} for fox.html; make it, or name another\n")
+
+
+def test_a_full_disk_leaves_no_page_and_names_it(tmp_path, capsys, file_size_limit) -> None:
+    path = tmp_path / "fox.html"
+    with file_size_limit(1000):
+        assert main(["tokens", "a fox", "--html", str(path)]) == 3
+    assert capsys.readouterr().err == f"error: {path}: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+    assert main(["tokens", "a fox", "--html", str(path)]) == 0
 
 
 # in a browser
@@ -332,7 +392,9 @@ frame.onload = () => {{
   w.location.hash = link.getAttribute("href");
   setTimeout(() => {{
     seen.lit = d.querySelectorAll(".prompt a.lit").length;
-    seen.strike = [...d.querySelectorAll(".prompt del")].every(e => w.getComputedStyle(e).textDecorationLine === "line-through");
+    const struck = e => w.getComputedStyle(e).textDecorationLine !== "none";
+    seen.strike = [...d.querySelectorAll(".prompt del, .t.lost span")].some(struck);
+    seen.dimmed = d.querySelectorAll(".prompt del").length;
     seen.ground = w.getComputedStyle(d.body).backgroundColor;
     document.getElementById("out").textContent = "SEEN" + JSON.stringify(seen) + "SEEN";
   }}, 50);
@@ -378,7 +440,8 @@ def test_the_page_works_in_a_browser(width: int, dark: bool, tmp_path) -> None:
     assert seen["stops"] == seen["strips"] == 2
     assert seen["escaped"]
     assert int(str(seen["lit"])) >= 1
-    assert seen["strike"]
+    assert not seen["strike"]
+    assert int(str(seen["dimmed"])) >= 1
     assert seen["ground"] == ("rgb(16, 21, 27)" if dark else "rgb(246, 247, 249)")
 
 

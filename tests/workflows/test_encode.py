@@ -31,17 +31,16 @@ def test_findings_are_notes_with_their_text(sd_folder: Path, tmp_path: Path) -> 
     events: list[Event] = []
     given = options(tmp_path / "x", sd_folder, prompt="(a:1.3) (b:1.3)", dialect="compel")
     run(given, events.append)
-    (note,) = events
-    assert isinstance(note, Note)
+    note = next(event for event in events if isinstance(event, Note))
     assert note.text.startswith("prompt: ")
     assert note.text.endswith(" (2 times)")
 
 
 def test_the_file_is_looked_at_first(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(OutputExists, match="there exists already; choose another name with --out"):
+    with pytest.raises(OutputExists, match="there is there already; choose another name with --out, or --overwrite"):
         run(options(tmp_path / "there", tmp_path / "none", prompt="x"))
-    with pytest.raises(ResourceMissing, match=r"there is no folder .*nowhere; make it"):
+    with pytest.raises(ResourceMissing, match=r"there is no folder .*nowhere for x; make it"):
         run(options(tmp_path / "nowhere" / "x", tmp_path / "none", prompt="x"))
 
 

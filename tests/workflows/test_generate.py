@@ -55,7 +55,10 @@ def test_pictures_come_as_events_and_as_the_result(sd_folder: Path, tmp_path: Pa
     pictures, events = draw(sd_folder, tmp_path / "a", PromptOptions(prompt="a fox"), seed=7, batch_size=1)
     assert [picture.path for picture in pictures] == [tmp_path / "a" / f"0000{n}-{n + 7}.png" for n in range(2)]
     assert [event.picture for event in events if isinstance(event, PictureDone)] == list(pictures)
-    assert [event for event in events if isinstance(event, Started)] == [Started("generating", 8, "steps")]
+    assert [event for event in events if isinstance(event, Started)] == [
+        Started(f"loading {sd_folder}"),
+        Started("generating", 8, "steps"),
+    ]
     assert sum(event.count for event in events if isinstance(event, Advanced)) == 8
     assert isinstance(events[-1], Finished)
     done = [number for number, event in enumerate(events) if isinstance(event, PictureDone)]
@@ -121,14 +124,13 @@ def test_the_ranking_reads_words_without_marks(
     assert asked == ["a red fox"]
 
 
-def test_files_in_the_way_cost_nothing(tmp_path: Path) -> None:
-    (tmp_path / "00000-0.png").write_text("mine")
+def test_files_in_the_way_cost_nothing(sd_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rejected").write_text("mine")
     prompt = PromptOptions(prompt="x")
-    with pytest.raises(OutputExists, match=r"00000-0\.png is there already; name another folder or seed"):
-        draw(tmp_path / "none", tmp_path, prompt)
-    (tmp_path / "00000-0.png").rename(tmp_path / "rejected")
     with pytest.raises(OutputExists, match="rejected is a file; name a folder for the pictures"):
-        draw(tmp_path / "none", tmp_path, prompt, keep=1)
+        draw(sd_folder, tmp_path, prompt, keep=1)
+    with pytest.raises(OutputExists, match="rejected is a file; name a folder for the pictures"):
+        draw(sd_folder, tmp_path / "rejected", prompt)
     with pytest.raises(ResourceMissing, match=r"no conditioning at .*none: there is no such file"):
         draw(tmp_path / "none", tmp_path / "a", PromptOptions(), conditioning=tmp_path / "none")
 
@@ -136,7 +138,7 @@ def test_files_in_the_way_cost_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prompt", "more", "message"),
     [
-        ({}, {}, "give a PROMPT, or --conditioning FILE"),
+        ({}, {}, "give a PROMPT, or --infotext FILE, or --conditioning FILE"),
         ({"prompt": "x"}, {"force": True}, "--force is about a --conditioning FILE"),
         ({"prompt": "x"}, {"keep": 3, "count": 2}, "--keep 3 of --count 2 pictures"),
         ({"prompt": " "}, {"keep": 1}, "--keep needs a PROMPT"),

@@ -9,7 +9,7 @@ import pytest
 
 from clipcond.errors import DataError, OptionsError, ResourceMissing
 from clipcond.prompt.plan import plan
-from clipcond.workflows.events import Event, Note
+from clipcond.workflows.events import Event, Note, ignore
 from clipcond.workflows.tokens import TokenCounter, TokensOptions, read_prompts
 
 
@@ -94,3 +94,20 @@ def test_options_that_contradict_one_another(options: dict[str, Any], message: s
         TokensOptions(**options)
     with pytest.raises(OptionsError, match="give --file FILE"):
         counter([], prompt="x").survey()
+
+
+def test_the_families_that_repeat_are_those_of_the_conditioner() -> None:
+    from clipcond.condition.families import LAYOUTS
+    from clipcond.prompt.families import FAMILIES
+    from clipcond.workflows.tokens import REPEATED
+
+    assert {name for name in FAMILIES if LAYOUTS[name].lengths == "lcm"} == set(REPEATED)
+    assert {LAYOUTS[name].lengths for name in FAMILIES if name not in REPEATED} == {"pad_empty"}
+
+
+def test_the_common_length_is_that_of_the_conditioner_for_parts_and_joined_prompts() -> None:
+    parts = TokenCounter(TokensOptions(prompt="", dialect="a1111", negative_prompt="x " * 100), ignore)
+    counted = parts.count("a AND " + "b " * 160)
+    assert counted.common_chunks() == {"sd15": {"clip_l": 6}}  # parts of 1 and 3 chunks, the other side of 2
+    joined = TokenCounter(TokensOptions(prompt="", dialect="compel", negative_prompt="x"), ignore)
+    assert joined.count('("a", "b").and()').common_chunks() == {"sd15": {"clip_l": 2}}

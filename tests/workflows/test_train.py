@@ -66,4 +66,9 @@ def test_evaluate_measures_both_directions(dual_folder: Path, pairs: Path) -> No
     events: list[Event] = []
     found = evaluate(EvaluateOptions(str(dual_folder), str(pairs)), events.append).to_dict()
     assert (found["images"], found["texts"]) == (8, 8)
-    assert events == [Started(f"measuring {dual_folder}"), Finished()]
+    assert events == [
+        Started(f"reading {pairs}"),
+        Finished(),
+        Started(f"measuring {dual_folder}"),
+        Finished(),
+    ]

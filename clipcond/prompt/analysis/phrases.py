@@ -1,17 +1,20 @@
 """Phrases of a planned prompt, their places, and findings about tokens and attention that they cost.
 
 A border inside a word is a warning of the plan itself. A phrase is what stands between two commas (semicolons, bars, full
-stops, line feeds, BREAKs). The lists of boilerplate ship as `prompts/analysis/*.txt`.
+stops, line feeds, BREAKs); brackets of the dialect are never cut: `(red, blue:1.2)` is one phrase of the table, while
+findings look between its commas too. The lists of boilerplate ship as `prompts/analysis/*.txt`.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
 from math import isclose
+from sys import maxsize
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError
@@ -30,6 +33,9 @@ _END_OF_WORD = "</w>"
 _COMMAS, _STOPS = frozenset(",;|，、；。！？"), frozenset(".!?")
 _WORDS = re.compile(r"'(?:s|t|re|ve|m|ll|d)(?![^\W\d_])|[^\W\d_]+|\d|(?:[^\w\s]|_)+")
 _CLOSING = re.compile(r"(?::[ ]?[+-]?[\d.]{1,20})?[)\]}]+(?:\++|-+)?")
+_PAIRS = {"a1111": "()[]", "comfy": "()", "compel": "()"}  # of each dialect
+_BRACKETS = re.compile(r"\\.|<\w+:[^<>]*>|[()\[\]]", re.DOTALL)  # an escape and a tag are no brackets
+_DEEPEST = 64  # brackets inside of one another that are looked through for a partner
 _LARGE_SHARE, _MANY = 0.25, 8  # boilerplate that is worth a word
 _SHOWN = 40  # characters of the user's text that a message quotes
 
@@ -108,6 +114,7 @@ class _Word:
     chunks: tuple[int, int]
     text: str = ""
     border: bool = False  # something other than a token parts it from the word before: a line feed, BREAK
+    fresh: bool = False  # it begins a chunk that the user asked for
 
     @property
     def start(self) -> int:
@@ -120,11 +127,15 @@ class _Word:
 
 @dataclass(slots=True)
 class _Run:
-    """The words of a phrase and how many of its tokens are boilerplate."""
+    """The words of a phrase, how many of its tokens are boilerplate, and how many there are, those between words too."""
 
     words: list[_Word]
     spans: list[tuple[int, int]] = field(default_factory=list)
     boilerplate: int = 0
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.tokens = self.tokens or sum(len(word.tokens) for word in self.words)
 
     @property
     def key(self) -> tuple[tuple[int, str], ...]:
@@ -144,6 +155,7 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
     for run in runs:
         _mark_boilerplate(run)
     content = sum(len(chunk.tokens) for chunk in chosen.chunks)
+    brackets = _brackets(plan.prompt, plan.dialect)
     found = [
         *_border_findings(runs, chosen),
         *_padding_findings(chosen),
@@ -155,7 +167,7 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
     return Analysis(
         encoder=name,
         content_tokens=content,
-        phrases=tuple(_phrases(runs, plan.prompt)),
+        phrases=tuple(_phrases(_joined(runs, brackets), plan.prompt, brackets)),
         boilerplate=tuple(span for run in runs for span in run.spans),
         boilerplate_tokens=sum(run.boilerplate for run in runs),
         wasted_places=sum(_wasted(chosen)),
@@ -187,7 +199,8 @@ def _words(prompt: str, encoder: EncoderPlan) -> Iterator[_Word]:
             if word and last and (fresh or not _continues(last, token)):
                 yield _finished(word)
                 between = prompt[last.end : token.start]
-                word = _Word([], number, (chunk.index, chunk.index), border="\n" in between or fresh)
+                border = "\n" in between or fresh
+                word = _Word([], number, (chunk.index, chunk.index), border=border, fresh=fresh)
             if word is None:
                 word = _Word([], number, (chunk.index, chunk.index))
             word.tokens.append(token)
@@ -260,13 +273,16 @@ def _longest_passage() -> int:
     return max(map(len, boilerplate()))
 
 
-def _phrases(runs: Sequence[_Run], prompt: str) -> Iterator[Phrase]:
+def _phrases(runs: Sequence[_Run], prompt: str, brackets: Sequence[tuple[int, int]]) -> Iterator[Phrase]:
     seen: set[tuple[tuple[int, str], ...]] = set()
     for number, run in enumerate(runs):
-        first, last, tokens = run.words[0], run.words[-1], _size(run)
+        first, last, tokens = run.words[0], run.words[-1], run.tokens
         before = runs[number - 1].words[-1].end if number else 0
         after = runs[number + 1].words[0].start if number + 1 < len(runs) else len(prompt)
-        start, end = _with_marks(prompt, first.start, last.end, before, after)
+        start, end = _with_brackets(brackets, first.start, last.end)
+        if start < before or after < end:  # a BREAK inside of the bracket
+            start, end = first.start, last.end
+        start, end = _with_marks(prompt, start, end, before, after)
         yield Phrase(
             text=prompt[start:end],
             start=start,
@@ -275,10 +291,63 @@ def _phrases(runs: Sequence[_Run], prompt: str) -> Iterator[Phrase]:
             tokens=tokens,
             chunks=(first.chunks[0], last.chunks[1]),
             weight=_strongest(run),
-            boilerplate=run.boilerplate == tokens,
+            boilerplate=run.boilerplate == _size(run),
             repeats=run.key in seen,
         )
         seen.add(run.key)
+
+
+def _joined(runs: Sequence[_Run], brackets: Sequence[tuple[int, int]]) -> list[_Run]:
+    """Return the runs, those that share a bracket made one; a chunk border that the user asked for still parts them."""
+    joined: list[_Run] = []
+    for run in runs:
+        before = joined[-1] if joined else None
+        if before and not run.words[0].fresh and _share(brackets, before.words[-1], run.words[0]):
+            between = run.words[0].first - before.words[0].first - before.tokens
+            tokens = before.tokens + between + run.tokens
+            words = [*before.words, *run.words]
+            joined[-1] = _Run(words, [*before.spans, *run.spans], before.boilerplate + run.boilerplate, tokens)
+        else:
+            joined.append(run)
+    return joined
+
+
+def _share(brackets: Sequence[tuple[int, int]], before: _Word, after: _Word) -> bool:
+    """Return True if one bracket holds a word and the one before it."""
+    at = bisect_right(brackets, (before.start, maxsize)) - 1
+    return at >= 0 and brackets[at][0] <= before.start and after.end <= brackets[at][1]
+
+
+def _with_brackets(brackets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """Return a passage with all of the brackets that it begins or ends in."""
+    for place in (start, max(end - 1, start)):
+        at = bisect_right(brackets, (place, maxsize)) - 1
+        if at >= 0 and place < brackets[at][1]:
+            start, end = min(start, brackets[at][0]), max(end, brackets[at][1])
+    return start, end
+
+
+def _brackets(prompt: str, dialect: str) -> list[tuple[int, int]]:
+    """Return the outermost pairs of brackets of a dialect, in order; a bracket without a partner is text."""
+    pairs = _PAIRS.get(dialect, "")
+    if not any(mark in prompt for mark in pairs):
+        return []
+    stack: list[tuple[str, int]] = []
+    found: list[tuple[int, int]] = []
+    for match in _BRACKETS.finditer(prompt):
+        mark = match[0]
+        if len(mark) > 1 or mark not in pairs:
+            continue
+        if mark in "([":
+            stack.append((mark, match.start()))
+        elif (opening := pairs[pairs.index(mark) - 1]) in {held for held, _ in stack[-_DEEPEST:]}:
+            while stack and stack[-1][0] != opening:
+                stack.pop()
+            start = stack.pop()[1]
+            while found and found[-1][0] > start:
+                found.pop()
+            found.append((start, match.end()))
+    return found
 
 
 def _with_marks(prompt: str, start: int, end: int, before: int, after: int) -> tuple[int, int]:

@@ -1,0 +1,36 @@
+"""Pipelines by name: the embedded one, a diffusers folder, or a hub id; found without loading anything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from clipcond.errors import ModelError
+from clipcond.resources import embedded
+
+FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id such as owner/name"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_pipeline(spec: str) -> tuple[str, dict[str, str]]:
+    """Return what `from_pretrained` is to be given for a spec, and with which options.
+
+    Raises ModelError for what is neither a pipeline's folder nor a hub id, ResourceMissing when the embedded model is
+    incomplete.
+    """
+    if spec == "mini":
+        return _folder(spec, embedded("pipeline"))
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _folder(spec, path)
+    if not _HUB_ID.fullmatch(spec) or spec.startswith("."):
+        raise ModelError(f"no pipeline {spec!r}: there is no such folder; a pipeline is {FORMS}")
+    return spec, {}
+
+
+def _folder(spec: str, path: Path) -> tuple[str, dict[str, str]]:
+    if not (path / "model_index.json").is_file():
+        raise ModelError(f"{spec} is a folder without model_index.json: no diffusers pipeline; a pipeline is {FORMS}")
+    weights = [file.name for file in path.glob("unet/*.safetensors")]
+    half_only = bool(weights) and all(".fp16." in name for name in weights)
+    return str(path), {"variant": "fp16"} if half_only else {}

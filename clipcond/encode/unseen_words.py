@@ -1,0 +1,47 @@
+"""Words of a prompt that an encoder never learned: their rows of the token table are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from clipcond.prompt.layout import EmbeddingToken
+
+if TYPE_CHECKING:
+    from clipcond.encode.text import TextTower
+    from clipcond.prompt.layout import PlannedToken
+
+_END_OF_WORD = "</w>"
+_NAMED = 8  # words that a message names
+
+
+def unseen_words(tower: TextTower, tokens: Sequence[PlannedToken]) -> tuple[str, ...]:
+    """Return the words, each once and in their order, with a token that the tower never learned.
+
+    tokens: content tokens of a plan; textual inversions bring rows of their own and are left out.
+    """
+    words = [word for word in _words(tokens) if any(map(str.isalnum, "".join(token.text for token in word)))]
+    unknown = tower.untrained({token.id for word in words for token in word})
+    found = (word for word in words if any(token.id in unknown for token in word))
+    return tuple(dict.fromkeys("".join(token.text for token in word).lower() for word in found))
+
+
+def tell_unseen(words: Sequence[str], model: str) -> str:
+    """Say which words a model has never seen; empty for none."""
+    if not words:
+        return ""
+    named = ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
+    return f"{model} has never seen {'the word' if len(words) == 1 else 'the words'} {named}; it reads nothing there"
+
+
+def _words(tokens: Iterable[PlannedToken]) -> Iterator[list[PlannedToken]]:
+    word: list[PlannedToken] = []
+    for token in tokens:
+        if isinstance(token, EmbeddingToken):
+            continue
+        word.append(token)
+        if token.piece.endswith(_END_OF_WORD):
+            yield word
+            word = []
+    if word:
+        yield word

@@ -1,0 +1,86 @@
+"""Options of `generate`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from clipcond.errors import OptionsError
+from clipcond.workflows.prompt_options import PromptOptions
+
+_DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu|hpu|npu|mtia)(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """A prompt, the pipeline that draws it, the number of pictures, and their folder.
+
+    out: the folder for the pictures.   conditioning: a file of `encode` in place of a prompt; force: take one that other
+    encoders made.   infotext: a picture, a text file or `-` with prompt, negative prompt, seed and settings, which other
+    options win over.   expand: fill in the prompt as a template, with the lists of `wildcards`; picture i has the prompt of
+    its seed.   steps, guidance_scale: None is what the pipeline advises.   seed: None is 0, and in a folder that has
+    pictures the next one.   stock: leave the prompt to the pipeline.
+    keep: rerank with `rerank_model` and move all but the best so many to `out/rejected`.
+    dtype: `float32`, `float16` or `bfloat16`.   device: None is CUDA where there is one.
+    Raises OptionsError for options that contradict one another.
+    """
+
+    out: Path
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    conditioning: Path | None = None
+    force: bool = False
+    infotext: str | None = None
+    expand: bool = False
+    wildcards: tuple[Path, ...] = ()
+    pipeline: str = "mini"
+    count: int = 8
+    steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    stock: bool = False
+    keep: int | None = None
+    rerank_model: str = "mini"
+    batch_size: int = 8
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if problem := problem_with(self):
+            raise OptionsError(problem)
+
+    @property
+    def through(self) -> Literal["conditioner", "stock"]:
+        """The reader of the prompt: the Conditioner or the pipeline itself."""
+        return "stock" if self.stock else "conditioner"
+
+
+def problem_with(options: GenerateOptions) -> str | None:
+    """Say which options contradict one another, in words for the one who gave them; None when all is well."""
+    prompt, keep = options.prompt, options.keep
+    if options.device is not None and not _DEVICE.fullmatch(options.device):
+        return f"--device {options.device} does not exist; name cpu, cuda (cuda:1 is the second of several) or mps"
+    if options.conditioning is not None and (options.infotext is not None or options.expand):
+        also = "--infotext" if options.infotext is not None else "--expand"
+        return f"--conditioning FILE says what {also} would; leave one of them out"
+    if options.conditioning is not None:
+        if options.stock:
+            return "--stock has no use for a --conditioning; leave one of them out"
+        if given := _given(prompt):
+            return f"--conditioning FILE says what {given} would; leave one of them out"
+    elif prompt.prompt is None and options.infotext is None:
+        return "give a PROMPT, or --infotext FILE, or --conditioning FILE"
+    elif options.force:
+        return "--force is about a --conditioning FILE; leave it out"
+    if options.stock and (unused := prompt.first_given(apart_from=("negative_prompt", "clip_skip"))):
+        return f"--stock leaves the prompt to the pipeline; leave out {unused}"
+    if keep is not None and keep > options.count:
+        return f"--keep {keep} of --count {options.count} pictures"
+    if keep is not None and options.conditioning is None and options.infotext is None and not prompt.text.strip():
+        return "--keep needs a PROMPT to score the pictures by"
+    return None
+
+
+def _given(prompt: PromptOptions) -> str | None:
+    return "PROMPT" if prompt.prompt is not None else prompt.first_given()
