@@ -60,6 +60,9 @@ def write_tokenizer(folder: Path) -> None:
 def seconds(command: list[str]) -> tuple[float, str]:
     """The wall time of a process and what it printed; its standard error is thrown away unless it fails."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    environment.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # an installed package has its bytecode; the first run writes it here
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
     elapsed = time.perf_counter() - began

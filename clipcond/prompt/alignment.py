@@ -8,7 +8,6 @@ several, or out of a passage that was rewritten as a whole, points at all of it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from difflib import SequenceMatcher
 
 Span = tuple[int, int]
 _MOST_PAIRS = 4_000_000  # beyond that many comparisons a rewritten passage is taken as a whole
@@ -55,6 +54,8 @@ def _blocks(old: Sequence[Hashable], new: Sequence[Hashable]) -> list[tuple[bool
     """(same, start, end, new start, new end) covering both in order; a single block where comparing costs too much."""
     if len(old) * len(new) > _MOST_PAIRS:
         return [(False, 0, len(old), 0, len(new))]
+    from difflib import SequenceMatcher
+
     matcher: SequenceMatcher[Hashable] = SequenceMatcher(None, old, new, autojunk=False)
     return [(tag == "equal", *block) for tag, *block in matcher.get_opcodes()]  # type: ignore[misc]
 

@@ -18,8 +18,8 @@ Under all of them the vectors of an embedding stay together where they fit a chu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.tokenizer import CONTENT
@@ -43,10 +43,18 @@ class Slot(NamedTuple):
     unit: int = -1
 
 
-Policy = Callable[[Sequence[Slot], int, int], int]
+class Slots(Protocol):
+    """The places of a text; a list of them, or what makes them as they are looked at."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: int, /) -> Slot: ...
 
 
-def split(slots: Sequence[Slot], chunking: str, size: int = CONTENT) -> list[tuple[int, int]]:
+Policy = Callable[[Slots, int, int], int]
+
+
+def split(slots: Slots, chunking: str, size: int = CONTENT) -> list[tuple[int, int]]:
     """The chunks, as half-open spans that tile the slots; one empty span for no slots.
 
     Takes time linear in the number of slots. Raises ConfigError for an unknown policy.
@@ -71,12 +79,12 @@ def check(chunking: str) -> None:
         raise ConfigError(f"unknown chunking {chunking!r}; there are {', '.join(POLICIES)}")
 
 
-def hard(slots: Sequence[Slot], start: int, end: int) -> int:
+def hard(slots: Slots, start: int, end: int) -> int:
     """At the end, whatever stands there."""
     return end
 
 
-def a1111(slots: Sequence[Slot], start: int, end: int) -> int:
+def a1111(slots: Slots, start: int, end: int) -> int:
     """After the last comma, not more than 20 places back; not where the chunk ends for another reason than its size."""
     if end - start < CONTENT or slots[end].id == COMMA:
         return end
@@ -84,12 +92,12 @@ def a1111(slots: Sequence[Slot], start: int, end: int) -> int:
     return end if found is None else found + 1
 
 
-def word(slots: Sequence[Slot], start: int, end: int) -> int:
+def word(slots: Slots, start: int, end: int) -> int:
     """Before a word that would be cut, unless it fills the chunk."""
     return next((at + 1 for at in range(end - 1, start - 1, -1) if slots[at].ends_word), end)
 
 
-def comfy(slots: Sequence[Slot], start: int, end: int) -> int:
+def comfy(slots: Slots, start: int, end: int) -> int:
     """Before a piece of one weight that would be cut and has under 8 tokens."""
     segment = slots[end].segment
     first, last = end, end
@@ -100,19 +108,19 @@ def comfy(slots: Sequence[Slot], start: int, end: int) -> int:
     return first if first > start and last - first < MOVES_WHOLE else end
 
 
-def sentences(slots: Sequence[Slot], start: int, end: int) -> int:
+def sentences(slots: Slots, start: int, end: int) -> int:
     """After the last full stop, else as `clauses`."""
     found = _last(slots, start, end, {FULL_STOP})
     return clauses(slots, start, end) if found is None else found + 1
 
 
-def clauses(slots: Sequence[Slot], start: int, end: int) -> int:
+def clauses(slots: Slots, start: int, end: int) -> int:
     """After the last full stop, comma, semicolon or colon, else after the last word."""
     found = _last(slots, start, end, {FULL_STOP, COMMA, SEMICOLON, COLON})
     return word(slots, start, end) if found is None else found + 1
 
 
-def phrase(slots: Sequence[Slot], start: int, end: int) -> int:
+def phrase(slots: Slots, start: int, end: int) -> int:
     """Before the outermost weighted group that would be cut and fits a chunk, else as `word`."""
     return _phrases(slots, end - start)(slots, start, end)
 
@@ -128,14 +136,14 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 
-def _phrases(slots: Sequence[Slot], size: int) -> Policy:
+def _phrases(slots: Slots, size: int) -> Policy:
     """`phrase` with the extent of every group at hand: a group may hold others, so that its ends are looked up."""
     extents: dict[int, tuple[int, int]] = {}
-    for at, slot in enumerate(slots):
-        if slot.group >= 0:
-            extents[slot.group] = (extents.get(slot.group, (at, at))[0], at)
+    for at in range(len(slots)):
+        if (group := slots[at].group) >= 0:
+            extents[group] = (extents.get(group, (at, at))[0], at)
 
-    def policy(slots: Sequence[Slot], start: int, end: int) -> int:
+    def policy(slots: Slots, start: int, end: int) -> int:
         border = end
         for at in range(max(start + 1, end - size + 1), end):
             first, last = extents.get(slots[at].group, (at, at))
@@ -147,11 +155,11 @@ def _phrases(slots: Sequence[Slot], size: int) -> Policy:
     return policy
 
 
-def _last(slots: Sequence[Slot], start: int, end: int, ids: set[int]) -> int | None:
+def _last(slots: Slots, start: int, end: int, ids: set[int]) -> int | None:
     return next((at for at in range(end - 1, start - 1, -1) if slots[at].id in ids), None)
 
 
-def _unit_start(slots: Sequence[Slot], start: int, border: int) -> int:
+def _unit_start(slots: Slots, start: int, border: int) -> int:
     """The border, moved before the embedding that it would cut; `start` where that fills the whole chunk."""
     unit = slots[border].unit
     while border > start and unit >= 0 and slots[border - 1].unit == unit:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 from clipcond.prompt.chunking import Slot
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words, joined
-from clipcond.prompt.tokenizer import Token, TokenRow, token_rows
+from clipcond.prompt.tokenizer import TokenRow, token_rows
 
 SectionCut = Literal["end", "break"]
 PADDING, PADDING_ID = "!", 0
@@ -16,21 +17,29 @@ _LONE_MARK = f"{PADDING}</w>"
 PLACEHOLDER = 0  # the id in the place of an embedding's vector, as in A1111
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedToken(Token):
-    """A content token and the weight that its prompt gives it; 1.0 means untouched."""
+class PlannedToken(NamedTuple):
+    """A content token as `tokenizer.Token`, and the weight that its prompt gives it; 1.0 means untouched.
 
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingToken(PlannedToken):
-    """The place of one vector of a textual inversion: `id` is a placeholder and `piece` the name.
-
-    vector: which of the embedding's vectors, from 0.
+    vector: of an EmbeddingToken, which of the embedding's vectors, from 0.
     """
 
+    id: int
+    piece: str
+    text: str
+    start: int
+    end: int
+    weight: float = 1.0
     vector: int = 0
+
+
+# `PlannedToken(…)` of many rows of its seven fields, without a call of Python for each
+planned_tokens = partial(map, partial(tuple.__new__, PlannedToken))
+
+
+class EmbeddingToken(PlannedToken):
+    """The place of one vector of a textual inversion: `id` is a placeholder and `piece` the name."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -42,13 +51,22 @@ class Section:
     marks: list[tuple[int, int, int]] = field(default_factory=list)  # segment, group, unit of each token
     cut: SectionCut = "end"
 
-    def slots(self) -> list[Slot]:
-        """The tokens as chunking policies see them."""
-        marks: Sequence[tuple[int, int, int]] = self.marks or [(0, -1, -1)] * len(self.tokens)
-        return [Slot(token.id, ends_word(token), *mark) for token, mark in zip(self.tokens, marks, strict=True)]
+
+class SectionSlots:
+    """The tokens of a section as chunking policies see them; made one by one, as most policies look at few."""
+
+    def __init__(self, section: Section) -> None:
+        self._tokens, self._marks = section.tokens, section.marks
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getitem__(self, at: int) -> Slot:
+        token = self._tokens[at]
+        return Slot(token.id, ends_word(token), *self._marks[at]) if self._marks else Slot(token.id, ends_word(token))
 
 
-def ends_word(token: Token) -> bool:
+def ends_word(token: PlannedToken) -> bool:
     """True if a CLIP token is the last of its word."""
     return token.piece.endswith("</w>") or isinstance(token, EmbeddingToken)
 
@@ -136,10 +154,12 @@ def _add_words(
         words.start + len(text) - 1,
     ):  # nothing was taken out
         ahead = words.start
-        section.tokens += [
-            PlannedToken(number, piece, text[first:last], ahead + first, ahead + last, weight)
-            for number, piece, first, last in found
-        ]
+        section.tokens += planned_tokens(
+            [
+                (number, piece, text[first:last], ahead + first, ahead + last, weight, 0)
+                for number, piece, first, last in found
+            ]
+        )
         return
     for number, piece, first, last in found:
         start, end = places[first], _end(prompt, text, places, last)

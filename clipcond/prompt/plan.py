@@ -20,9 +20,11 @@ from clipcond.prompt.layout import (
     EmbeddingToken,
     PlannedToken,
     Section,
+    SectionSlots,
     apart_rows,
     ends_word,
     flat,
+    planned_tokens,
     sections,
 )  # fmt: skip
 from clipcond.prompt.tokenizer import CONTENT, TokenRow, rows_beyond, token_rows
@@ -259,7 +261,11 @@ def _longest(parsed: Parsed, steps: int, *, comments: bool, negative: bool) -> P
 def _plain(prompt: str, rows: Sequence[TokenRow]) -> Section:
     """A prompt without syntax: one section."""
     return Section(
-        tokens=[PlannedToken(number, piece, prompt[start:end], start, end) for number, piece, start, end in rows]
+        tokens=[
+            *planned_tokens(
+                [(number, piece, prompt[start:end], start, end, 1.0, 0) for number, piece, start, end in rows]
+            )
+        ]
     )
 
 
@@ -273,7 +279,7 @@ def _chunks(laid: Sequence[Section], chunking: str) -> tuple[Chunk, ...]:
         elif chunking == "hard" and not section.marks:  # what `split` would give, without the slots
             spans = [(start, min(start + CONTENT, len(tokens))) for start in range(0, len(tokens), CONTENT)]
         else:
-            spans = split(section.slots(), chunking)
+            spans = split(SectionSlots(section), chunking)
         for start, end in spans:
             cut: Cut = section.cut if end == len(tokens) else "full" if end - start == CONTENT else "backtrack"
             chunks.append(

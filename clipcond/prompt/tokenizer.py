@@ -12,15 +12,14 @@ special id, which would end the prompt in its middle. `typed_special_tokens` fin
 
 from __future__ import annotations
 
-import gzip
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, get_args
 
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt import byte_pairs
@@ -49,8 +48,7 @@ _PRINTABLE = re.compile(r"[!-~]*")
 _MOST_KNOWN, _LONGEST_KNOWN = 1 << 16, 48  # pieces that are remembered, and their characters: some 10 MB
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One content token. `text` is what the user typed, prompt[start:end]; never empty.
 
     A character that takes several tokens (an emoji, for instance) is the `text` of each of them.
@@ -81,14 +79,24 @@ def token_rows(text: str) -> list[TokenRow]:
 def rows_beyond(text: str, limit: int) -> list[TokenRow]:
     """`token_rows(text)[limit:]`, with little work where nothing is beyond the limit."""
     if text.isascii():
+        pieces = text.lower().split(" ")
         try:
-            count = sum(map(len, map(_known_rows.__getitem__, text.lower().split(" "))))
+            found = [*map(_known_rows.__getitem__, pieces)]
         except KeyError:
             pass
         else:
-            if count <= limit:
-                return []
+            return _beyond(pieces, [*accumulate(map(len, found))], limit)
     return token_rows(text)[limit:]
+
+
+def _beyond(pieces: Sequence[str], counts: Sequence[int], limit: int) -> list[TokenRow]:
+    """Return the rows of known pieces beyond a limit; `counts` are the tokens up to the end of each piece."""
+    if counts[-1] <= limit:
+        return []
+    first = bisect_right(counts, limit)
+    before = counts[first - 1] if first else 0
+    at = sum(map(len, pieces[:first])) + first
+    return _placed_rows(pieces[first:], at, _known_rows)[limit - before :]
 
 
 def token_ids(text: str, normalisation: Normalisation = "transformers") -> list[int]:
@@ -300,13 +308,17 @@ def _piecewise(
 
 def _rows(text: str, table: Mapping[str, tuple[TokenRow, ...]]) -> list[TokenRow]:
     """The rows of an ASCII text whose pieces are all in a table. Raises KeyError where one is not."""
-    rows: list[TokenRow] = []
-    at = 0
-    for piece in text.lower().split(" "):
-        for number, name, start, end in table[piece]:
-            rows.append((number, name, at + start, at + end))
-        at += len(piece) + 1
-    return rows
+    return _placed_rows(text.lower().split(" "), 0, table)
+
+
+def _placed_rows(pieces: Sequence[str], at: int, table: Mapping[str, tuple[TokenRow, ...]]) -> list[TokenRow]:
+    """Return the rows of pieces that stand in a text from `at` on, a space apart."""
+    places = accumulate([len(piece) + 1 for piece in pieces], initial=at)
+    return [
+        (number, name, at + start, at + end)
+        for piece, at in zip(pieces, places, strict=False)
+        for number, name, start, end in table[piece]
+    ]
 
 
 def _learnt_rows(text: str, alone: bool) -> dict[str, tuple[TokenRow, ...]] | None:
@@ -350,6 +362,8 @@ def merges() -> list[tuple[str, str]]:
 @cache
 def _merges() -> str:
     """Return the lines `first second` of CLIP's merges in order of rank; `rank` makes the piece of id 512 + `rank`."""
+    import gzip
+
     text = gzip.decompress(vocabulary_file().read_bytes()).decode("utf-8")
     return "\n".join(text.split("\n", _MERGES + 1)[1:-1])
 

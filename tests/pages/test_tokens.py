@@ -70,7 +70,7 @@ def weighted(prompt: str, weights: dict[str, float]) -> PromptPlan:
     planned = plan(prompt)
     encoder = planned.encoders["clip_l"]
     chunks = tuple(
-        replace(chunk, tokens=tuple(replace(t, weight=weights.get(t.text, 1.0)) for t in chunk.tokens))
+        replace(chunk, tokens=tuple(t._replace(weight=weights.get(t.text, 1.0)) for t in chunk.tokens))
         for chunk in encoder.chunks
     )
     return replace(planned, encoders={"clip_l": replace(encoder, chunks=chunks)})

@@ -41,7 +41,7 @@ def read_a1111(
     markup = find_markup(prompt, findings, adapters=adapters, schedules=schedules, comments=comments, negative=negative)
     reader = _Reader(prompt, findings, markup)
     reader.read()
-    for match in _LOWER_BREAK.finditer(prompt):
+    for match in _LOWER_BREAK.finditer(prompt) if "reak" in prompt else ():
         findings.add("break-lower-case", "only BREAK in capitals starts a new chunk", *match.span(1))
     return make_items(prompt, reader.records, reader.closed, reader.brackets, findings, split)
 

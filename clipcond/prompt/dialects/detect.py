@@ -74,7 +74,7 @@ def detect(prompt: str) -> Detection:
 
 def embedding_passage(prompt: str) -> tuple[int, int] | None:
     """Return the span of the first `embedding:name`, ComfyUI's syntax."""
-    match = _EMBEDDING.search(prompt)
+    match = _EMBEDDING.search(prompt) if "embedding:" in prompt else None
     return None if match is None else match.span()
 
 

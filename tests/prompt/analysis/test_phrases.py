@@ -31,7 +31,7 @@ def weighted(planned: PromptPlan, weight: float, start: int) -> PromptPlan:
     for chunk in encoder.chunks:
         tokens = []
         for token in chunk.tokens:
-            tokens.append(replace(token, weight=weight) if number >= start else token)
+            tokens.append(token._replace(weight=weight) if number >= start else token)
             number += 1
         chunks.append(replace(chunk, tokens=tuple(tokens)))
     return replace(planned, encoders={"clip_l": replace(encoder, chunks=tuple(chunks))})
