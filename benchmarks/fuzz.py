@@ -289,6 +289,8 @@ def prompts(count: int, seed: int) -> list[Job]:
             for source, target in islice(pairs, 1):
                 translating.run(lambda text=text, way=(source, target): translated(text, *way), case)
             expanding.run(lambda text=text, at=number: expanded(text, at), case)
+        if number % 100_000 == 99_999:
+            print(f"{number + 1:,} prompts after {time.process_time():,.0f} s", file=sys.stderr, flush=True)
     return [parsing, planning, translating, expanding, reading]
 
 
