@@ -119,20 +119,25 @@ def outcome(content: bytes, preprocess: Preprocess) -> str:
     return result
 
 
-def main(count: int = 500, seed: int = 0) -> None:
+def case(number: int, seed: int) -> str:
+    """The outcome of one case, which its number and the seed make."""
     config = {"size": 64, "mean": 0.5, "std": 0.5}
     preprocesses = [Preprocess.from_open_clip({**config, "resize_mode": policy}) for policy in POLICIES]
+    draw = random.Random(seed * 1_000_003 + number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = damaged(draw, encoded(draw))
+    with quiet_pillow():
+        return outcome(content, draw.choice(preprocesses))
+
+
+def main(count: int = 500, seed: int = 0) -> None:
     counts: dict[str, int] = {}
     slowest = (0.0, -1)
     for number in range(count):
-        draw = random.Random(seed * 1_000_003 + number)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = damaged(draw, encoded(draw))
         start = time.perf_counter()
         try:
-            with quiet_pillow():
-                result = outcome(content, draw.choice(preprocesses))
+            result = case(number, seed)
         except BaseException:
             print(f"case {number} of seed {seed}")
             raise

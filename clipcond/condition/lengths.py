@@ -25,6 +25,7 @@ Lengths = Literal["lcm", "mask", "pad_empty"]
 LENGTHS = get_args(Lengths)
 
 
+MOST_BYTES = 2 << 30  # of the states of a call that are made equally long by repetition
 MOST_REPEATS = 32  # times the longest: beyond, equal lengths by repetition are not what anybody meant
 
 
@@ -35,13 +36,15 @@ def common_length(lengths: Sequence[int]) -> int:
     return lcm(*lengths)
 
 
-def repeated_length(lengths: Sequence[int]) -> int:
+def repeated_length(lengths: Sequence[int], token_bytes: int = 0) -> int:
     """Return the length that rows of a call reach by repetition.
 
-    Raises ConfigError where it is more than 32 times the longest, and what `common_length` raises.
+    token_bytes: of one token's states in all rows together.
+    Raises ConfigError where it is more than 32 times the longest or the states would take more than 2 GiB, and what
+    `common_length` raises.
     """
     length = common_length(lengths)
-    if length > MOST_REPEATS * max(lengths):
+    if length > MOST_REPEATS * max(lengths) or length * token_bytes > MOST_BYTES:
         several = ", ".join(str(each) for each in sorted(set(lengths)))
         raise ConfigError(
             f"rows of {several} tokens meet at {length} by repetition; condition them in calls of their own, "

@@ -18,12 +18,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from clipcond.diffusion import cloneofsimo
 from clipcond.errors import ConfigError, DataError, ModelError, ResourceMissing
 from clipcond.prompt.items import Adapter
 from clipcond.prompt.plan import PromptPlan
 from clipcond.runtime.quiet import quiet_calls
-from clipcond.wording import first_line
+from clipcond.wording import first_line, visible
 
 SUFFIXES = (".safetensors", ".pt", ".bin", ".ckpt")
 _KINDS = ("lora", "lyco")
@@ -154,6 +157,7 @@ def _load(pipe: Any, name: str, paths: Sequence[Path]) -> None:
     for path in paths:
         try:
             document = cloneofsimo.load_document(path)
+            _check_tensors(document)
             pairs = cloneofsimo.pairs_of(document)
             if pairs is not None:
                 weights |= cloneofsimo.convert(pairs, pipe)
@@ -172,6 +176,20 @@ def _load(pipe: Any, name: str, paths: Sequence[Path]) -> None:
         raise DataError(f"{paths[0]} cannot be loaded into this {type(pipe).__name__}: {first_line(error)}") from error
     if name not in _loaded(pipe):
         raise DataError(f"{paths[0]} holds nothing for this {type(pipe).__name__}; it was made for another model")
+
+
+def _check_tensors(document: object) -> None:
+    """Refuse tensors that claim more numbers than the file holds, or hold one that is not finite."""
+    named = (
+        document.items() if isinstance(document, dict) else enumerate(document if isinstance(document, list) else ())
+    )
+    for name, each in named:
+        if not isinstance(each, Tensor):
+            continue
+        if each.numel() * each.element_size() > each.untyped_storage().nbytes():
+            raise DataError(f"{visible(str(name))} claims more numbers than the file holds")
+        if not bool(torch.isfinite(each).all()):
+            raise DataError(f"{visible(str(name))} holds values that are not finite")
 
 
 def _weights(adapter: Adapter) -> tuple[float, float]:

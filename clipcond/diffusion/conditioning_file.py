@@ -8,6 +8,7 @@ and the fingerprints of the encoders. Format 1, of version 0.1, held two tensors
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipcond.diffusion.edits import Edit, Edited
@@ -66,7 +68,8 @@ def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = Fal
         raise ResourceMissing(f"there is no folder {path.parent}; make it, or choose another name")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(record).items()}
     # escaped by json: half of a surrogate pair in a prompt fits no UTF-8
-    metadata = {"format": FORMAT, "conditioning": json.dumps(_document(record))}
+    document = json.dumps(_document(record))
+    metadata = {"format": FORMAT, "conditioning": document, "sha256": _checksum(document, tensors)}
     write_file(
         path,
         save(tensors, metadata=metadata),
@@ -82,7 +85,10 @@ def read(path: str | Path) -> ConditioningRecord:
     """
     metadata, tensors = _content(Path(path))
     with damage_named(path):
-        return _OF_FORMAT[metadata["format"]](metadata, tensors)
+        _check_content(metadata, tensors)
+        record = _OF_FORMAT[metadata["format"]](metadata, tensors)
+        _check_batch(record)
+        return record
 
 
 @contextmanager
@@ -214,6 +220,35 @@ def _content(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"{path} is of format {found!r}, newer than {FORMAT!r}; a later clipcond wrote it, update to read it"
         )
     raise DataError(f"{path} holds no conditioning; expected a file that Conditioning.save or clipcond encode wrote")
+
+
+def _checksum(document: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a document and of all tensors with their names, number formats and shapes."""
+    digest = hashlib.sha256(document.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_content(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for content that is not what was written, and for numbers that no pipeline can use."""
+    if "sha256" in metadata and metadata["sha256"] != _checksum(metadata["conditioning"], tensors):
+        raise ValueError("its content is not what was written")
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() or name.endswith("mask")):
+            raise ValueError(f"{name} is of {tensor.dtype}, expected a floating format")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+        if not tensor.numel():
+            raise ValueError(f"{name} is empty")
+
+
+def _check_batch(record: ConditioningRecord) -> None:
+    """Raise ValueError for other rows than the prompts have pictures."""
+    rows, prompts = len(record.tensors["prompt_embeds"]), len(record.plans)
+    if not prompts or rows % prompts:
+        raise ValueError(f"prompt_embeds has {rows} rows for {prompts} prompts")
 
 
 def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> ConditioningRecord:

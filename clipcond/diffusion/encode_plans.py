@@ -267,7 +267,8 @@ class _Batch:
             masked = [mask_to(each[None], max(lengths)) for each in rows]
             rows, masks = [each[0] for each, _ in masked], [mask[0] for _, mask in masked]
         elif len(lengths) > 1:
-            length = repeated_length(sorted(lengths))
+            token_bytes = len(rows) * rows[0].shape[1] * rows[0].element_size()
+            length = repeated_length(sorted(lengths), token_bytes)
             rows = [repeat_to(each[None], length)[0] for each in rows]
         tensors = {key: {"prompt_embeds": row} for key, row in zip(states, rows, strict=True)}
         for key, each in states.items():

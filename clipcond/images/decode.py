@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -21,6 +22,9 @@ from PIL import Image, UnidentifiedImageError
 from clipcond.errors import ClipCondError, ImageError
 from clipcond.wording import visible
 
+# of Pillow's formats those that hold pixels and nothing else; it gives an EPS to Ghostscript, which runs it as a program
+_AVIF = () if find_spec("PIL.AvifImagePlugin") is None else ("AVIF",)
+FORMATS = ("PNG", "JPEG", "WEBP", *_AVIF, "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "QOI", "ICO", "PSD", "TGA")
 LARGE = 1 << 27  # bytes of a decoded picture above which one waits for the other in `decoded`
 
 _ONE_LARGE = Lock()
@@ -136,7 +140,7 @@ def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[Image.
         if not stream.read(1):
             raise ImageError(f"{name}: is empty")
         stream.seek(start)
-        with Image.open(stream) as image:
+        with Image.open(stream, formats=FORMATS) as image:
             yield image
 
 

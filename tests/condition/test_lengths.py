@@ -95,6 +95,13 @@ def test_misfits_of_padding_are_named() -> None:
         pad_with(states, torch.zeros(3, 3), 9)
 
 
+def test_states_of_more_than_two_gibibytes_are_refused_before_they_are_made() -> None:
+    lengths = [77, 385, 462, 539]  # of 1, 5, 6 and 7 chunks
+    assert repeated_length(lengths, 64 * 128 * 4) == 16170
+    with pytest.raises(ConfigError, match="meet at 16170 by repetition; condition them in calls of their own"):
+        repeated_length(lengths, 64 * 2048 * 4)
+
+
 def test_lengths_that_meet_too_far_off_are_refused() -> None:
     assert repeated_length([77, 154, 231]) == 462
     with pytest.raises(

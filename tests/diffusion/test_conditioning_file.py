@@ -51,6 +51,7 @@ def rewritten(file: Path, change: Callable[[dict[str, str], dict[str, torch.Tens
         metadata = dict(opened.metadata())
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     change(metadata, tensors)
+    metadata.pop("sha256", None)  # as one who means to harm would
     save_file(tensors, file, metadata=metadata)
 
 
@@ -318,3 +319,48 @@ def test_what_does_not_fit_at_all_cannot_be_forced(
     Conditioner.from_pipeline(pipes(family))("a red fox", "grey").save(file)
     with pytest.raises(ModelError, match=reason):
         Conditioning.load(file, pipes(other), force=True)
+
+
+def test_a_flipped_bit_is_damage_wherever_it_is(made: Conditioning, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    made.save(file)
+    content = file.read_bytes()
+    for place in range(8, len(content), len(content) // 60):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        try:
+            back = Conditioning.load(file)
+        except DataError:
+            continue
+        same(back, made)  # in what nobody reads
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda each: each.fill_(float("nan")),
+            "negative_prompt_embeds holds values that are not finite|prompt_embeds holds",
+        ),
+        (lambda each: each[:0], "prompt_embeds is empty"),
+        (lambda each: each[:, :0], "prompt_embeds is empty"),
+        (lambda each: each.to(torch.int64), "prompt_embeds is of torch.int64, expected a floating format"),
+    ],
+)
+def test_tensors_that_no_picture_can_be_made_of_are_refused(
+    made: Conditioning, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    file = tmp_path / "fox.safetensors"
+    made.save(file)
+    rewritten(file, lambda metadata, tensors: tensors.update({name: change(each) for name, each in tensors.items()}))
+    with pytest.raises(DataError, match=f"holds a damaged conditioning: .*({reason})"):
+        Conditioning.load(file)
+
+
+def test_rows_are_those_of_the_prompts(pipes: Pipes, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    Conditioner.from_pipeline(pipes("sd15"))(["a fox", "a cat"], "grey").save(file)
+    rewritten(file, lambda metadata, tensors: tensors.update({name: each[:1] for name, each in tensors.items()}))
+    with pytest.raises(DataError, match="prompt_embeds has 1 rows for 2 prompts"):
+        Conditioning.load(file)

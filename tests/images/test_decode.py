@@ -140,3 +140,33 @@ def test_pillow_is_quiet_for_a_while_and_then_as_before(caplog: pytest.LogCaptur
     assert caplog.records == []
     logger.error("heard again")
     assert [record.message for record in caplog.records] == ["heard again"]
+
+
+def test_a_postscript_file_under_a_pictures_name_is_given_to_no_other_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ghostscript, marker = tmp_path / "gs", tmp_path / "it ran"
+    ghostscript.write_text(f"#!/bin/sh\ntouch '{marker}'\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    file = tmp_path / "fox.png"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ImageError, match=r"fox\.png: is not a picture in a format that can be read"):
+        open_image(file)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("image_format", decode.FORMATS)
+def test_every_format_that_is_listed_is_read(image_format: str, tmp_path: Path) -> None:
+    if image_format == "PSD":  # Pillow writes none: 1 by 1, three channels, not compressed
+        content = (
+            b"8BPS\0\x01" + bytes(6) + b"\0\x03" + b"\0\0\0\x01" * 2 + b"\0\x08\0\x03" + bytes(12) + b"\0\0\xff\0\0"
+        )
+        (tmp_path / "a").write_bytes(content)
+    else:
+        try:
+            Image.new("RGB", (16, 16), (255, 0, 0)).save(tmp_path / "a", image_format)
+        except (KeyError, OSError):
+            pytest.skip(f"this Pillow writes no {image_format}")
+    red, green, blue = to_rgb(open_image(tmp_path / "a")).getpixel((0, 0))  # type: ignore[misc]
+    assert (red > 250, green < 5, blue < 5) == (True, True, True)

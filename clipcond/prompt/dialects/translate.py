@@ -7,6 +7,7 @@ is read again in the target: words or weights that arrive otherwise are in the l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,9 @@ from clipcond.prompt.findings import Finding
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words, joined, touching
 from clipcond.prompt.tokenizer import token_ids, without_surrogates
 
+# what tokenizers take for blanks: not the separators U+001C to U+001F, which Python counts among them
+_BLANKS = "".join(each for each in map(chr, range(0x3001)) if each.isspace() and not "\x1c" <= each <= "\x1f")
+_WORD = re.compile(rf"[^{_BLANKS}]+")
 _NO_EMBEDDINGS: Mapping[str, int] = MappingProxyType({})
 _Leaf = Words | Break | Compose | Adapter | Embedding
 
@@ -108,8 +112,8 @@ class _Writer:
 
     def _words(self, item: Words) -> None:
         text = self._sayable(item)
-        inner = text.strip()
-        before, behind = (text, "") if not inner else (text[: text.index(inner[0])], text[len(text.rstrip()) :])
+        inner = text.strip(_BLANKS)
+        before, behind = (text, "") if not inner else (text[: text.index(inner[0])], text[len(text.rstrip(_BLANKS)) :])
         if self._last != "b":
             self._put(before, " ")
         if inner:
@@ -262,11 +266,9 @@ def _words(items: Iterable[Item], *, weighted: bool) -> Iterator[_Word]:
             for name in item.name.lower().split():
                 yield _Word(name, item.weight if weighted else 1.0, item.start, item.end)
         elif isinstance(item, Words):
-            at = 0
-            for word in item.text.split():
-                at = item.text.index(word, at)
-                start, at = at, at + len(word)
-                yield _Word(word.lower(), item.weight if weighted else 1.0, item.places[start], item.places[at])
+            for word in _WORD.finditer(item.text):
+                start, end = item.places[word.start()], item.places[word.end()]
+                yield _Word(word[0].lower(), item.weight if weighted else 1.0, start, end)
 
 
 def _first_shown(items: Iterable[Item]) -> Iterator[_Leaf]:

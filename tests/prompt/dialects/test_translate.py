@@ -257,3 +257,12 @@ def test_any_prompt_can_be_translated(prompt, source, target):
         assert 0 <= one.start <= one.end <= len(prompt)
     if source == target:
         assert translation.text == prompt
+
+
+@pytest.mark.parametrize("separator", "\x1c\x1d\x1e\x1f")
+def test_a_separator_that_tokenizers_read_keeps_its_weight(separator):
+    prompt = f"(fox {separator}:1.3)"
+    there = translate(prompt, "a1111", "compel")
+    assert there.lost == ()
+    weights = [(item.text, item.weight) for item in parse(there.text, "compel").items]
+    assert weights == [(f"fox {separator}", 1.3)]
