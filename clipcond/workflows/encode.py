@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError, OptionsError, OutputExists, ResourceMissing
-from clipcond.workflows.events import Events, ignore
+from clipcond.workflows.events import Events, Note, ignore
 from clipcond.workflows.prompt_options import PromptOptions, composes, with_dialect
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
     from clipcond.runtime.quiet import quiet_calls
     from clipcond.workflows.conditioning import conditioner_for, note_findings
 
-    pipe = load_pipeline(options.model, device="cpu")
+    pipe = load_pipeline(options.model, device="cpu", on_note=lambda text: events(Note(text)))
     with quiet_calls():
         conditioner = conditioner_for(pipe, prompt, events)
         conditioning = conditioner(prompt.text, **prompt.arguments, steps=options.steps)

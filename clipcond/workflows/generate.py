@@ -142,7 +142,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     from clipcond.runtime.quiet import quiet_calls
 
     scorer = _scorer(options)  # both models before any work: a name that is not there costs no pictures
-    pipe = _pipeline(options)
+    pipe = _pipeline(options, events)
     with quiet_calls():
         source = _source(pipe, options, prompt, events)
         with task(events, "generating", options.count * source.steps, "steps") as on_step:
@@ -190,12 +190,13 @@ def _scorer(options: GenerateOptions) -> Scorer | None:
     return Scorer.load(options.rerank_model, device=options.device)
 
 
-def _pipeline(options: GenerateOptions) -> Any:
+def _pipeline(options: GenerateOptions, events: Events) -> Any:
     import torch
 
     from clipcond.diffusion.pipelines import load_pipeline
 
-    pipe = load_pipeline(options.pipeline, dtype=getattr(torch, options.dtype), device=options.device)
+    dtype = getattr(torch, options.dtype)
+    pipe = load_pipeline(options.pipeline, dtype=dtype, device=options.device, on_note=lambda text: events(Note(text)))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
