@@ -2,8 +2,9 @@
 
 Format 2: tensors by the names of the pipeline's arguments; for a prompt that changes over the steps those of its further
 variants as `1/prompt_embeds` and so on, for one with `.swap()` the edited side as `edited/prompt_embeds`. Metadata:
-`format`, and `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits
-and the fingerprints of the encoders. Format 1, of version 0.1, held two tensors and the prompts, and is still read.
+`format`, `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits
+and the fingerprints of the encoders, and `crc32`, a checksum of all this; files without one, of earlier versions, are
+read. No tensor holds a number that is not finite. Format 1, of version 0.1, held two tensors and the prompts, and is still read.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from clipcond.condition.cache import checksum
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.pipeline_view import PipelineView
@@ -25,6 +28,7 @@ from clipcond.diffusion.timeline import Timeline
 from clipcond.errors import ClipCondError, DataError, ModelError, ResourceMissing
 from clipcond.files import write_file
 from clipcond.prompt.plan import PromptPlan, plan
+from clipcond.wording import visible
 
 FORMAT, FIRST_FORMAT = "clipcond.conditioning/2", "clipcond.conditioning/1"
 _EDITED = ("prompt_embeds", "pooled_prompt_embeds")
@@ -57,7 +61,8 @@ class ConditioningRecord:
 def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = False) -> None:
     """Write a file, complete or not at all.
 
-    Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not.
+    Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not;
+    DataError for a tensor with a number that is not finite.
     """
     from safetensors.torch import save
 
@@ -67,6 +72,8 @@ def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = Fal
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(record).items()}
     # escaped by json: half of a surrogate pair in a prompt fits no UTF-8
     metadata = {"format": FORMAT, "conditioning": json.dumps(_document(record))}
+    _check_finite(path, tensors)
+    metadata["crc32"] = _checksum(metadata, tensors)
     write_file(
         path,
         save(tensors, metadata=metadata),
@@ -78,9 +85,12 @@ def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = Fal
 def read(path: str | Path) -> ConditioningRecord:
     """Read a file that `write` wrote, with its tensors on the CPU.
 
-    Raises ResourceMissing when there is no such file, DataError when it holds no conditioning or is damaged.
+    Raises ResourceMissing when there is no such file, DataError when it holds no conditioning, is damaged, or
+    has a number in it that is not finite.
     """
     metadata, tensors = _content(Path(path))
+    _check_whole(path, metadata, tensors)
+    _check_finite(path, tensors)
     with damage_named(path):
         return _OF_FORMAT[metadata["format"]](metadata, tensors)
 
@@ -216,6 +226,30 @@ def _content(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     raise DataError(f"{path} holds no conditioning; expected a file that Conditioning.save or clipcond encode wrote")
 
 
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    return str(checksum(tensors, f"{metadata['format']} {metadata['conditioning']}"))
+
+
+def _check_whole(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise DataError where a file of this format is not what was written, as far as its checksum shows."""
+    if metadata["format"] != FORMAT:
+        return
+    if unknown := sorted(metadata.keys() - {"format", "conditioning", "crc32"}):  # a damaged name of the checksum's
+        raise DataError(
+            f"{path} holds a damaged conditioning: {visible(unknown[0])!r} is in its metadata; write it again"
+        )
+    if "crc32" in metadata and metadata["crc32"] != _checksum(metadata, tensors):
+        raise DataError(f"{path} holds a damaged conditioning: its checksum does not fit its content; write it again")
+
+
+def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(
+                f"{path}: tensor {visible(name)} has a number that is not finite (NaN or infinity); encode the prompt again"
+            )
+
+
 def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> ConditioningRecord:
     document = json.loads(metadata["conditioning"])
     timeline = None if document["schedule"] is None else _timeline(document["schedule"])
@@ -250,6 +284,8 @@ def _states(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], count: int
 
 
 def _edited(documents: Sequence[Sequence[Mapping[str, Any]]], tensors: Mapping[str, Tensor]) -> Edited:
+    if any(tensors[f"edited/{name}"].shape != tensors[name].shape for name in _EDITED if f"edited/{name}" in tensors):
+        raise ValueError("the tensors of its edits do not fit the others")
     return Edited(
         prompt_embeds=tensors["edited/prompt_embeds"],
         pooled_prompt_embeds=tensors.get("edited/pooled_prompt_embeds"),

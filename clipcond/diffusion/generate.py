@@ -65,6 +65,11 @@ def generate(
         raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
     if conditioning is not None and len(conditioning.plans) != 1:
         raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
+    rows = 1 if conditioning is None else len(conditioning.kwargs["prompt_embeds"])
+    if rows != 1:
+        raise ConfigError(
+            f"the conditioning has {rows} rows for its prompt, expected 1; make it without num_images_per_prompt, and give count"
+        )
     _check_draws_from_text(pipe)
     if through == "stock":
         arguments: Mapping[str, Any] = {
