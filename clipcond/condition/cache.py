@@ -108,7 +108,7 @@ def _packed(tensors: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save
 
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata={"crc32": str(_checksum(plain))})
+    return save(plain, metadata={"crc32": str(checksum(plain))})
 
 
 def _unpacked(content: bytes) -> States | None:
@@ -118,17 +118,18 @@ def _unpacked(content: bytes) -> States | None:
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        whole = header["__metadata__"]["crc32"] == str(_checksum(tensors))
+        whole = header["__metadata__"]["crc32"] == str(checksum(tensors))
     except (SafetensorError, ValueError, KeyError, TypeError):
         return None
     return _states(tensors) if whole and "hidden" in tensors else None
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
+def checksum(tensors: Mapping[str, Tensor], text: str = "") -> int:
+    """Return the CRC-32 of tensors on the CPU with their names, dtypes and shapes, and of a text that goes with them."""
     import torch
 
-    total = 0
+    total = crc32(text.encode())
     for name, tensor in sorted(tensors.items()):
         total = crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = crc32(tensor.view(-1).view(torch.uint8).numpy().data, total)
+        total = crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return total

@@ -14,7 +14,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from clipcond.wording import first_line, visible
 
 SUFFIXES = (".safetensors", ".pt", ".bin", ".ckpt")
 _KINDS = ("lora", "lyco")
+_SIDES = ("lora_A", "lora_B")
 _SECOND = ".text_encoder"  # cloneofsimo's .pt files come in two: name.pt and name.text_encoder.pt
 
 
@@ -68,6 +70,8 @@ def merge(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
     """Each adapter once, in the order of first mention. Raises ConfigError for one that has two different weights."""
     known: dict[str, Adapter] = {}
     for adapter in adapters:
+        if not all(map(isfinite, _weights(adapter))):
+            raise ConfigError(f"adapter {adapter.name!r} has {_described(_weights(adapter))}, expected a finite one")
         first = known.setdefault(adapter.name, adapter)
         if _weights(first) != _weights(adapter):
             raise ConfigError(
@@ -126,6 +130,38 @@ def find(name: str, folder: str | Path) -> tuple[Path, ...]:
     return found
 
 
+def active_adapters(pipe: Any) -> frozenset[str]:
+    """Return the names of the adapters that change what a pipeline does at the moment."""
+    return frozenset(name for _, _, name in _active_layers(pipe))
+
+
+def is_active(adapter: Adapter, names: Iterable[str]) -> bool:
+    """True if one of the names is an adapter's own, or the one that `load_adapters` gave it."""
+    given = re.compile(re.escape(_plain(adapter.name)) + "_[0-9a-f]{8}")
+    return any(name in (adapter.name, _plain(adapter.name)) or given.fullmatch(name) for name in names)
+
+
+def check_adapters_finite(pipe: Any) -> None:
+    """Raise ModelError, naming part and tensor, where an active adapter of a pipeline would make black pictures."""
+    for place, layer, name in _active_layers(pipe):
+        for side in _SIDES:
+            for key, weight in getattr(layer, side)[name].named_parameters():
+                if not weight.is_meta and not bool(torch.isfinite(weight).all()):
+                    raise ModelError(
+                        f"adapter {name!r} has a number that is not finite (NaN or infinity) in {place}.{side}.{key}; "
+                        f"take it off with pipe.delete_adapters({name!r})"
+                    )
+
+
+def _active_layers(pipe: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield the layers of a pipeline's parts that an active adapter changes: place, layer and the adapter's name."""
+    for part in getattr(pipe, "_lora_loadable_modules", ()):
+        model = getattr(pipe, part, None)
+        for place, layer in model.named_modules() if model is not None else ():
+            if all(hasattr(layer, side) for side in _SIDES) and not layer.disable_adapters:
+                yield from ((f"{part}.{place}", layer, name) for name in layer.active_adapters if name in layer.lora_A)
+
+
 def _check_pipeline(pipe: Any, adapters: Sequence[Adapter]) -> None:
     name = type(pipe).__name__
     for adapter in adapters:
@@ -148,7 +184,11 @@ def _loaded(pipe: Any) -> set[str]:
 def _name_for(name: str, paths: Sequence[Path]) -> str:
     """A name that says which content it is: of the adapter and of its files as they are now."""
     stamps = [(str(path.resolve()), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in paths]
-    return f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}_{hashlib.sha256(repr(stamps).encode()).hexdigest()[:8]}"
+    return f"{_plain(name)}_{hashlib.sha256(repr(stamps).encode()).hexdigest()[:8]}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^0-9A-Za-z]+", "_", name)
 
 
 def _load(pipe: Any, name: str, paths: Sequence[Path]) -> None:
@@ -157,7 +197,7 @@ def _load(pipe: Any, name: str, paths: Sequence[Path]) -> None:
     for path in paths:
         try:
             document = cloneofsimo.load_document(path)
-            _check_tensors(document)
+            _check_tensors(path, document)
             pairs = cloneofsimo.pairs_of(document)
             if pairs is not None:
                 weights |= cloneofsimo.convert(pairs, pipe)
@@ -178,18 +218,22 @@ def _load(pipe: Any, name: str, paths: Sequence[Path]) -> None:
         raise DataError(f"{paths[0]} holds nothing for this {type(pipe).__name__}; it was made for another model")
 
 
-def _check_tensors(document: object) -> None:
-    """Refuse tensors that claim more numbers than the file holds, or hold one that is not finite."""
+def _check_tensors(path: Path, document: object) -> None:
+    """Raise DataError where tensors claim more numbers than the file holds, and where one is not finite."""
     named = (
-        document.items() if isinstance(document, dict) else enumerate(document if isinstance(document, list) else ())
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
-    for name, each in named:
-        if not isinstance(each, Tensor):
-            continue
-        if each.numel() * each.element_size() > each.untyped_storage().nbytes():
-            raise DataError(f"{visible(str(name))} claims more numbers than the file holds")
-        if not bool(torch.isfinite(each).all()):
-            raise DataError(f"{visible(str(name))} holds values that are not finite")
+    tensors = [(str(key), value) for key, value in named if isinstance(value, Tensor)]
+    claimed, held = sum(tensor.nbytes for _, tensor in tensors), path.stat().st_size
+    if claimed > held:  # strides of 0, or many views of one storage
+        largest, tensor = max(tensors, key=lambda each: each[1].nbytes)
+        raise DataError(
+            f"its tensors claim {claimed:,} bytes where the file has {held:,}; the largest is {visible(largest)} of "
+            f"{tuple(tensor.shape)}"
+        )
+    for key, tensor in tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"tensor {visible(key)} has a number that is not finite (NaN or infinity)")
 
 
 def _weights(adapter: Adapter) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,7 @@ from clipcond.diffusion.edits import Edited
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
-from clipcond.errors import ConfigError
+from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.plan import PromptPlan
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Conditioning:
 
     With `num_images_per_prompt` n, B is n times the number of prompts, and each prompt's rows follow one another.
     Both sides have one shape; Flux may do without a negative one.
-    Raises ShapeError when shapes do not fit.
+    Raises ShapeError when shapes do not fit one another or the number of prompts, or an axis is empty.
     """
 
     prompt_embeds: Tensor  # (B, T, D) in the dtype and on the device of the pipeline
@@ -76,6 +76,10 @@ class Conditioning:
         for name in TENSORS[2:4]:
             if (pooled := getattr(self, name)) is not None:
                 check_axes(name, pooled, "B P", B=sizes["B"])
+        for name in TENSORS[4:]:
+            if (mask := getattr(self, name)) is not None:
+                check_axes(name, mask, "B T", B=sizes["B"], T=sizes["T"])
+        _check_rows(sizes, self.plans, self.negative_plans)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -174,4 +178,16 @@ class Conditioning:
             takes=record.arguments,
             fingerprints=record.fingerprints,
             edited=record.edited,
+        )
+
+
+def _check_rows(sizes: Mapping[str, int], plans: Sequence[PromptPlan], negative_plans: Sequence[PromptPlan]) -> None:
+    """Raise ShapeError for an axis without entries and for rows that are no multiple of the prompts."""
+    for axis, size in sizes.items():
+        if size < 1:
+            raise ShapeError(f"prompt_embeds: axis {axis} is {size}, expected 1 or more in ({', '.join(sizes)})")
+    if not plans or sizes["B"] % len(plans) or len(negative_plans) not in (0, len(plans)):
+        raise ShapeError(
+            f"prompt_embeds: axis B is {sizes['B']}, expected a multiple of its {len(plans)} prompts, each with as many "
+            f"negative prompts ({len(negative_plans)} in all)"
         )

@@ -2,13 +2,13 @@
 
 Format 2: tensors by the names of the pipeline's arguments; for a prompt that changes over the steps those of its further
 variants as `1/prompt_embeds` and so on, for one with `.swap()` the edited side as `edited/prompt_embeds`. Metadata:
-`format`, and `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits
-and the fingerprints of the encoders. Format 1, of version 0.1, held two tensors and the prompts, and is still read.
+`format`, `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits
+and the fingerprints of the encoders, and `crc32`, a checksum of all this; files without one, of earlier versions, are
+read. No tensor holds a number that is not finite. Format 1, of version 0.1, held two tensors and the prompts, and is still read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipcond.condition.cache import checksum
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.pipeline_view import PipelineView
@@ -27,6 +28,7 @@ from clipcond.diffusion.timeline import Timeline
 from clipcond.errors import ClipCondError, DataError, ModelError, ResourceMissing
 from clipcond.files import write_file
 from clipcond.prompt.plan import PromptPlan, plan
+from clipcond.wording import visible
 
 FORMAT, FIRST_FORMAT = "clipcond.conditioning/2", "clipcond.conditioning/1"
 _EDITED = ("prompt_embeds", "pooled_prompt_embeds")
@@ -59,7 +61,8 @@ class ConditioningRecord:
 def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = False) -> None:
     """Write a file, complete or not at all.
 
-    Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not.
+    Raises OutputExists when the file is there already, unless `overwrite`; ResourceMissing when its folder is not;
+    DataError for a tensor with a number that is not finite.
     """
     from safetensors.torch import save
 
@@ -68,8 +71,9 @@ def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = Fal
         raise ResourceMissing(f"there is no folder {path.parent}; make it, or choose another name")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(record).items()}
     # escaped by json: half of a surrogate pair in a prompt fits no UTF-8
-    document = json.dumps(_document(record))
-    metadata = {"format": FORMAT, "conditioning": document, "sha256": _checksum(document, tensors)}
+    metadata = {"format": FORMAT, "conditioning": json.dumps(_document(record))}
+    _check_finite(path, tensors)
+    metadata["crc32"] = _checksum(metadata, tensors)
     write_file(
         path,
         save(tensors, metadata=metadata),
@@ -81,14 +85,14 @@ def write(path: str | Path, record: ConditioningRecord, *, overwrite: bool = Fal
 def read(path: str | Path) -> ConditioningRecord:
     """Read a file that `write` wrote, with its tensors on the CPU.
 
-    Raises ResourceMissing when there is no such file, DataError when it holds no conditioning or is damaged.
+    Raises ResourceMissing when there is no such file, DataError when it holds no conditioning, is damaged, or
+    has a number in it that is not finite.
     """
     metadata, tensors = _content(Path(path))
+    _check_whole(path, metadata, tensors)
+    _check_finite(path, tensors)
     with damage_named(path):
-        _check_content(metadata, tensors)
-        record = _OF_FORMAT[metadata["format"]](metadata, tensors)
-        _check_batch(record)
-        return record
+        return _OF_FORMAT[metadata["format"]](metadata, tensors)
 
 
 @contextmanager
@@ -222,33 +226,28 @@ def _content(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     raise DataError(f"{path} holds no conditioning; expected a file that Conditioning.save or clipcond encode wrote")
 
 
-def _checksum(document: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a document and of all tensors with their names, number formats and shapes."""
-    digest = hashlib.sha256(document.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    return str(checksum(tensors, f"{metadata['format']} {metadata['conditioning']}"))
 
 
-def _check_content(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for content that is not what was written, and for numbers that no pipeline can use."""
-    if "sha256" in metadata and metadata["sha256"] != _checksum(metadata["conditioning"], tensors):
-        raise ValueError("its content is not what was written")
+def _check_whole(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise DataError where a file of this format is not what was written, as far as its checksum shows."""
+    if metadata["format"] != FORMAT:
+        return
+    if unknown := sorted(metadata.keys() - {"format", "conditioning", "crc32"}):  # a damaged name of the checksum's
+        raise DataError(
+            f"{path} holds a damaged conditioning: {visible(unknown[0])!r} is in its metadata; write it again"
+        )
+    if "crc32" in metadata and metadata["crc32"] != _checksum(metadata, tensors):
+        raise DataError(f"{path} holds a damaged conditioning: its checksum does not fit its content; write it again")
+
+
+def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if not (tensor.is_floating_point() or name.endswith("mask")):
-            raise ValueError(f"{name} is of {tensor.dtype}, expected a floating format")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} holds values that are not finite")
-        if not tensor.numel():
-            raise ValueError(f"{name} is empty")
-
-
-def _check_batch(record: ConditioningRecord) -> None:
-    """Raise ValueError for other rows than the prompts have pictures."""
-    rows, prompts = len(record.tensors["prompt_embeds"]), len(record.plans)
-    if not prompts or rows % prompts:
-        raise ValueError(f"prompt_embeds has {rows} rows for {prompts} prompts")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(
+                f"{path}: tensor {visible(name)} has a number that is not finite (NaN or infinity); encode the prompt again"
+            )
 
 
 def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> ConditioningRecord:
@@ -285,6 +284,8 @@ def _states(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], count: int
 
 
 def _edited(documents: Sequence[Sequence[Mapping[str, Any]]], tensors: Mapping[str, Tensor]) -> Edited:
+    if any(tensors[f"edited/{name}"].shape != tensors[name].shape for name in _EDITED if f"edited/{name}" in tensors):
+        raise ValueError("the tensors of its edits do not fit the others")
     return Edited(
         prompt_embeds=tensors["edited/prompt_embeds"],
         pooled_prompt_embeds=tensors.get("edited/pooled_prompt_embeds"),

@@ -15,9 +15,11 @@ from clipcond.condition.families import T5, assemble, layer
 from clipcond.condition.lengths import mask_to, pad_with, repeat_to, repeated_length
 from clipcond.condition.parts import join, mix, wants_empty
 from clipcond.condition.pooled import pool
+from clipcond.diffusion.adapters import active_adapters
 from clipcond.diffusion.findings import (
     EncoderFinding,
     PlacedFinding,
+    adapters_not_loaded,
     findings_of,
     mean_near_zero,
     negative_unused,
@@ -26,6 +28,7 @@ from clipcond.diffusion.findings import (
 from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Sides
 from clipcond.encode.inversion import Inversions
+from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.tokenizer import CONTEXT
 
 Inputs = Mapping[str, EncoderInput]  # of one picture's prompts, by encoder
@@ -77,6 +80,7 @@ def encode_plans(
         keys = [_key(each) for each in plans]
         columns = {name: [each[name] for each in map(embeds.__getitem__, keys)] for name in embeds[keys[0]]}
         stacked = {f"{prefix}{name}": torch.stack(column) for name, column in columns.items()}
+        _check_finite(stacked)
         if num_images_per_prompt == 1:
             return stacked
         return {name: tensor.repeat_interleave(num_images_per_prompt, dim=0) for name, tensor in stacked.items()}
@@ -92,6 +96,9 @@ def encode_plans(
         findings = [found for each in plans for found in findings_of(each, states[_key(each)].findings)]
         if not takes_negative:
             findings += negative_unused(whole.negative, pipeline.name)
+        both = (*whole.positive, *whole.negative)
+        if any(plan.adapters for each in both for plan in each.by_argument.values()):
+            findings += adapters_not_loaded(both, active_adapters(pipeline.pipe))
         done.append(EncodedSides(tensors=tensors, findings=tuple(findings)))
     return done
 
@@ -124,7 +131,11 @@ class _Batch:
             self._collect_padding(list(inputs.values()))
         for name, encoder_pass in self._passes.items():
             skip, final_norm = layer(self._layout, name, self._options.clip_skip)
-            encoder_pass.run(clip_skip=skip, final_norm=final_norm, cache=cache)
+            try:
+                encoder_pass.run(clip_skip=skip, final_norm=final_norm, cache=cache)
+            except ModelError:  # of states that are not finite
+                self._pipeline.encoders[name].check_finite(self._pipeline.name)
+                raise
         states = {key: self._states(each) for key, each in inputs.items()}
         used = () if self._options.method.name == "none" else tuple(filter(self._gives_states, self._passes))
         for key, each in distinct.items():
@@ -311,6 +322,17 @@ def _vector_names(
 ) -> dict[str, Sequence[int | str]]:
     """The names of each textual inversion's vectors: ids of the pipeline's own, digests of the others."""
     return {**{bare(token): ids for token, ids in added.items()}, **inversions.digests(encoder), **added}
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ConfigError for numbers that are not finite: encoders give none, weights and narrow dtypes may."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"{name} would hold numbers that are not finite in {dtype}, which make black pictures; "
+                "take smaller weights in the prompt, or a pipeline in float32"
+            )
 
 
 def _zeros(tensor: Tensor) -> Tensor:

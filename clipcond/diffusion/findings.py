@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from clipcond.diffusion.adapters import is_active
 from clipcond.diffusion.prompt_plans import PromptPlans, Sides
 from clipcond.prompt.dialects.schedules import is_scheduled
 from clipcond.prompt.findings import Finding
@@ -20,7 +21,8 @@ class PlacedFinding(Finding):
     Besides those of the plans (`clipcond.prompt.findings`): `mean-near-zero`, a mean that `a1111` did not restore;
     `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
     encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text;
-    `schedule-pooled`, a schedule that the pooled vector does not follow.
+    `schedule-pooled`, a schedule that the pooled vector does not follow; `adapter-not-loaded`, a `<lora:…>` that is not
+    active in the pipeline.
     """
 
     argument: str = "prompt"
@@ -70,6 +72,20 @@ def negative_unused(negative: Iterable[PromptPlans], pipeline_name: str) -> Iter
         for argument, plan in plans.by_argument.items():
             if plan.prompt:
                 yield PlacedFinding("negative-unused", message, 0, len(plan.prompt), argument, plans.index)
+
+
+def adapters_not_loaded(sides: Iterable[PromptPlans], active: Collection[str]) -> Iterator[PlacedFinding]:
+    """Yield a finding for each text with adapters that are not active in the pipeline. sides: plans of both sides."""
+    for plans in sides:
+        for argument, plan in plans.by_argument.items():
+            missing = {each.name: each for each in plan.adapters if not is_active(each, active)}
+            if missing:
+                first, names = next(iter(missing.values())), ", ".join(missing)
+                message = (
+                    f"{names}: taken out of the text and not loaded; load_adapters(pipe, adapters_of(out), FOLDER) does "
+                    "that, then condition again"
+                )
+                yield PlacedFinding("adapter-not-loaded", message, first.start, first.end, argument, plans.index)
 
 
 def schedule_pooled(plans: Sides[PromptPlans], pipeline_name: str) -> Iterator[PlacedFinding]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from clipcond.diffusion.adapters import check_adapters_finite
 from clipcond.diffusion.compose_denoiser import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
@@ -55,7 +56,8 @@ def generate(
     place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
     pictures that it moved on.
     The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
-    Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture.
+    Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture,
+    and for an adapter with a number that is not finite.
     """
     advised = advice(pipe)
     steps = advised.steps if steps is None else steps
@@ -65,7 +67,13 @@ def generate(
         raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
     if conditioning is not None and len(conditioning.plans) != 1:
         raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
+    rows = 1 if conditioning is None else len(conditioning.kwargs["prompt_embeds"])
+    if rows != 1:
+        raise ConfigError(
+            f"the conditioning has {rows} rows for its prompt, expected 1; make it without num_images_per_prompt, and give count"
+        )
     _check_draws_from_text(pipe)
+    check_adapters_finite(pipe)
     if through == "stock":
         arguments: Mapping[str, Any] = {
             "prompt": prompt,

@@ -12,11 +12,10 @@ FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id su
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def find_pipeline(spec: str) -> tuple[str, dict[str, str]]:
-    """Return what `from_pretrained` is to be given for a spec, and with which options.
+def find_pipeline(spec: str) -> str:
+    """Return the folder or the hub id that a spec means.
 
-    Raises ModelError for what is neither a pipeline's folder nor a hub id, ResourceMissing when the embedded model is
-    incomplete.
+    Raises ModelError for what is neither, ResourceMissing when the embedded model is incomplete.
     """
     if spec == "mini":
         return _folder(spec, embedded("pipeline"))
@@ -25,12 +24,10 @@ def find_pipeline(spec: str) -> tuple[str, dict[str, str]]:
         return _folder(spec, path)
     if not _HUB_ID.fullmatch(spec) or spec.startswith("."):
         raise ModelError(f"no pipeline {spec!r}: there is no such folder; a pipeline is {FORMS}")
-    return spec, {}
+    return spec
 
 
-def _folder(spec: str, path: Path) -> tuple[str, dict[str, str]]:
+def _folder(spec: str, path: Path) -> str:
     if not (path / "model_index.json").is_file():
         raise ModelError(f"{spec} is a folder without model_index.json: no diffusers pipeline; a pipeline is {FORMS}")
-    weights = [file.name for file in path.glob("unet/*.safetensors")]
-    half_only = bool(weights) and all(".fp16." in name for name in weights)
-    return str(path), {"variant": "fp16"} if half_only else {}
+    return str(path)

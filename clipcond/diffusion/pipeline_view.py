@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from clipcond.encode.t5 import T5Tower
 from clipcond.encode.text import TextTower
 from clipcond.encode.tower import Tower
 from clipcond.errors import ConfigError, ModelError
+from clipcond.models.checks import check_finite_weights
 from clipcond.prompt.chunking import COMMA
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Frame, t5_frame
 from clipcond.prompt.layout import EmbeddingToken
@@ -64,7 +65,7 @@ class PipelineEncoder:
         return COMMA if self.t5 is None else self.t5.rows(",")[-1][0]
 
     def check(self, plan: EncoderPlan) -> None:
-        """Raise ModelError for a plan with a token that the tokenizer holds and the encoder has no row for."""
+        """Raise ModelError for a token that the tokenizer holds and the encoder has no row for, or none of finite numbers."""
         added, rows = self.added(), int(self.module.get_input_embeddings().num_embeddings)
         for name in dict.fromkeys(t.piece for c in plan.chunks for t in c.tokens if isinstance(t, EmbeddingToken)):
             if name in added and max(added[name]) >= rows:
@@ -72,6 +73,20 @@ class PipelineEncoder:
                     f"the prompt holds {name}, a textual-inversion token of the pipeline's tokenizer{self.number}, but its "
                     f"text_encoder{self.number} has {rows} rows and none for it; load it with pipe.load_textual_inversion"
                 )
+            if name in added and not self._finite_rows(added[name]):
+                raise ModelError(
+                    f"the prompt holds {name}, whose vectors in text_encoder{self.number} have a number that is not finite "
+                    "(NaN or infinity); load another copy of the textual inversion"
+                )
+
+    def _finite_rows(self, ids: Sequence[int]) -> bool:
+        """True for weights that are elsewhere at the moment, too."""
+        table = self.module.get_input_embeddings().weight
+        return bool(table.is_meta or torch.isfinite(table.detach()[list(ids)]).all())
+
+    def check_finite(self, pipeline: str) -> None:
+        """Raise ModelError, naming the tensor, for a weight or an adapter with a number that is not finite."""
+        check_finite_weights(f"text_encoder{self.number} of {pipeline}", self.module)
 
     def frame(self, length: int) -> Frame:
         """The frame of a row of so many positions."""

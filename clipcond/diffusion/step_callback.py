@@ -69,8 +69,9 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
         missing = [name for name in self._names if name not in callback_kwargs]
         if missing:  # called by a function of the user's own: diffusers asks a PipelineCallback what it wants
             raise ConfigError(
-                f"the callback is not given {' and '.join(missing)}; call the pipeline with "
-                "callback_on_step_end_tensor_inputs=out.callback_on_step_end_tensor_inputs"
+                f"the callback is not given {' and '.join(missing)}; call pipe(**out.kwargs, "
+                "callback_on_step_end=out.callback, "
+                "callback_on_step_end_tensor_inputs=out.callback_on_step_end_tensor_inputs)"
             )
         sides = _sides(pipeline)
         new = {

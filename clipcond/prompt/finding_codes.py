@@ -112,6 +112,7 @@ CODES = (
     FindingCode("negative-unused", "condition", "a negative prompt that the pipeline does not take"),
     FindingCode("weights-unused", "condition", "weights that change nothing"),
     FindingCode("mean-near-zero", "condition", "a1111 weighting: a mean near zero, which was not restored"),
+    FindingCode("adapter-not-loaded", "condition", "`<lora:…>` that is not active in the pipeline; `load_adapters` loads it"),
     FindingCode("schedule-pooled", "condition", "a pipeline that keeps the pooled vector of the first step"),
 )  # fmt: skip
 SYNTAX_ERRORS = frozenset(each.code for each in CODES if each.syntax)

@@ -79,7 +79,11 @@ def load_loras(pipe: Any, options: PromptOptions, events: Events) -> None:
 
 def note_findings(conditioning: Conditioning | Composition, events: Events) -> None:
     """Note the findings of the texts, each once with its number."""
-    found = Counter((finding.argument, with_flag(finding)) for finding in conditioning.findings)
+    found = Counter(
+        (finding.argument, with_flag(finding))
+        for finding in conditioning.findings
+        if finding.code != "adapter-not-loaded"  # `load_loras` names the option
+    )
     for (argument, message), times in found.items():
         often = f" ({times} times)" if times > 1 else ""
         events(Note(f"{argument.replace('_', ' ')}: {message}{often}"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from clipcond.errors import DataError, OutputExists
 from clipcond.files import write_file
-from clipcond.workflows.events import Events, ignore, task
+from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,7 +193,7 @@ def _make(
     from clipcond.runtime.quiet import quiet_calls
 
     with task(events, "loading the model"):
-        pipe = load_pipeline(options.pipeline)
+        pipe = load_pipeline(options.pipeline, on_note=lambda text: events(Note(text)))
     pipe.set_progress_bar_config(disable=True)
     made: dict[Side, Sequence[Picture]] = {}
     writers: dict[str, PictureWriter] = {}

@@ -87,7 +87,7 @@ def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
     from clipcond.workflows.conditioning import conditioner_for, note_findings, note_unseen
 
     with task(events, f"loading {options.model}"):
-        pipe = load_pipeline(options.model, device="cpu")
+        pipe = load_pipeline(options.model, device="cpu", on_note=lambda text: events(Note(text)))
     with quiet_calls(), task(events, "encoding"):
         conditioner = conditioner_for(pipe, prompt, events)
         conditioning = conditioner(prompt.text, **prompt.arguments, steps=options.steps)

@@ -176,7 +176,10 @@ def _pipeline(options: GenerateOptions, events: Events) -> Any:
 
         from clipcond.diffusion.pipelines import load_pipeline
 
-        pipe = load_pipeline(options.pipeline, dtype=getattr(torch, options.dtype), device=options.device)
+        dtype = getattr(torch, options.dtype)
+        pipe = load_pipeline(
+            options.pipeline, dtype=dtype, device=options.device, on_note=lambda text: events(Note(text))
+        )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipcond.diffusion.conditioner import condition
+from clipcond.diffusion.conditioner import composition_of, condition
 from clipcond.diffusion.generate import Picture, generate, settings_of
 from clipcond.errors import ConfigError, ModelError, OutputExists
 from clipcond.images.write import destinations, write_picture
@@ -133,3 +133,14 @@ def test_files_in_the_way_are_named(tmp_path: Path) -> None:
         destinations(tmp_path / "out", 2, 40)
     with pytest.raises(OutputExists, match="is a file; name a folder"):
         destinations(files[0], 2, 40)
+
+
+def test_a_conditioning_of_two_rows_is_refused_where_one_is_drawn_from(sd_pipe: Any) -> None:
+    two = condition(sd_pipe, "a red fox", num_images_per_prompt=2)
+    with pytest.raises(
+        ConfigError, match="has 2 rows for its prompt, expected 1; make it without num_images_per_prompt"
+    ):
+        generate(sd_pipe, conditioning=two)
+    composition = composition_of(sd_pipe, "a fox AND a cat", num_images_per_prompt=2)
+    with pytest.raises(ConfigError, match="has 2 rows for its prompt, expected 1"):
+        generate(sd_pipe, conditioning=composition)

@@ -67,7 +67,7 @@ def test_what_cannot_be_a_pipeline_is_said(tmp_path: Path) -> None:
 
 def test_foreign_errors_become_one_line(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = shutil.copytree(sd_folder, tmp_path / "broken")
-    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights" * 100_000)
     with pytest.raises(ModelError, match="broken' could not be loaded from the folder: ") as caught:
         load_pipeline(broken)
     assert "\n" not in str(caught.value)
@@ -87,6 +87,36 @@ def test_a_folder_may_advise_settings(sd_folder: Path, sd_pipe: Any, tmp_path: P
     (folder / "clipcond.json").write_text(json.dumps({"guidence": 3.0}))
     with pytest.raises(ModelError, match=r"clipcond\.json is not a JSON object of known settings: .*guidence"):
         advice(pipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"steps": "twelve"}', r"gives steps \"twelve\"; expected a whole number from 1 to 1000"),
+        ('{"steps": 12.5}', "gives steps 12.5; expected a whole number"),
+        ('{"steps": 0}', "gives steps 0; expected"),
+        ('{"steps": true}', "gives steps true; expected"),
+        ('{"steps": 100000000}', "expected a whole number from 1 to 1000"),
+        ('{"guidance_scale": [3]}', r"gives guidance_scale \[3\]; expected a number from 0 to 1000"),
+        ('{"guidance_scale": NaN}', "gives guidance_scale NaN; expected a number"),
+        ('{"guidance_rescale": -1}', "gives guidance_rescale -1; expected"),
+        ("[1, 2]", "holds a JSON list; expected an object"),
+        ("[" * 100_000, "nested too deeply"),
+        ("not json", "is not JSON"),
+    ],
+)
+def test_advice_of_text_lists_and_fractions_is_one_line(
+    text: str, reason: str, sd_folder: Path, sd_pipe: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "clipcond.json").write_text(text)
+    before = sd_pipe.config["_name_or_path"]
+    sd_pipe.register_to_config(_name_or_path=str(tmp_path))
+    try:
+        with pytest.raises(ModelError, match=reason) as caught:
+            advice(sd_pipe)
+    finally:
+        sd_pipe.register_to_config(_name_or_path=before)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
