@@ -28,6 +28,7 @@ _HOME = {
     "adapters_of": "clipcond.diffusion.adapters",
     "composed": "clipcond.diffusion.compose_denoiser",
     "evaluate": "clipcond.train.evaluate",
+    "export": "clipcond.workflows.export",
     "load_adapters": "clipcond.diffusion.adapters",
     "load_pipeline": "clipcond.diffusion.pipelines",
     "parse": "clipcond.prompt.dialects.parse",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.train.config import TrainConfig as TrainConfig
     from clipcond.train.evaluate import evaluate as evaluate
     from clipcond.train.loop import train as train
+    from clipcond.workflows.export import export as export
 
 
 class _TorchvisionFinder:

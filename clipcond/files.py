@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkstemp
+from tempfile import mkdtemp, mkstemp
 from typing import BinaryIO
 
 from clipcond.errors import ClipCondError, OutputExists, ResourceMissing
@@ -56,8 +56,9 @@ def writing(
 ) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name, complete, when the block ends; not at all if it raises.
 
-    durable: on the disk before it appears.   Raises OutputExists when something is there, unless `overwrite`; OSError
-    with `path` as its file name when the disk is full or the folder is not there.
+    durable: on the disk before it appears.   The file's `name` is where it can be read back after a flush.
+    Raises OutputExists when something is there, unless `overwrite`; OSError with `path` as its file name when the disk is
+    full or the folder is not there.
     """
     path = Path(path)
     if not overwrite:
@@ -66,7 +67,7 @@ def writing(
     try:
         number, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=UNFINISHED)
         temporary = Path(name)
-        with open(number, "wb") as file:
+        with open(name, "wb", opener=lambda *_: number) as file:  # so that its name is the path
             yield file
             file.flush()
             if durable:
@@ -126,6 +127,56 @@ def copy_file(path: Path, target: Path, *, otherwise: str = "name another file")
     with suppress(OSError):  # a file system without them
         shutil.copystat(path, target)
     return target
+
+
+def link_file(path: Path, target: Path) -> Path:
+    """Give a file a second name, or copy it where the file system links none. Returns the target.
+
+    Both names are one file: what is written into it under one of them shows under the other. Raises OutputExists, OSError.
+    """
+    otherwise = f"{path} is not linked to it"
+    refuse_to_overwrite(target, otherwise)
+    try:
+        target.hardlink_to(path.resolve())  # a hub's snapshot holds links to its files
+    except OSError:
+        copy_file(path, target, otherwise=otherwise)
+    return target
+
+
+@contextmanager
+def writing_folder(
+    path: str | Path, *, overwrite: bool = False, otherwise: str = "name another folder"
+) -> Iterator[Path]:
+    """Fill a folder that appears under its name, complete, when the block ends; not at all if it raises.
+
+    overwrite: in place of a folder with no other entries than the new one has, which goes when the new one is complete.
+    Raises OutputExists when something else is there, and OSError.
+    """
+    path = Path(path)
+    if not overwrite:
+        refuse_to_overwrite(path, otherwise)
+    temporary = Path(mkdtemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=UNFINISHED))
+    try:
+        folder = temporary / "new"
+        folder.mkdir()
+        yield folder
+        if os.path.lexists(path):
+            _put_aside(path, temporary / "old", folder, overwrite, otherwise)
+        folder.rename(path)
+    finally:
+        if (old := temporary / "old").exists() and not os.path.lexists(path):
+            old.rename(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_aside(path: Path, old: Path, new: Path, overwrite: bool, otherwise: str) -> None:
+    """Move a folder out of the way of its successor. Raises OutputExists if it holds what the successor does not."""
+    if not overwrite or not path.is_dir() or path.is_symlink():
+        raise OutputExists(f"{path} is there already; {otherwise}, nothing is overwritten")
+    foreign = sorted({each.name for each in path.iterdir()} - {each.name for each in new.iterdir()})
+    if foreign:
+        raise OutputExists(f"{path} also holds {foreign[0]}, which would be lost; {otherwise}, or remove it first")
+    path.rename(old)
 
 
 def _to_disk(folder: Path) -> None:

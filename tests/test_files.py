@@ -12,7 +12,17 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from clipcond.errors import DataError, OutputExists
-from clipcond.files import UNFINISHED, BoundedFolder, copy_file, move_file, refuse_to_overwrite, write_file, writing
+from clipcond.files import (
+    UNFINISHED,
+    BoundedFolder,
+    copy_file,
+    link_file,
+    move_file,
+    refuse_to_overwrite,
+    write_file,
+    writing,
+    writing_folder,
+)
 
 Limit = Callable[[int], AbstractContextManager[None]]
 
@@ -167,3 +177,34 @@ def test_a_bounded_folder_keeps_what_was_used_last(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"c.x", "a.x", "d.x", "other.txt"}
     assert folder.read("b") is None
     assert folder.read("d") == b"d" * 1000
+
+
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), writing_folder(tmp_path / "new") as folder:
+        folder.joinpath("missing", "half").write_text("x")
+    assert list(tmp_path.iterdir()) == []
+    with writing_folder(tmp_path / "new") as folder:
+        (folder / "whole").write_text("1")
+    with pytest.raises(OutputExists, match="nothing is overwritten"), writing_folder(tmp_path / "new"):
+        pass
+    with pytest.raises(KeyError), writing_folder(tmp_path / "new", overwrite=True):
+        raise KeyError
+    with writing_folder(tmp_path / "new", overwrite=True) as folder:
+        (folder / "whole").write_text("2")
+    assert (tmp_path / "new" / "whole").read_text() == "2"
+    assert [each.name for each in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_folder_with_more_in_it_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "diary").write_text("mine")
+    with pytest.raises(OutputExists, match="also holds diary"), writing_folder(tmp_path / "new", overwrite=True):
+        pass
+    assert (tmp_path / "new" / "diary").read_text() == "mine"
+
+
+def test_a_linked_file_is_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    assert link_file(tmp_path / "a", tmp_path / "b").samefile(tmp_path / "a")
+    with pytest.raises(OutputExists, match="is not linked to it"):
+        link_file(tmp_path / "a", tmp_path / "b")

@@ -32,6 +32,7 @@ COMMANDS = {
     "rerank": "clipcond.cli.rerank",
     "train": "clipcond.cli.train",
     "evaluate": "clipcond.cli.train",
+    "export": "clipcond.cli.export",
     "models": "clipcond.cli.doctor",
     "doctor": "clipcond.cli.doctor",
     "demo": "clipcond.cli.demo",
@@ -47,7 +48,9 @@ def _load(command: str | None) -> None:
 
     place = {name: number for number, name in enumerate(COMMANDS)}
     app.registered_commands.sort(
-        key=lambda info: place.get(str(info.name or getattr(info.callback, "__name__", "")), len(place))
+        key=lambda info: place.get(
+            str(info.name or getattr(info.callback, "__name__", "")).replace("_", "-"), len(place)
+        )
     )
 
 

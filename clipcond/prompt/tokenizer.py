@@ -359,6 +359,13 @@ def merges() -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in (line.partition(" ") for line in _merges().split("\n"))]
 
 
+def vocabulary() -> tuple[list[str], list[str]]:
+    """Return CLIP's pieces in order of their ids, special tokens included, and its merges as lines `first second`."""
+    single, lines = _byte_characters(), _merges().split("\n")
+    made = [line.replace(" ", "") for line in lines]
+    return [*single, *(one + "</w>" for one in single), *made, "<|startoftext|>", "<|endoftext|>"], lines
+
+
 @cache
 def _merges() -> str:
     """Return the lines `first second` of CLIP's merges in order of rank; `rank` makes the piece of id 512 + `rank`."""
