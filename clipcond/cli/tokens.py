@@ -69,6 +69,9 @@ def tokens(
         list[Path] | None,
         typer.Option(metavar="DIR", help="With --expand: a folder of lists; may be repeated.", show_default=False),
     ] = None,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Of the sampler: a prompt that changes over them counts at its longest.")
+    ] = 20,
     chunking: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +137,7 @@ def tokens(
         dialect=dialect,
         compare=compare,
         chunking=chunking,
+        steps=steps,
         embeddings=embeddings,
         t5_tokenizer=t5_tokenizer,
         as_json=as_json,

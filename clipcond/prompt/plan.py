@@ -134,6 +134,7 @@ class PromptPlan:
     warnings: tuple[Finding, ...]
     parts: tuple[Part, ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    steps: int | None = None  # of the sampler, where the longest text over them was planned
     weight: float = 1.0
 
     @property
@@ -245,6 +246,7 @@ def plan(
         parts=() if alone else parts,
         weight=parts[0].weight if alone else 1.0,
         adapters=tuple(adapters_in(items)),
+        steps=steps,
     )
 
 

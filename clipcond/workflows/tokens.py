@@ -52,6 +52,7 @@ class TokensOptions:
     seed: int = 0
     wildcards: tuple[Path, ...] = ()
     chunking: str | None = None
+    steps: int = 20
     embeddings: Path | None = None
     t5_tokenizer: str | None = None
     explain: bool = False
@@ -70,6 +71,8 @@ class TokensOptions:
 
                 meant = choices.chosen(f"--{name}", given, known, getattr(choices, aliases) if aliases else None)
                 object.__setattr__(self, name, meant)
+        if self.steps < 1:
+            raise OptionsError(f"--steps is {self.steps}, expected 1 or more")
         if problem := problem_with(self):
             raise OptionsError(problem)
 
@@ -192,7 +195,7 @@ class TokenCounter:
         if negative is None:
             return counted
         read_as = counted.columns[0][0].dialect
-        other = self._count(self._filled(negative, "negative prompt"), read_as)
+        other = self._count(self._filled(negative, "negative prompt"), read_as, negative=True)
         return counted._replace(negative=other)
 
     def _filled(self, prompt: str, name: str) -> str:
@@ -247,7 +250,7 @@ class TokenCounter:
             document = document | {"negative": self.document(counted.negative), "common_chunks": both}
         return document
 
-    def _count(self, prompt: str, dialect: str | None) -> CountedPrompt:
+    def _count(self, prompt: str, dialect: str | None, *, negative: bool = False) -> CountedPrompt:
         dialect, reason = dialect or PLAIN, ""
         if dialect == AUTO:
             from clipcond.prompt.dialects.detect import detect
@@ -255,10 +258,10 @@ class TokenCounter:
             detection = detect(prompt)
             dialect, reason = detection.dialect, f"dialect {detection.dialect}: {detection.reason}"
         dialects = dict.fromkeys([dialect, self.options.compare or dialect])
-        columns = [tuple([self._plan(prompt, one, family) for family in self.families]) for one in dialects]
+        columns = [tuple([self._plan(prompt, one, family, negative) for family in self.families]) for one in dialects]
         return CountedPrompt(columns=tuple(columns), dialect_reason=reason)
 
-    def _plan(self, prompt: str, dialect: str, family: str) -> PromptPlan:
+    def _plan(self, prompt: str, dialect: str, family: str, negative: bool) -> PromptPlan:
         return planner.plan(
             prompt,
             dialect=dialect,
@@ -266,6 +269,8 @@ class TokenCounter:
             chunking=self.options.chunking,
             embeddings=self._embeddings,
             t5_tokenizer=self.options.t5_tokenizer,
+            steps=self.options.steps,
+            negative=negative,
         )
 
     def _file(self) -> Path:

@@ -642,8 +642,23 @@ def test_loras_schedules_and_parts_stand_in_one_line_each(capsys, monkeypatch) -
     lines = capsys.readouterr().out.splitlines()
     assert "2 LoRAs taken out  add_detail ×0.8 · x ×1 (denoiser ×0.5)" in lines
     assert "changes  cat → dog at 40 % · red | blue in turn · nothing → wolf at step 12" in lines
+    (texts,) = [line for line in lines if line.startswith("texts over 20 steps  ")]
+    assert texts.startswith(
+        "texts over 20 steps  6 different ones, from “masterpiece, (best quality, absurdres:1.2), a cat"
+    )
     assert "2 parts  drawn together (AND), weights 1 and 0.8" in lines
     assert "weights  best quality, absurdres ×1.2 · smile ×1.21 · wink ×1.331" in lines
+
+
+def test_a_scheduled_prompt_counts_at_its_longest_and_lists_its_texts(capsys) -> None:
+    assert main(["tokens", f"[fox:{'w ' * 90}:0.5]", "--dialect", "a1111"]) == 0
+    assert capsys.readouterr().out.startswith("sd15 · clip_l  90/75 → 2 chunks")
+    assert main(["tokens", "a fox [in snow:in rain:0.5]", "--dialect", "a1111", "--steps", "8"]) == 0
+    assert "texts over 8 steps  1–4 “a fox in snow” · 5–8 “a fox in rain”" in capsys.readouterr().out
+    assert main(["tokens", "[night:day:30] fox", "--dialect", "a1111", "--steps", "10"]) == 0
+    assert "schedule-unread: none of the 10 steps reads this" in capsys.readouterr().out
+    assert main(["tokens", "a fox", "--steps", "0"]) == 2
+    assert "--steps is 0, expected 1 or more" in capsys.readouterr().err
 
 
 def test_no_phrase_of_the_table_ends_inside_of_a_bracket(capsys) -> None:

@@ -20,6 +20,7 @@ _JOINED = {
     "sum": "added up",
 }
 _KINDS = {"lora": "LoRA", "lyco": "LoRA", "hypernet": "hypernetwork"}
+_MOST_TEXTS = 6
 _MOST_CHANGES = 6  # of a schedule's changes that are listed one by one
 
 
@@ -150,6 +151,28 @@ def _changes(plan: PromptPlan) -> Iterator[tuple[str, str]]:
     shown = [_change(plan.prompt, schedule) for schedule in found[:_MOST_CHANGES]]
     more = [f"and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
     yield "changes", " · ".join([*shown, *more])
+    if plan.steps is not None:
+        yield f"texts over {plan.steps} steps", _step_texts(plan.prompt, plan.steps)
+
+
+def _step_texts(prompt: str, steps: int) -> str:
+    """Return the texts of a scheduled prompt with their steps, or their number where they are many."""
+    from clipcond.prompt.dialects.schedules import schedule_of
+
+    schedule = schedule_of(prompt, steps)
+    if len(schedule.texts) > _MOST_TEXTS:
+        return f"{len(schedule.distinct)} different ones, from “{_short(schedule.texts[0].text)}” on"
+    return " · ".join(
+        f"{each.first}–{each.last} “{_short(each.text)}”"
+        if each.last > each.first
+        else f"{each.first} “{_short(each.text)}”"
+        for each in schedule.texts
+    )
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _schedules(items: Iterable[Item]) -> Iterator[Schedule]:
