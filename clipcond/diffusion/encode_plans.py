@@ -248,7 +248,7 @@ class _Batch:
 
     def _append_tokens(self, inputs: Inputs, pieces: Mapping[str, Sequence[Tensor]]) -> Tensor:
         if T5 in inputs:
-            return self._joined(T5, inputs[T5], pieces[T5]).to(self._pipeline.encoders[T5].module.dtype)
+            return self._joined(T5, inputs[T5], pieces[T5]).to(self._pipeline.encoders[T5].dtype)
         positions, width = self._options.max_sequence_length, self._pipeline.width or 0
         return torch.zeros(positions, width, dtype=self._pipeline.dtype)
 
