@@ -20,13 +20,14 @@ from torch import Tensor
 
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
+from clipcond.runtime.memory import machine_memory
 
 Lengths = Literal["lcm", "mask", "pad_empty"]
 LENGTHS = get_args(Lengths)
 
 
-MOST_BYTES = 2 << 30  # of the states of a call that are made equally long by repetition
 MOST_REPEATS = 32  # times the longest: beyond, equal lengths by repetition are not what anybody meant
+MOST_BYTES = 2**29  # of all states of a call that are repeated
 
 
 def common_length(lengths: Sequence[int]) -> int:
@@ -36,21 +37,32 @@ def common_length(lengths: Sequence[int]) -> int:
     return lcm(*lengths)
 
 
-def repeated_length(lengths: Sequence[int], token_bytes: int = 0) -> int:
+def repeated_length(lengths: Sequence[int], bytes_per_token: int = 0) -> int:
     """Return the length that rows of a call reach by repetition.
 
-    token_bytes: of one token's states in all rows together.
-    Raises ConfigError where it is more than 32 times the longest or the states would take more than 2 GiB, and what
-    `common_length` raises.
+    bytes_per_token: of all rows together.   Raises ConfigError where it is more than 32 times the longest, or takes more
+    than 512 MiB, and what `common_length` raises.
     """
     length = common_length(lengths)
-    if length > MOST_REPEATS * max(lengths) or length * token_bytes > MOST_BYTES:
+    size = length * bytes_per_token
+    if length > MOST_REPEATS * max(lengths) or (length > max(lengths) and size > MOST_BYTES):
         several = ", ".join(str(each) for each in sorted(set(lengths)))
+        takes = f" and take {size / 2**20:,.0f} MiB, more than {MOST_BYTES >> 20}" if size > MOST_BYTES else ""
         raise ConfigError(
-            f"rows of {several} tokens meet at {length} by repetition; condition them in calls of their own, "
+            f"rows of {several} tokens meet at {length} by repetition{takes}; condition them in calls of their own, "
             "or say lengths='pad_empty'"
         )
     return length
+
+
+def check_memory(rows: int, length: int, bytes_per_row: int) -> None:
+    """Raise ConfigError for rows of a call that would not fit this machine's memory."""
+    size, memory = rows * bytes_per_row, machine_memory()
+    if memory is not None and size > memory:
+        raise ConfigError(
+            f"{rows:,} rows of {length} tokens would take {size / 2**30:,.1f} GiB, more than the {memory / 2**30:,.1f} GiB "
+            "of this machine; condition them in several calls, or draw more pictures of one conditioning"
+        )
 
 
 def repeat_to(states: Tensor, length: int) -> Tensor:

@@ -118,7 +118,7 @@ def fitted(
     if problem := _unusable(record, pipeline):
         raise ModelError(f"{path} {problem}; encode the prompt again")
     # other encoders may compute in another number format
-    dtype = next(iter(pipeline.encoders.values())).tower.dtype if force else None
+    dtype = next(iter(pipeline.encoders.values())).dtype if force else None
 
     def moved(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ from clipcond.condition.cache import Cache
 from clipcond.condition.encoder_input import EncoderInput, encoder_input
 from clipcond.condition.encoder_pass import EncoderPass, weigh_together, weighted_alike
 from clipcond.condition.families import T5, assemble, layer
-from clipcond.condition.lengths import mask_to, pad_with, repeat_to, repeated_length
+from clipcond.condition.lengths import MOST_BYTES, check_memory, mask_to, pad_with, repeat_to, repeated_length
 from clipcond.condition.parts import join, mix, wants_empty
 from clipcond.condition.pooled import pool
 from clipcond.diffusion.adapters import active_adapters
@@ -74,7 +74,7 @@ def encode_plans(
     positive = [plans for sides in encoded for plans in sides.positive]
     negative = [plans for sides in encoded for plans in sides.negative]
     states = batch.encode([*positive, *negative], cache)
-    embeds = batch.equal_lengths(states)
+    embeds = batch.equal_lengths(states, (len(positive) + len(negative)) * num_images_per_prompt)
 
     def side(prefix: str, plans: Sequence[PromptPlans]) -> dict[str, Tensor]:
         keys = [_key(each) for each in plans]
@@ -248,7 +248,7 @@ class _Batch:
 
     def _append_tokens(self, inputs: Inputs, pieces: Mapping[str, Sequence[Tensor]]) -> Tensor:
         if T5 in inputs:
-            return self._joined(T5, inputs[T5], pieces[T5]).to(self._pipeline.encoders[T5].module.dtype)
+            return self._joined(T5, inputs[T5], pieces[T5]).to(self._pipeline.encoders[T5].dtype)
         positions, width = self._options.max_sequence_length, self._pipeline.width or 0
         return torch.zeros(positions, width, dtype=self._pipeline.dtype)
 
@@ -267,20 +267,25 @@ class _Batch:
 
     # lengths
 
-    def equal_lengths(self, states: Mapping[_Key, _States]) -> dict[_Key, dict[str, Tensor]]:
-        """The tensors of each prompt by the names of arguments: states (T, D) of one length T, vector (P), mask (T)."""
+    def equal_lengths(self, states: Mapping[_Key, _States], count: int) -> dict[_Key, dict[str, Tensor]]:
+        """The tensors of each prompt by the names of arguments: states (T, D) of one length T, vector (P), mask (T).
+
+        count: the rows of all tensors together, prompts that repeat and several images of a prompt counted.
+        """
         if self._options.lengths == "pad_empty":
             states = self._padded(states)
         rows = [self._assembled(each) for each in states.values()]
         lengths = {len(each) for each in rows}
+        per_token = count * rows[0].shape[1] * rows[0].element_size()
         masks: list[Tensor] = []
         if self._options.lengths == "mask":
             masked = [mask_to(each[None], max(lengths)) for each in rows]
             rows, masks = [each[0] for each, _ in masked], [mask[0] for _, mask in masked]
         elif len(lengths) > 1:
-            token_bytes = len(rows) * rows[0].shape[1] * rows[0].element_size()
-            length = repeated_length(sorted(lengths), token_bytes)
+            length = repeated_length(sorted(lengths), per_token)
             rows = [repeat_to(each[None], length)[0] for each in rows]
+        if len(rows[0]) * per_token > MOST_BYTES:
+            check_memory(count, len(rows[0]), len(rows[0]) * per_token // count)
         tensors = {key: {"prompt_embeds": row} for key, row in zip(states, rows, strict=True)}
         for key, each in states.items():
             if each.pooled is not None:

@@ -79,10 +79,24 @@ class PipelineEncoder:
                     "(NaN or infinity); load another copy of the textual inversion"
                 )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the module computes in: not that of weights which layer-wise casting stores in 8 bits."""
+        dtype: torch.dtype = self.module.dtype
+        if dtype.itemsize > 1:
+            return dtype
+        hooks = (getattr(each, "_diffusers_hook", None) for each in self.module.modules())
+        casts = (each.get_hook("layerwise_casting") for each in hooks if each is not None)
+        computed = (each.compute_dtype for each in casts if each is not None)
+        stored = (
+            each.dtype for each in self.module.parameters() if each.is_floating_point() and each.dtype.itemsize > 1
+        )
+        return next(computed, None) or next(stored, torch.float32)
+
     def _finite_rows(self, ids: Sequence[int]) -> bool:
         """True for weights that are elsewhere at the moment, too."""
         table = self.module.get_input_embeddings().weight
-        return bool(table.is_meta or torch.isfinite(table.detach()[list(ids)]).all())
+        return bool(table.is_meta or torch.isfinite(table.detach()[list(ids)].float()).all())
 
     def check_finite(self, pipeline: str) -> None:
         """Raise ModelError, naming the tensor, for a weight or an adapter with a number that is not finite."""
@@ -153,8 +167,7 @@ class PipelineView:
         if not self.layout.concat_width:
             return None
         which = "clip_g" if self.family == "sdxl" else self.layout.concat_width[0]
-        dtype: torch.dtype = self.encoders[which].module.dtype
-        return dtype
+        return self.encoders[which].dtype
 
     @property
     def width(self) -> int | None:

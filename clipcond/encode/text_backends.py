@@ -140,10 +140,15 @@ class OpenClipText:
 
 
 def _call_beside(module: nn.Module, x: Tensor) -> Tensor:
-    """Call a module where its input is. A forward that offloads block by block has taken its weights away again."""
+    """Call a module where its input is and in its dtype.
+
+    A forward that offloads block by block has taken its weights away again, and one under layer-wise casting as a whole
+    has brought them back to 8 bits.
+    """
     weights = dict(module.named_parameters())
     elsewhere = any(weight.device not in (x.device, torch.device("meta")) for weight in weights.values())
-    if not elsewhere:
+    narrow = any(weight.is_floating_point() and weight.dtype.itemsize == 1 for weight in weights.values())
+    if not elsewhere and (not narrow or hasattr(module, "_diffusers_hook")):
         return module(x)  # type: ignore[no-any-return]
-    moved = {name: weight.to(x.device) for name, weight in weights.items()}
+    moved = {name: weight.to(x.device, x.dtype if narrow else None) for name, weight in weights.items()}
     return functional_call(module, moved, (x,))  # type: ignore[no-any-return]

@@ -102,5 +102,6 @@ def check_finite_weights(spec: str, model: nn.Module) -> None:
 def _finite(value: Tensor) -> bool:
     if not value.is_floating_point() or not value.numel() or value.is_meta:
         return True
-    low, high = torch.aminmax(value.detach())
+    value = value.detach().float() if value.dtype.itemsize == 1 else value.detach()  # no kernel for 8-bit floats
+    low, high = torch.aminmax(value)
     return bool(torch.isfinite(low) & torch.isfinite(high))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
+from clipcond.condition import lengths
 from clipcond.condition.lengths import LENGTHS, common_length, mask_to, pad_with, repeat_to, repeated_length
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
@@ -108,3 +109,26 @@ def test_lengths_that_meet_too_far_off_are_refused() -> None:
         ConfigError, match="rows of 539, 616, 693 tokens meet at 38808 by repetition; condition them in c"
     ):
         repeated_length([693, 539, 616, 539])
+
+
+def test_repetition_has_a_limit_in_bytes() -> None:
+    chunks = [77, 385, 462, 539]
+    assert repeated_length(chunks, 64 * 16 * 4) == 210 * 77
+    with pytest.raises(
+        ConfigError,
+        match=r"rows of 77, 385, 462, 539 tokens meet at 16170 by repetition and take 1,011 MiB, more than 512; "
+        r"condition them in calls of their own, or say lengths='pad_empty'",
+    ):
+        repeated_length(chunks, 128 * 128 * 4)
+    assert repeated_length([77], 2**40) == 77  # nothing is repeated
+
+
+def test_rows_beyond_the_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lengths, "machine_memory", lambda: 2**30)
+    lengths.check_memory(10, 77, 100)
+    with pytest.raises(
+        ConfigError, match=r"2,048 rows of 77 tokens would take 2\.0 GiB, more than the 1\.0 GiB of this"
+    ):
+        lengths.check_memory(2048, 77, 2**20)
+    monkeypatch.setattr(lengths, "machine_memory", lambda: None)
+    lengths.check_memory(2048, 77, 2**20)

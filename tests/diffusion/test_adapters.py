@@ -13,8 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clipcond.diffusion import cloneofsimo
-from clipcond.diffusion.adapters import adapters_of, find, load_adapters, merge
+from clipcond.diffusion.adapters import (
+    active_adapters,
+    adapters_of,
+    check_adapters_finite,
+    find,
+    load_adapters,
+    merge,
+)
 from clipcond.diffusion.conditioner import Conditioner
+from clipcond.diffusion.generate import generate
 from clipcond.errors import ConfigError, DataError, ModelError, ResourceMissing
 from clipcond.prompt.items import Adapter
 from clipcond.prompt.plan import plan
@@ -333,3 +341,130 @@ def test_the_real_file_of_a_text_encoder_is_stable_diffusion_2_s(pipes: Callable
         DataError, match=r"92 pairs of matrices, the first \(1024, 1024\), which are not those of any part"
     ):
         cloneofsimo.convert(pairs, pipes("sd15"))
+
+
+# ── adapters that nobody loaded ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_tag_that_nobody_loaded_is_a_finding_and_not_silence(fresh: Callable[[str], Any], tmp_path: Path) -> None:
+    pipe = fresh("sd15")
+    write(tmp_path / "ink pen.safetensors", pipe, "unet")
+    write(tmp_path / "fur.safetensors", pipe, "unet", seed=1)
+    prompt, negative = "a fox <lora:ink pen:0.5> <lora:fur> <lora:ink pen:0.5>", "grey <lora:fur>"
+    out = Conditioner.from_pipeline(pipe)(prompt, negative, dialect="a1111")
+    first, second = [each for each in out.findings if each.code == "adapter-not-loaded"]
+    assert (first.argument, prompt[first.start : first.end]) == ("prompt", "<lora:ink pen:0.5>")
+    assert (second.argument, negative[second.start : second.end]) == ("negative_prompt", "<lora:fur>")
+    assert first.message == (
+        "ink pen, fur: taken out of the text and not loaded; load_adapters(pipe, adapters_of(out), FOLDER) does that, "
+        "then condition again"
+    )
+    load_adapters(pipe, adapters_of(out), tmp_path)
+    assert codes(Conditioner.from_pipeline(pipe)(prompt, negative, dialect="a1111")) == []
+    pipe.disable_lora()
+    assert codes(Conditioner.from_pipeline(pipe)(prompt, negative, dialect="a1111")) == ["adapter-not-loaded"] * 2
+
+
+def codes(out: Any) -> list[str]:
+    return [each.code for each in out.findings]
+
+
+def test_an_adapter_that_the_user_loaded_by_its_name_is_no_finding(fresh: Callable[[str], Any], tmp_path: Path) -> None:
+    pipe = fresh("sd15")
+    write(tmp_path / "ink.safetensors", pipe, "unet", "text_encoder")
+    pipe.load_lora_weights(tmp_path, weight_name="ink.safetensors", adapter_name="ink")
+    assert codes(Conditioner.from_pipeline(pipe)("a fox <lora:ink>", dialect="a1111")) == []
+    assert codes(Conditioner.from_pipeline(pipe)("a fox <lora:inky>", dialect="a1111")) == ["adapter-not-loaded"]
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_other_families_and_schedules_and_parts_find_it_too(pipes: Callable[[str], Any], family: str) -> None:
+    conditioner = Conditioner.from_pipeline(pipes(family))
+    assert codes(conditioner("a fox <lora:ink>", dialect="a1111")) == ["adapter-not-loaded"]
+    scheduled = conditioner("a [red:blue:0.5] fox <lora:ink>", dialect="a1111", steps=4)
+    assert codes(scheduled).count("adapter-not-loaded") == 1
+    if family != "flux":
+        assert codes(conditioner.compose("a fox <lora:ink> AND a cat")).count("adapter-not-loaded") == 1
+
+
+def test_a_negative_prompt_without_a_side_of_its_own_finds_it_too(pipes: Callable[[str], Any]) -> None:
+    out = Conditioner.from_pipeline(pipes("sd15"))(["a fox", "a <lora:ink> cat"], "", dialect="a1111")
+    assert [(each.code, each.index) for each in out.findings] == [("adapter-not-loaded", 1)]
+
+
+# ── numbers and sizes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_number_that_is_not_finite_is_refused_by_its_tensor(
+    fresh: Callable[[str], Any], tmp_path: Path, suffix: str, value: float
+) -> None:
+    pipe = fresh("sd15")
+    write(tmp_path / "ink.safetensors", pipe, "unet")
+    weights = load_file(tmp_path / "ink.safetensors")
+    name = sorted(weights)[0]
+    weights[name][1, 1] = value
+    (tmp_path / "ink.safetensors").unlink()
+    save_file(weights, tmp_path / f"ink{suffix}") if suffix != ".pt" else torch.save(weights, tmp_path / "ink.pt")
+    with pytest.raises(DataError, match=rf"tensor {name} has a number that is not finite \(NaN or infinity\)"):
+        load_adapters(pipe, tags("<lora:ink>"), tmp_path)
+    assert active_adapters(pipe) == frozenset()
+
+
+def test_a_small_file_cannot_claim_a_large_rank(fresh: Callable[[str], Any], tmp_path: Path) -> None:
+    layer = f"unet.{LAYERS['unet']}"
+    one = torch.zeros(1)
+    claims = {
+        f"{layer}.lora_A.weight": one.expand(4_000_000, 32),
+        f"{layer}.lora_B.weight": one.expand(32, 4_000_000),
+    }
+    torch.save(claims, tmp_path / "ink.pt")
+    assert (tmp_path / "ink.pt").stat().st_size < 4000
+    with pytest.raises(
+        DataError, match=r"claim 1,024,000,000 bytes where the file has .* the largest is unet\.mid_block"
+    ):
+        load_adapters(fresh("sd15"), tags("<lora:ink>"), tmp_path)
+    storage = torch.zeros(1000)
+    torch.save([storage.view(10, 100)] * 400, tmp_path / "fur.pt")
+    with pytest.raises(DataError, match="its tensors claim 1,600,000 bytes where the file has"):
+        load_adapters(fresh("sd15"), tags("<lora:fur>"), tmp_path)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused(weight: float) -> None:
+    adapter = Adapter(kind="lora", name="ink", weight=weight, start=0, end=0)
+    with pytest.raises(ConfigError, match=r"adapter 'ink' has weight (nan|inf), expected a finite one"):
+        merge([adapter])
+
+
+def test_an_adapter_of_the_pipeline_that_is_not_finite_is_named(fresh: Callable[[str], Any], tmp_path: Path) -> None:
+    pipe = fresh("sd15")
+    write(tmp_path / "ink.safetensors", pipe, "unet", "text_encoder")
+    weights = load_file(tmp_path / "ink.safetensors")
+    for value in weights.values():
+        value[0, 0] = float("nan")
+    pipe.load_lora_weights(weights, adapter_name="ink")
+    with pytest.raises(
+        ModelError, match=r"text_encoder of StableDiffusionPipeline holds values that are not finite: .*lora_A"
+    ):
+        Conditioner.from_pipeline(pipe)("a fox")
+    with pytest.raises(
+        ModelError, match=r"adapter 'ink' has a number that is not finite \(NaN or infinity\) in unet\..*lora_A"
+    ):
+        generate(pipe, "a fox", through="stock")
+    pipe.disable_lora()
+    check_adapters_finite(pipe)
+
+
+def test_a_textual_inversion_of_the_pipeline_that_is_not_finite_is_named(fresh: Callable[[str], Any]) -> None:
+    pipe = fresh("sd15")
+    vector = torch.zeros(32)
+    vector[3] = float("inf")
+    pipe.load_textual_inversion({"<ink>": vector}, token="<ink>")
+    conditioner = Conditioner.from_pipeline(pipe)
+    conditioner("a fox")
+    with pytest.raises(
+        ModelError, match=r"holds <ink>, whose vectors in text_encoder have a number that is not finite"
+    ):
+        conditioner("an <ink> fox")

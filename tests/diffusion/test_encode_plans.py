@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from clipcond.diffusion import encode_plans as encoding
+from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written
 from clipcond.diffusion.pipeline_view import view_pipeline
@@ -113,3 +115,32 @@ def test_settings_are_named_and_checked(pipes: Pipes) -> None:
         conditioner.compose("a AND b", weights="comfy")  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match="unknown policy for pooled vectors 'fist'"):
         conditioner.compose("a AND b", pooled="fist")
+
+
+def test_many_prompts_of_different_lengths_are_refused_before_memory_is_taken(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "repeat_to", lambda *_: pytest.fail("repeated all the same"))
+    conditioner = Conditioner.from_pipeline(pipes("sd15"))
+    prompts = ["fox " * (75 * chunks) for chunks in (1, 5, 6, 7)] * 64
+    with pytest.raises(
+        ConfigError, match=r"meet at 16170 by repetition and take 1,011 MiB, more than 512; condition them"
+    ):
+        conditioner(prompts, "grey")
+    assert conditioner(prompts, "grey", lengths="pad_empty").prompt_embeds.shape == (256, 539, 32)
+
+
+def test_pictures_beyond_the_machine_are_refused_before_memory_is_taken(pipes: Pipes) -> None:
+    conditioner = Conditioner.from_pipeline(pipes("sd15"))
+    with pytest.raises(ConfigError, match=r"rows of 77 tokens would take .* GiB, more than the .* of this machine"):
+        conditioner("a fox", "grey", num_images_per_prompt=10**12)
+
+
+def test_numbers_that_leave_the_number_format_are_refused_and_not_drawn(fresh: Pipes) -> None:
+    conditioner = Conditioner.from_pipeline(fresh("sd15").to(torch.float16))
+    fox, cat = '"a red fox", ' * 4, ", ".join(['"a cat in snow"'] * 4)
+    prompt = f"({fox}{cat}).blend({'9999, ' * 4}{', '.join(['-9999'] * 4)})"
+    with pytest.raises(
+        ConfigError, match=r"prompt_embeds would hold numbers that are not finite in float16.*smaller weights"
+    ):
+        conditioner(prompt, dialect="compel")

@@ -398,6 +398,22 @@ def test_rows_that_do_not_fit_are_named(pipes: Callable[[str], Any]) -> None:
         callback.callback_fn(SimpleNamespace(scheduler=None), 2, 0, {"prompt_embeds": torch.zeros(3, 77, 32)})
 
 
+EXACT_CALL = (
+    r"the callback is not given prompt_embeds; call pipe\(\*\*out\.kwargs, callback_on_step_end=out\.callback, "
+    r"callback_on_step_end_tensor_inputs=out\.callback_on_step_end_tensor_inputs\)"
+)
+
+
+def test_flux_without_the_argument_names_the_exact_call(pipes: Callable[[str], Any]) -> None:
+    pipe = pipes("flux")
+    out = Conditioner.from_pipeline(pipe)(SWITCH, dialect="a1111", steps=STEPS)
+    how = {"num_inference_steps": STEPS, "height": 16, "width": 16, "output_type": "np"}
+    with pytest.raises(ConfigError, match=EXACT_CALL):
+        pipe(**out.kwargs, callback_on_step_end=out.callback, **how)
+    inputs = out.callback_on_step_end_tensor_inputs
+    pipe(**out.kwargs, callback_on_step_end=out.callback, callback_on_step_end_tensor_inputs=inputs, **how)
+
+
 def test_a_function_around_it_must_ask_for_its_tensors(pipes: Callable[[str], Any]) -> None:
     pipe = pipes("sd15")
     out = Conditioner.from_pipeline(pipe)(SWITCH, dialect="a1111", steps=STEPS)
@@ -412,7 +428,7 @@ def test_a_function_around_it_must_ask_for_its_tensors(pipes: Callable[[str], An
         how = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
         return pipe(**out.kwargs, **how, callback_on_step_end=own, **more).images
 
-    with pytest.raises(ConfigError, match="the callback is not given prompt_embeds; call the pipeline with"):
+    with pytest.raises(ConfigError, match=EXACT_CALL):
         draw()
     inputs = out.callback_on_step_end_tensor_inputs
     assert np.array_equal(alone, draw(callback_on_step_end_tensor_inputs=inputs))
