@@ -28,6 +28,7 @@ COMMANDS = {
     "rerank": "clipcond.cli.rerank",
     "train": "clipcond.cli.train",
     "evaluate": "clipcond.cli.train",
+    "drift": "clipcond.cli.drift",
     "export": "clipcond.cli.export",
     "models": "clipcond.cli.doctor",
     "doctor": "clipcond.cli.doctor",
