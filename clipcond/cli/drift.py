@@ -63,7 +63,7 @@ def _show(report: DriftReport) -> None:
             f"spread of the prompts ×{each.drift.spread_ratio:.3f}, cosines between them moved by {each.drift.gram:.4f}"
         )
         for difference in each.differences:
-            console.print(f"differs: {difference.name}: {visible(difference.evidence)}")
+            console.print(f"differs: {difference.name}: {visible(difference.evidence)}", soft_wrap=True)
         if not each.differences:
             console.print("no difference in weights, rows or outputs")
     for change in report.denoiser:

@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": "clipcond.cli.train",
     "drift": "clipcond.cli.drift",
     "export": "clipcond.cli.export",
+    "lora-info": "clipcond.cli.lora_info",
     "models": "clipcond.cli.doctor",
     "doctor": "clipcond.cli.doctor",
     "demo": "clipcond.cli.demo",
