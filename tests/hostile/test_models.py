@@ -59,7 +59,7 @@ def _set(part: str, **values: Any) -> Callable[[Path, dict[str, Any]], None]:
         (_nan, "holds values that are not finite: visual.proj"),
         (_set("preprocess_cfg", std=[0, 0, 0]), "std"),
         (_set("preprocess_cfg", mean="grey\x1b[2J\u202e"), "mean"),
-        (_set("preprocess_cfg", size=[1.5, []]), "size"),
+        (_set("preprocess_cfg", interpolation=["bicubic\x1b[2J"]), "interpolation"),
         (_set("text_cfg", layers=10_000_000), "has layers 10000000; expected at most 1,000"),
         (_set("vision_cfg", width=1 << 20), "GiB"),
         (_set("vision_cfg", width=48), "does not"),
