@@ -39,6 +39,17 @@ def test_a_table_that_lies_is_one_line_with_its_place(name: str, tmp_path: Path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["data = " + "[" * 100_000, "steps = " + "9" * 5000, "\ufeff\0", '"\\u001b[2J\\u202e" = 1', "seed = 1e400"],
+)
+def test_settings_that_are_none_are_one_line(content: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "run.toml").write_text(content, encoding="utf-8")
+    done = run(capsys, "train", tmp_path / "run.toml")
+    assert (done.code, done.out) == (3, "")
+    assert "run.toml" in done.line
+
+
 def test_a_tar_that_claims_a_terabyte_is_one_line(tmp_path: Path, capsys: Capture) -> None:
     for name in ("0.png", "0.txt"):
         member = tarfile.TarInfo(name)
