@@ -1,19 +1,22 @@
 """Random and adversarial prompts through all that reads one, and damaged pictures through the way of `clipcond rerank`.
 
-    python benchmarks/fuzz.py [PROMPTS] [PICTURES] [SEED]
+    python benchmarks/fuzz.py [PROMPTS] [PICTURES] [SEED] [FIRST]
 
 A prompt is made of its number and the seed alone, so that a case can be made again: `prompt(NUMBER, SEED)`. All of them
 are parsed in every dialect and looked at as infotexts; every tenth is planned, translated and read again, and expanded.
 Printed is a table with a row a job: cases, findings (what ended otherwise than promised), exceptions, slowest case. Any
-finding or exception is printed with its case, and the exit code is 1.
+finding or exception is printed with its case, and the exit code is 1. A run that is stopped (Ctrl-C, SIGTERM) prints what
+it has; FIRST, the number of the first prompt, goes on behind it.
 """
 
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import cycle, islice
@@ -275,12 +278,20 @@ def recognised(text: str) -> str:
     return "" if found.prompt.startswith("a fox") and "Steps" in found.settings else "the settings are lost"
 
 
-def prompts(count: int, seed: int) -> list[Job]:
-    """Run the jobs of prompts."""
+def prompts(first: int, count: int, seed: int) -> list[Job]:
+    """Run the jobs of prompts, until all are done or a signal ends it."""
     parsing, reading = Job("parse (4 dialects)"), Job("recognise_infotext")
     planning, translating, expanding = Job("plan"), Job("translate and read again"), Job("expand")
+    jobs = [parsing, planning, translating, expanding, reading]
+    with suppress(KeyboardInterrupt):
+        _work_off(jobs, range(first, first + count), seed)
+    return jobs
+
+
+def _work_off(jobs: Sequence[Job], numbers: range, seed: int) -> None:
+    parsing, planning, translating, expanding, reading = jobs
     pairs = cycle([(source, target) for source in DIALECTS for target in DIALECTS if source != target])
-    for number in range(count):
+    for number in numbers:
         text, case = prompt(number, seed), f"prompt({number}, {seed})"
         parsing.run(lambda text=text: parsed(text), case)
         reading.run(lambda text=text: recognised(text), case)
@@ -290,8 +301,7 @@ def prompts(count: int, seed: int) -> list[Job]:
                 translating.run(lambda text=text, way=(source, target): translated(text, *way), case)
             expanding.run(lambda text=text, at=number: expanded(text, at), case)
         if number % 100_000 == 99_999:
-            print(f"{number + 1:,} prompts after {time.process_time():,.0f} s", file=sys.stderr, flush=True)
-    return [parsing, planning, translating, expanding, reading]
+            print(f"up to {number + 1:,} after {time.process_time():,.0f} s", file=sys.stderr, flush=True)
 
 
 def pictures(count: int, seed: int) -> Job:
@@ -302,13 +312,17 @@ def pictures(count: int, seed: int) -> Job:
     return job
 
 
-def main(count: int = 1_000_000, of_pictures: int = 500, seed: int = 0) -> int:
-    jobs = [*prompts(count, seed), pictures(of_pictures, seed)]
-    print(f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}, {count:,} prompts, {of_pictures:,} pictures\n")
+def main(count: int = 1_000_000, of_pictures: int = 500, seed: int = 0, first: int = 0) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    of_images = pictures(of_pictures, seed)
+    jobs = [*prompts(first, count, seed), of_images]
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}, {jobs[0].count:,} prompts from {first:,}, {of_pictures:,} pictures\n"
+    )
     print("| job | cases | findings | exceptions | slowest | time |\n|---|---:|---:|---:|---:|---:|")
     print("\n".join(job.row() for job in jobs))
     return int(any(job.findings or job.exceptions for job in jobs))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:4])))
+    sys.exit(main(*map(int, sys.argv[1:5])))

@@ -122,7 +122,7 @@ def aesthetic_head(
 def _metadata(name: str, stored: Mapping[str, str]) -> dict[str, object]:
     try:
         said = json.loads(stored.get(FORMAT, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{name}: its metadata {FORMAT} is not JSON; write the head again") from error
     if not isinstance(said, dict):
         raise ModelError(f"{name}: its metadata {FORMAT} is not a JSON object; write the head again")

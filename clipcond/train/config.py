@@ -158,7 +158,7 @@ def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         given = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; expected a TOML file of training settings") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of bytes that are no UTF-8, and of numbers of thousands of digits
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is not TOML of settings: it is nested too deeply") from None

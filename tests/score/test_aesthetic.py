@@ -248,9 +248,11 @@ def test_a_head_of_ones_own_is_written_and_read_to_the_bit(tmp_path: Path) -> No
         again.weight[0] = 1
     other = write_head_file(tmp_path / "other.safetensors", again.tensors(), again.described())
     assert other.read_bytes() == path.read_bytes()
-    broken = {"clipcond.aesthetic_head": "{"}
-    with pytest.raises(ModelError, match=r"h: its metadata clipcond.aesthetic_head is not JSON; write the head again"):
-        aesthetic_head("h", head.tensors(), broken)
+    for text in ("{", "[" * 100_000):
+        with pytest.raises(
+            ModelError, match=r"h: its metadata clipcond.aesthetic_head is not JSON; write the head again"
+        ):
+            aesthetic_head("h", head.tensors(), {"clipcond.aesthetic_head": text})
     with pytest.raises(OutputExists, match="is there already"):
         write_head_file(path, head.tensors(), head.described())
     with pytest.raises(ModelError, match=r"give it a name that ends in .safetensors"):

@@ -1,0 +1,97 @@
+"""One bad picture costs one row, whatever it is, and never much memory or time."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ends import harmless, process, run
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+resource = pytest.importorskip("resource", reason="needs a POSIX system")
+
+HOSTILE_NAME = "fox\n\x1b[2J\u202e\t<img src=x onerror=alert(1)>=cmd|'x'.png"
+LARGEST_MEMORY = 1_500_000_000  # bytes of the whole process: torch and the model take a third of it
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _png(width: int, height: int, *, depth: int = 8, rows: int | None = None, text: bytes = b"") -> bytes:
+    """A grey PNG whose header claims a size; rows: the number that is really there."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + width * depth // 8)
+    pixels = b"".join(packer.compress(row) for _ in range(height if rows is None else rows)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    more = _chunk(b"zTXt", b"parameters\0\0" + zlib.compress(text, 9)) if text else b""
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + more + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
+def _written(folder: Path) -> tuple[set[str], set[str]]:
+    """Fill a folder. Returns the names of pictures that can be scored, and of those that cannot."""
+    files = {
+        "thin.png": _png(1, 2_000_000),
+        "wide.png": _png(200_000, 1),
+        "grey16.png": _png(9000, 9000, depth=16),
+        "commas.png": _png(32, 32, text=b"a fox, " * 60_000),
+    }
+    bad = {
+        "claims.png": _png(100_000, 100_000, rows=1),
+        "cut.png": _png(64, 64)[:60],
+        "bomb.png": _png(32, 32, text=b", " * 5_000_000),
+        "empty.png": b"",
+        "page.png": b"<svg onload='alert(1)'/>",
+        "program.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        "screen.gif": b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\x01\0\0;",
+    }
+    for name, content in {**files, **bad}.items():
+        (folder / name).write_bytes(content)
+    Image.new("RGB", (32, 32), "red").save(folder / HOSTILE_NAME)
+    half = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)
+    Image.fromarray(half).save(folder / "float.tif")
+    Image.fromarray((half * 255).round().astype(np.uint8)).save(folder / "bytes.tif")
+    Image.fromarray(half * np.float32("nan")).save(folder / "nan.tif")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "dangling.png").symlink_to("nowhere")
+    (folder / "circle.png").symlink_to("circle.png")
+    good = {*files, HOSTILE_NAME, "float.tif", "bytes.tif"}
+    return good, {*bad, "nan.tif", "pipe.png", "device.png", "dangling.png", "circle.png"}
+
+
+def test_each_bad_picture_is_a_row_and_the_others_are_scored(dual_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    good, bad = _written(folder)
+    done = process("rerank", folder, "--prompt", "a fox", "--model", dual_folder, "--json", stdin="y\n" * 9)
+    assert done.code == 0, done.err
+    rows = {Path(row["path"]).name: row for row in map(json.loads, done.out.splitlines())}
+    assert {name for name, row in rows.items() if row["cosine"] is not None} == good
+    assert {name for name, row in rows.items() if row["error"]} == bad
+    assert all(harmless(row["error"] or "") for row in rows.values())
+    assert rows["float.tif"]["cosine"] == pytest.approx(rows["bytes.tif"]["cosine"], abs=1e-3)
+    assert harmless(done.err)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert peak < LARGEST_MEMORY
+
+
+def test_names_and_prompts_of_pictures_are_inert_on_a_terminal(
+    dual_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, prompt in ((HOSTILE_NAME, "a \x1b]0;owned\x07 fox"), ("long.png", "a fox, " * 60_000)):
+        text = PngInfo()
+        text.add_text("parameters", f"{prompt}\nSteps: 1, Sampler: x\u202e, Seed: 1")
+        Image.new("RGB", (32, 32), "red").save(tmp_path / name, pnginfo=text)
+    done = run(capsys, "rerank", tmp_path, "--model", dual_folder)
+    assert done.code == 0
+    assert harmless(done.out + done.err)
+    assert "too large to be a prompt (420,0" in " ".join(done.out.split())
+    assert len(done.err.splitlines()) == 1
