@@ -142,6 +142,8 @@ def test_any_chain_folds_to_its_composition(inner: list[int], seed: int) -> None
     [
         ((768, 1024, 128, 64, 16, 1), (0, 3, 6, 9, 11), "layers"),  # v2 with ReLU: one more module in each gap
         ((768, 1024, 128, 64, 16, 1), (0, 2, 4, 6, 8), "layers"),  # dropout or ReLU: nobody can tell
+        ((768, 1024, 64, 32, 16, 1), (0, 2, 4, 6, 7), "layers"),  # numbered as v2 and of other widths
+        ((1152, 1024, 128, 64, 16, 1), (0, 2, 4, 6, 8), "layers"),  # shaped as v2.5 and of another name
         ((8, 4, 1), (0, 2), "net"),
     ],
 )

@@ -49,6 +49,15 @@ def test_a_pair_at_the_threshold_exactly_belongs_together() -> None:
     assert near_duplicates(rows, threshold=0.94 + 1e-9) == ()  # closer than float32 can tell
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_float32_cannot_tell_is_decided_in_float64(seed: int) -> None:
+    axes, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(64, 2)))
+    first, across = axes.T
+    for cosine, together in ((0.94 + 1e-10, True), (0.94 - 1e-10, False)):
+        pair = [first, cosine * first + (1 - cosine**2) ** 0.5 * across]
+        assert bool(near_duplicates(pair, threshold=0.94)) is together
+
+
 @given(st.integers(0, 10_000), st.integers(1, 41), st.floats(0.5, 0.99))
 def test_groups_are_the_components_whatever_the_block(seed: int, block: int, threshold: float) -> None:
     rows = clusters(seed)
