@@ -26,6 +26,7 @@ COMMANDS = {
     "encode": "clipcond.cli.encode",
     "generate": "clipcond.cli.generate",
     "rerank": "clipcond.cli.rerank",
+    "cache": "clipcond.cli.cache",
     "train": "clipcond.cli.train",
     "evaluate": "clipcond.cli.train",
     "models": "clipcond.cli.doctor",

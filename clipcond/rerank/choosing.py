@@ -105,9 +105,7 @@ def _candidate(row: RankedImage, modified: float) -> Candidate:
     return Candidate(path=str(row.path), score=_score(row), pixels=pixels, modified=modified)
 
 
-def _varied(
-    rows: Sequence[RankedImage], passed: list[int], scored: Scored, diversity: float, most: int
-) -> list[int]:
+def _varied(rows: Sequence[RankedImage], passed: list[int], scored: Scored, diversity: float, most: int) -> list[int]:
     """By score, or by maximal marginal relevance on scores stretched within their prompt."""
     if not diversity or not passed:
         return passed

@@ -84,9 +84,7 @@ def text_cosines(vectors: torch.Tensor, text: EncodedText, long_prompt: LongProm
     return best
 
 
-def _probability(
-    cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, scorer: Scorer
-) -> NDArray[np.float64]:
+def _probability(cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, scorer: Scorer) -> NDArray[np.float64]:
     """Among the distractors, of which a row's own prompt is none."""
     texts = scorer.texts(scoring.distractors)
     others = np.stack([text_cosines(rows.vectors, text, scoring.long_prompt) for text in texts], axis=1)
@@ -97,8 +95,8 @@ def _probability(
 def _margin(cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, scorer: Scorer) -> NDArray[np.float64]:
     """Against the negative prompt; without one, the cosine as it is."""
     negative = np.zeros(len(rows))
-    some = np.flatnonzero([bool(text.strip()) for text in rows.negatives])
-    if len(some):
+    some = [n for n, text in enumerate(rows.negatives) if text.strip()]
+    if some:
         texts = [rows.negatives[row] for row in some]
         negative[some] = prompt_cosines(rows.vectors[some], texts, scorer, scoring.long_prompt)
     return margin(cosine, negative)

@@ -35,13 +35,13 @@ def read_external_scores(path: Path) -> ExternalScores:
     """
     table = read_table(path)
     image = column_of(path, table, IMAGE_COLUMNS, "picture")
-    columns = tuple(name for name in table[0] if name != image and all(_number(row.get(name)) is not None for row in table))
+    columns = tuple(
+        name for name in table[0] if name != image and all(_number(row.get(name)) is not None for row in table)
+    )
     if not columns:
         others = ", ".join(visible(name) for name in table[0] if name != image) or "no other column"
         raise DataError(f"{path} has no column of finite numbers in every row (beside {visible(image)}: {others})")
-    rows = tuple(
-        (row[image], tuple(_number(row[name]) or 0.0 for name in columns)) for row in table if image in row
-    )
+    rows = tuple((row[image], tuple(_number(row[name]) or 0.0 for name in columns)) for row in table if image in row)
     return ExternalScores(source=path, columns=columns, rows=rows)
 
 

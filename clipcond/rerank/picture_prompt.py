@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from clipcond.images.sidecar import read_sidecar
 if TYPE_CHECKING:
     from PIL import Image
 
+_BEFORE_COMMA = re.compile(r"\s+(?=,)")
 _EMPTY = "its own prompt is empty; pass a prompt"
 
 
@@ -53,8 +55,13 @@ def picture_prompt(path: Path, image: Image.Image, *, decoded: bool) -> PictureP
 def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
     infotext = found.infotext
     assert infotext is not None
-    text = plain_prompt(infotext)
+    text = _tidy(plain_prompt(infotext))
     negative = infotext.negative_prompt
-    plain_negative = plain_prompt(replace(infotext, prompt=negative)) if negative.strip() else ""
+    plain_negative = _tidy(plain_prompt(replace(infotext, prompt=negative))) if negative.strip() else ""
     source = f"{place} ({found.source})" if found.source else place
     return PicturePrompt(text=text, negative=plain_negative, source=source, reason="" if text else _EMPTY)
+
+
+def _tidy(text: str) -> str:
+    """The text without the commas that a removed tag leaves at its ends: each would cost a token."""
+    return _BEFORE_COMMA.sub("", text).strip(" ,;\n")

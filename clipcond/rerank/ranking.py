@@ -14,12 +14,13 @@ from clipcond.errors import OptionsError
 from clipcond.rerank.choosing import Scored, choose
 from clipcond.rerank.columns import ToScore, formulas, noise_of, ordering_score, score_columns
 from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
+from clipcond.rerank.pairing import Pairing as Pairing
 from clipcond.rerank.phrases import split_phrases
 from clipcond.rerank.rows import Header, PhraseScore
 from clipcond.rerank.rows import RankedImage as RankedImage
 from clipcond.rerank.rows import Ranking as Ranking
 from clipcond.rerank.scorer import Scorer
-from clipcond.rerank.settings import Scoring, Selection, parse_threshold
+from clipcond.rerank.settings import MISSING_NATS, Scoring, Selection, parse_threshold
 from clipcond.score.normalise import percentiles, z_scores
 from clipcond.score.phrases import phrase_scores
 from clipcond.score.similarity import cosines
@@ -29,19 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipcond.encode.embedding_cache import EmbeddingCache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pairing:
-    """A picture and the prompt that it is scored against. prompt: None for its own.
-
-    negative_prompt: None for its own where the prompt is its own, or where `margin` asks for one.   source: for the table.
-    """
-
-    path: Path
-    prompt: str | None = None
-    negative_prompt: str | None = None
-    source: str = "given"
 
 
 def rerank(
@@ -262,22 +250,21 @@ def _with_texts(
 ) -> list[RankedImage]:
     """Rows with the size of their prompts and, where asked for, the scores of their phrases."""
     texts = {text.text: text for text in scorer.texts([row.prompt or "" for row in rows])}
+    margin = scoring.missing_margin or MISSING_NATS / scorer.dual.logit_scale
     phrases = {text: split_phrases(text) for text in texts} if scoring.phrases else {}
     found = []
     for n, row in enumerate(rows):
         text = texts[row.prompt or ""]
-        scored = _phrases(phrases.get(text.text, ()), vectors[n : n + 1], scorer, scoring.missing_margin)
+        scored = _phrases(phrases.get(text.text, ()), vectors[n : n + 1], scorer, margin)
         found.append(replace(row, content_tokens=text.content_tokens, chunks=text.chunks, phrases=scored))
     return found
 
 
-def _phrases(
-    phrases: Sequence[str], vector: torch.Tensor, scorer: Scorer, missing_margin: float
-) -> tuple[PhraseScore, ...]:
+def _phrases(phrases: Sequence[str], vector: torch.Tensor, scorer: Scorer, margin: float) -> tuple[PhraseScore, ...]:
     if not phrases:
         return ()
     each = [float(cosines(vector, text.vector)[0]) for text in scorer.texts(phrases)]
-    missing = phrase_scores(each, margin=missing_margin).missing
+    missing = phrase_scores(each, margin=margin).missing
     return tuple(
         PhraseScore(text=text, cosine=cosine, missing=n in missing)
         for n, (text, cosine) in enumerate(zip(phrases, each, strict=True))

@@ -83,12 +83,12 @@ class Scorer:
         at = 0
         for prompt, split in zip(prompts, chunks, strict=True):
             weights = np.array([max(1, len(row)) for row in split], dtype=np.float64)
-            parts = vectors[at : at + len(split)]
+            own = vectors[at : at + len(split)]
             at += len(split)
             self._texts[prompt] = EncodedText(
                 text=prompt,
-                vector=(weights / weights.sum()) @ parts,
-                parts=parts,
+                vector=(weights / weights.sum()) @ own,
+                parts=own,
                 content_tokens=sum(map(len, split)),
                 chunks=len(split),
             )

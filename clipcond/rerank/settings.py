@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clipcond.score.aesthetic import AestheticHead
 
 LongPrompt = Literal["mean", "max", "first", "min"]
-MISSING_MARGIN = 0.05  # cosine by which a phrase falls short of the prompt's others where it is missing
+MISSING_NATS = 3.0  # over logit_scale: how far a missing phrase falls short of the others, e³ = 20 times less likely
 DEFAULT_SCORE = "cosine"
 COLUMNS = ("cosine", "clipscore", "logit", "probability", "pick", "margin", "iqa", "aesthetic")
 _WITHOUT_PROMPT = ("iqa", "aesthetic")
@@ -73,7 +73,9 @@ def parse_scores(text: str) -> tuple[ScoreExpression, ...]:
     """Read columns and sums of them with commas between; the first orders. Raises OptionsError, ExpressionError."""
     parts = [part.strip() for part in _SPLIT.split(text)]
     if not all(parts):
-        raise OptionsError("--score is empty; expected a column such as clipscore, or a sum such as 0.7*clipscore + 0.3*iqa")
+        raise OptionsError(
+            "--score is empty; expected a column such as clipscore, or a sum such as 0.7*clipscore + 0.3*iqa"
+        )
     return tuple(parse_expression(part) for part in parts)
 
 
@@ -81,24 +83,26 @@ def parse_scores(text: str) -> tuple[ScoreExpression, ...]:
 class Scoring:
     """The numbers to compute. scores: the first orders, columns of the others are shown beside it.
 
-    long_prompt: what becomes of a prompt's chunks: `mean` weighs them by their tokens.   phrases: score them one by one,
-    `missing_margin` apart from the others makes one missing.   distractors: other prompts, for `probability`.
-    external: numbers that another scorer made.   also: further columns, such as those of thresholds.
-    Raises OptionsError for a column that cannot be computed from what is given.
+    long_prompt: what becomes of a prompt's chunks: `mean` weighs them by their tokens.   phrases: score them one by one; one
+    that falls short of the others by the cosine `missing_margin`, by default 3 / logit_scale, is missing.
+    distractors: other prompts, for `probability`.   external: numbers that another scorer made.   also: further columns,
+    such as those of thresholds.   Raises OptionsError for a column that cannot be computed from what is given.
     """
 
     scores: tuple[ScoreExpression, ...] = (parse_expression(DEFAULT_SCORE),)
     also: tuple[str, ...] = ()
     long_prompt: LongPrompt = "mean"
     phrases: bool = False
-    missing_margin: float = MISSING_MARGIN
+    missing_margin: float | None = None
     distractors: tuple[str, ...] = ()
     aesthetic: AestheticHead | None = None
     external: ExternalScores | None = None
 
     def __post_init__(self) -> None:
         if self.long_prompt not in get_args(LongPrompt):
-            raise OptionsError(f"long_prompt is {self.long_prompt!r}; expected one of {', '.join(get_args(LongPrompt))}")
+            raise OptionsError(
+                f"long_prompt is {self.long_prompt!r}; expected one of {', '.join(get_args(LongPrompt))}"
+            )
         given = self.external.columns if self.external else ()
         for name in self.columns:
             _check_column(name, (*COLUMNS, *given))

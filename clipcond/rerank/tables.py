@@ -82,7 +82,9 @@ def _csv_rows(path: Path, text: str) -> tuple[Row, ...]:
         raise DataError(f"{path} names the column {visible(twice)!r} twice")
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(names):
-            raise DataError(f"{path}, row {number}: {len(line)} values for {len(names)} columns; quote what holds a comma")
+            raise DataError(
+                f"{path}, row {number}: {len(line)} values for {len(names)} columns; quote what holds a comma"
+            )
     return tuple(dict(zip(names, map(str.strip, line), strict=True)) for line in lines[1:])
 
 
@@ -96,7 +98,7 @@ def _json_rows(path: Path, text: str) -> tuple[Row, ...]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: no JSON ({first_line(error)})") from error
         if not isinstance(found, dict):
-            raise DataError(f"{path}, line {number}: expected an object, such as {{\"image\": \"a.png\"}}")
+            raise DataError(f'{path}, line {number}: expected an object, such as {{"image": "a.png"}}')
         rows.append({str(name): value if isinstance(value, str) else json.dumps(value)
                      for name, value in found.items() if value is not None})  # fmt: skip
     return tuple(rows)

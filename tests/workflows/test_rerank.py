@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clipcond.errors import ConfigError, ImageError
+from clipcond.errors import ImageError, ModelError
 from clipcond.workflows.events import Advanced, Event, Finished, Note, Started
 from clipcond.workflows.rerank import RerankOptions, run
 
@@ -35,9 +35,9 @@ def test_no_picture_at_all_is_an_error(tmp_path: Path) -> None:
         run(RerankOptions(images=(str(tmp_path),), recursive=True))
 
 
-def test_a_task_ends_where_its_job_fails(dual_folder: Path, tmp_path: Path) -> None:
+def test_a_task_ends_where_its_job_fails(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
     events: list[Event] = []
-    with pytest.raises(ConfigError, match="the prompt is empty"):
-        run(RerankOptions(images=(str(tmp_path),), prompt=" ", model=str(dual_folder)), events.append)
+    with pytest.raises(ModelError, match="there is no such folder"):
+        run(RerankOptions(images=(str(tmp_path),), prompt="x", model="./nothing"), events.append)
     assert events[-1] == Finished()
