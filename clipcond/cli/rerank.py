@@ -15,12 +15,14 @@ from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
 from clipcond.cli.rerank_table import show
 from clipcond.errors import OptionsError
+from clipcond.files import refuse_to_overwrite, write_file
 from clipcond.wording import visible
 from clipcond.workflows.rerank import RerankOptions, run
 from clipcond.workflows.rerank_actions import ActionOptions, Outcome, act_on, apply_chosen, take_back
 
 if TYPE_CHECKING:
     from clipcond.rerank.rows import Ranking
+    from clipcond.workflows.events import Events
 
 _TEXTS, _SCORES, _KEEP, _DO, _OUTPUT = "Texts", "Scores", "What to keep", "What to do with it", "Output"
 
@@ -142,6 +144,10 @@ def rerank(
     print0: Annotated[
         bool, typer.Option("--print0", rich_help_panel=_OUTPUT, help="The same, each ended by NUL, for xargs -0.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", rich_help_panel=_OUTPUT, help="A contact sheet: look, compare, choose in a browser."),
+    ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(
@@ -195,8 +201,11 @@ def rerank(
     )
     if csv is not None:
         _check_output(csv)
+    if html is not None:
+        refuse_to_overwrite(html)
     with progress() as events:
         ranking = run(options, events)
+        page = None if html is None else _sheet(ranking, events)  # before a picture is moved
         outcome = act_on(ranking, actions, events)
     if assign:
         _show_assignment(ranking, as_json)
@@ -204,6 +213,8 @@ def rerank(
         _output(ranking, as_json=as_json, as_paths=as_paths, print0=print0)
     if csv is not None:
         _write(csv, ranking)
+    if html is not None and page is not None:
+        write_file(html, page)
     if not (as_json or as_paths or print0) or not ranking.kept:
         _summarise(ranking, options)
     _show_outcome(outcome, actions)
@@ -236,6 +247,14 @@ def _check_output(path: Path) -> None:
     from clipcond.rerank.output import check_output
 
     check_output(path)
+
+
+def _sheet(ranking: Ranking, events: Events) -> str:
+    from clipcond.pages.contact_sheet import contact_sheet
+    from clipcond.workflows.events import task
+
+    with task(events, "thumbnails", len({row.path for row in ranking.scored}), "pictures") as advance:
+        return contact_sheet(ranking, on_progress=advance)
 
 
 def _write(path: Path, ranking: Ranking) -> None:
