@@ -19,12 +19,15 @@ from clipcond.files import refuse_to_overwrite, write_file
 from clipcond.wording import visible
 from clipcond.workflows.rerank import RerankOptions, run
 from clipcond.workflows.rerank_actions import ActionOptions, Outcome, act_on, apply_chosen, take_back
+from clipcond.workflows.rerank_ratings import RatingOptions, RatingReport, compare, read_given
 
 if TYPE_CHECKING:
     from clipcond.rerank.rows import Ranking
     from clipcond.workflows.events import Events
 
-_TEXTS, _SCORES, _KEEP, _DO, _OUTPUT = "Texts", "Scores", "What to keep", "What to do with it", "Output"
+_TEXTS, _SCORES, _KEEP, _DO, _RATE, _OUTPUT = (
+    "Texts", "Scores", "What to keep", "What to do with it", "Ratings of people", "Output"
+)  # fmt: skip
 
 
 @command
@@ -137,6 +140,18 @@ def rerank(
     apply: Annotated[
         Path | None, typer.Option("--apply", rich_help_panel=_DO, help="Take the list that a contact sheet saved.")
     ] = None,
+    agreement: Annotated[
+        Path | None,
+        typer.Option("--agreement", rich_help_panel=_RATE, help="Ratings (image, rating): how far do scores agree?"),
+    ] = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option("--fit", rich_help_panel=_RATE, help="Ratings, or keeps and deletes, to fit a head on."),
+    ] = None,
+    fit_to: Annotated[
+        Path | None,
+        typer.Option("--fit-to", rich_help_panel=_RATE, help="The head's file, which --aesthetic takes: .safetensors."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="A JSON line per picture.")] = False,
     as_paths: Annotated[
         bool, typer.Option("--paths", rich_help_panel=_OUTPUT, help="Only the paths of kept pictures.")
@@ -199,15 +214,20 @@ def rerank(
         batch_size=batch_size,
         cache=not no_cache,
     )
+    rating = RatingOptions(agreement=agreement, fit=fit, head=fit_to)
+    given = read_given(rating)
     if csv is not None:
         _check_output(csv)
     if html is not None:
         refuse_to_overwrite(html)
     with progress() as events:
         ranking = run(options, events)
+        report = compare(ranking, given, rating, events)
         page = None if html is None else _sheet(ranking, events)  # before a picture is moved
         outcome = act_on(ranking, actions, events)
-    if assign:
+    if report is not None:
+        _show_report(report, as_json)
+    elif assign:
         _show_assignment(ranking, as_json)
     else:
         _output(ranking, as_json=as_json, as_paths=as_paths, print0=print0)
@@ -271,6 +291,16 @@ def _output(ranking: Ranking, *, as_json: bool, as_paths: bool, print0: bool) ->
         _write_paths(ranking, b"\0" if print0 else b"\n")
     else:
         show(ranking)
+
+
+def _show_report(report: RatingReport, as_json: bool) -> None:
+    """Print how far scores agree with people, and what was fitted, in place of the ranking."""
+    from clipcond.cli.rerank_ratings import show_report
+
+    if as_json:
+        print_json(report.to_json())
+    else:
+        show_report(report)
 
 
 def _show_assignment(ranking: Ranking, as_json: bool) -> None:

@@ -15,18 +15,15 @@ from clipcond.rerank.choosing import Scored, choose
 from clipcond.rerank.columns import ToScore, formulas, noise_of, ordering_score, score_columns
 from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
 from clipcond.rerank.pairing import Pairing as Pairing
-from clipcond.rerank.phrases import split_phrases
-from clipcond.rerank.rows import Header, PhraseScore
+from clipcond.rerank.phrases import with_phrases
+from clipcond.rerank.rows import Header
 from clipcond.rerank.rows import RankedImage as RankedImage
 from clipcond.rerank.rows import Ranking as Ranking
 from clipcond.rerank.scorer import Scorer
 from clipcond.rerank.settings import MISSING_NATS, Scoring, Selection, parse_threshold
 from clipcond.score.normalise import percentiles, z_scores
-from clipcond.score.phrases import phrase_scores
-from clipcond.score.similarity import cosines
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from clipcond.encode.embedding_cache import EmbeddingCache
@@ -214,7 +211,13 @@ def _scored(
         for n, row in enumerate(rows)
     ]
     if scoring.needs_prompt:
-        done = _with_texts(done, vectors, scorer, scoring)
+        texts = {text.text: text for text in scorer.texts(prompts)}
+        sizes = [(texts[prompt].content_tokens, texts[prompt].chunks) for prompt in prompts]
+        done = [replace(row, content_tokens=size[0], chunks=size[1]) for row, size in zip(done, sizes, strict=True)]
+    if scoring.phrases:
+        margin = scoring.missing_margin or MISSING_NATS / scorer.dual.logit_scale
+        done, found_short = with_phrases(done, vectors, scorer, margin)
+        notes += found_short
     several = len({id(picture) for picture in found.pictures}) < len(rows)
     modified = [picture.modified for picture in found.pictures]
     ordered = choose(
@@ -242,30 +245,4 @@ def _header(scorer: Scorer, scoring: Scoring, noise: float) -> Header:
         preprocessing=image.preprocess.described(),
         dtype=str(image.dtype).removeprefix("torch."),
         noise=noise,
-    )
-
-
-def _with_texts(
-    rows: Sequence[RankedImage], vectors: torch.Tensor, scorer: Scorer, scoring: Scoring
-) -> list[RankedImage]:
-    """Rows with the size of their prompts and, where asked for, the scores of their phrases."""
-    texts = {text.text: text for text in scorer.texts([row.prompt or "" for row in rows])}
-    margin = scoring.missing_margin or MISSING_NATS / scorer.dual.logit_scale
-    phrases = {text: split_phrases(text) for text in texts} if scoring.phrases else {}
-    found = []
-    for n, row in enumerate(rows):
-        text = texts[row.prompt or ""]
-        scored = _phrases(phrases.get(text.text, ()), vectors[n : n + 1], scorer, margin)
-        found.append(replace(row, content_tokens=text.content_tokens, chunks=text.chunks, phrases=scored))
-    return found
-
-
-def _phrases(phrases: Sequence[str], vector: torch.Tensor, scorer: Scorer, margin: float) -> tuple[PhraseScore, ...]:
-    if not phrases:
-        return ()
-    each = [float(cosines(vector, text.vector)[0]) for text in scorer.texts(phrases)]
-    missing = phrase_scores(each, margin=margin).missing
-    return tuple(
-        PhraseScore(text=text, cosine=cosine, missing=n in missing)
-        for n, (text, cosine) in enumerate(zip(phrases, each, strict=True))
     )

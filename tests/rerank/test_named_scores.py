@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,17 @@ def test_a_threshold_that_is_none(text: str, message: str) -> None:
 def test_a_threshold_on_an_unknown_column() -> None:
     with pytest.raises(OptionsError, match="no column 'hps'"):
         Selection(thresholds=(parse_threshold("hps>=1"),)).check(("cosine",))
+
+
+def test_a_phrase_that_nearly_every_picture_lacks_is_a_note_and_marks_none(paths: list[Path], scorer: Scorer) -> None:
+    given = ("cosine", "a red fox, the sea. a hat")
+    alone = [ranked([path], scorer, *given, phrases=True, missing_margin=1e-4).rows[0] for path in paths]
+    count = Counter(text for row in alone for text in row.missing)
+    often = {text for text, number in count.items() if number >= 4}
+    assert often
+    together = ranked(paths, scorer, *given, phrases=True, missing_margin=1e-4)
+    assert Counter(text for row in together.rows for text in row.missing) == {
+        text: number for text, number in count.items() if text not in often
+    }
+    assert {note.split("”")[0].removeprefix("“") for note in together.notes} == often
+    assert "of 5 pictures: none shows it, or the model does not know it" in together.notes[0]
