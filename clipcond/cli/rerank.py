@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clipcond.cli.app import command
-from clipcond.cli.exit_codes import FAILED
-from clipcond.cli.progress import progress
-from clipcond.cli.render import print_json
-from clipcond.cli.rerank_table import show
-from clipcond.errors import OptionsError
-from clipcond.files import refuse_to_overwrite, write_file
-from clipcond.wording import visible
-from clipcond.workflows.rerank import RerankOptions, run
-from clipcond.workflows.rerank_actions import ActionOptions, Outcome, act_on, apply_chosen, take_back
-from clipcond.workflows.rerank_ratings import RatingOptions, RatingReport, compare, read_given
-
-if TYPE_CHECKING:
-    from clipcond.rerank.rows import Ranking
-    from clipcond.workflows.events import Events
+from clipcond.cli.rerank_run import OutputOptions, rank_and_show, without_scores
+from clipcond.workflows.rerank import RerankOptions
+from clipcond.workflows.rerank_actions import ActionOptions
+from clipcond.workflows.rerank_ratings import RatingOptions
 
 _TEXTS, _SCORES, _KEEP, _DO, _RATE, _OUTPUT = (
     "Texts", "Scores", "What to keep", "What to do with it", "Ratings of people", "Output"
@@ -175,10 +163,6 @@ def rerank(
     A prompt of any length counts in full. The table shows what is kept, --json every picture. One that cannot be read
     is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.
     """
-    if assign and (as_paths or print0):
-        raise OptionsError("--assign shows matches, not paths; leave --paths and --print0 out, or --assign")
-    if sum((as_json, as_paths, print0)) > 1:
-        raise OptionsError("--json, --paths and --print0 exclude each other")
     actions = ActionOptions(
         copy_to=copy_to,
         move_to=move_to,
@@ -187,7 +171,7 @@ def rerank(
         dry_run=dry_run,
     )
     if undo is not None or apply is not None:
-        _without_scores(undo, apply, actions, bool(images or pairs))
+        without_scores(undo, apply, actions, bool(images or pairs))
         return
     options = RerankOptions(
         images=tuple(images or ()),
@@ -214,144 +198,9 @@ def rerank(
         batch_size=batch_size,
         cache=not no_cache,
     )
-    rating = RatingOptions(agreement=agreement, fit=fit, head=fit_to)
-    given = read_given(rating)
-    if csv is not None:
-        _check_output(csv)
-    if html is not None:
-        refuse_to_overwrite(html)
-    with progress() as events:
-        ranking = run(options, events)
-        report = compare(ranking, given, rating, events)
-        page = None if html is None else _sheet(ranking, events)  # before a picture is moved
-        outcome = act_on(ranking, actions, events)
-    if report is not None:
-        _show_report(report, as_json)
-    elif assign:
-        _show_assignment(ranking, as_json)
-    else:
-        _output(ranking, as_json=as_json, as_paths=as_paths, print0=print0)
-    if csv is not None:
-        _write(csv, ranking)
-    if html is not None and page is not None:
-        write_file(html, page)
-    if not (as_json or as_paths or print0) or not ranking.kept:
-        _summarise(ranking, options)
-    _show_outcome(outcome, actions)
-    if not ranking.scored:
-        raise typer.Exit(FAILED)
-
-
-def _without_scores(undo: Path | None, apply: Path | None, actions: ActionOptions, pictures: bool) -> None:
-    """Run `--undo` or `--apply`, which need no model."""
-    if pictures or (undo is not None and apply is not None):
-        raise OptionsError(
-            f"{'--undo' if undo is not None else '--apply'} names the pictures itself; leave the others out"
-        )
-    if undo is None:
-        assert apply is not None
-        with progress() as events:
-            _show_outcome(apply_chosen(apply, actions, events), actions)
-        return
-    if actions.target is not None or actions.write_back is not None:
-        raise OptionsError("--undo takes moves back and does nothing else; leave the others out")
-    undone = take_back(undo)
-    typer.echo(f"{len(undone.restored):,} of {len(undone.restored) + len(undone.kept):,} taken back", err=True)
-    for path, reason in undone.kept:
-        typer.echo(f"note: {visible(str(path))} {visible(reason)}", err=True)
-    if undone.kept:
-        raise typer.Exit(FAILED)
-
-
-def _check_output(path: Path) -> None:
-    from clipcond.rerank.output import check_output
-
-    check_output(path)
-
-
-def _sheet(ranking: Ranking, events: Events) -> str:
-    from clipcond.pages.contact_sheet import contact_sheet
-    from clipcond.workflows.events import task
-
-    with task(events, "thumbnails", len({row.path for row in ranking.scored}), "pictures") as advance:
-        return contact_sheet(ranking, on_progress=advance)
-
-
-def _write(path: Path, ranking: Ranking) -> None:
-    from clipcond.rerank.output import write_ranking
-
-    write_ranking(path, ranking)
-
-
-def _output(ranking: Ranking, *, as_json: bool, as_paths: bool, print0: bool) -> None:
-    if as_json:
-        for row in ranking.rows:
-            print_json(row.to_json())
-    elif as_paths or print0:
-        _write_paths(ranking, b"\0" if print0 else b"\n")
-    else:
-        show(ranking)
-
-
-def _show_report(report: RatingReport, as_json: bool) -> None:
-    """Print how far scores agree with people, and what was fitted, in place of the ranking."""
-    from clipcond.cli.rerank_ratings import show_report
-
-    if as_json:
-        print_json(report.to_json())
-    else:
-        show_report(report)
-
-
-def _show_assignment(ranking: Ranking, as_json: bool) -> None:
-    """Print the matches of prompts and pictures."""
-    from clipcond.cli.rerank_table import show_assignment
-    from clipcond.rerank.assignment import assign
-
-    if as_json:
-        print_json(assign(ranking).to_json())
-    else:
-        show_assignment(assign(ranking))
-
-
-def _write_paths(ranking: Ranking, end: bytes) -> None:
-    """Write the kept paths as the file system spells them, whatever the terminal's encoding."""
-    sys.stdout.flush()
-    for path in dict.fromkeys(row.path for row in ranking.kept):
-        sys.stdout.buffer.write(os.fsencode(path) + end)
-    sys.stdout.buffer.flush()
-
-
-def _summarise(ranking: Ranking, options: RerankOptions) -> None:
-    """Print one line for people on stderr."""
-    counts = f"{len(ranking.scored)} scored with {ranking.model}, {len(ranking.kept)} kept"
-    if ranking.errors:
-        counts += f", {len(ranking.errors)} with an error"
-    if ranking.scored and not ranking.kept and options.thresholds:
-        first = options.selection().thresholds[0]
-        column = first.column if first.column in ranking.scored[0].scores else "score"
-        values = [row.scores.get(column, row.score or 0.0) for row in ranking.scored]
-        best = max(values) if first.sign.startswith(">") else min(values)
-        counts += f": the best {column} is {best:.4f}, which is not {first.sign} {first.value:g}"
-    typer.echo(counts, err=True)
-
-
-def _show_outcome(outcome: Outcome, actions: ActionOptions) -> None:
-    """Say what was done with the files, or with a dry run would be; a file that stays is a note."""
-    if actions.write_back is not None:
-        verb = "would get" if actions.dry_run else "got"
-        typer.echo(f"{len(outcome.written):,} pictures {verb} their {actions.write_back}", err=True)
-    failed = [*outcome.unwritten]
-    if outcome.plan is not None and actions.target is not None:
-        action, folder = actions.target
-        failed += outcome.plan.skipped
-        if outcome.moves is None:
-            for step in outcome.plan.steps:
-                typer.echo(f"would {step.action} {visible(str(step.source))} to {visible(str(step.target))}", err=True)
-        else:
-            failed += outcome.moves.failed
-            done = {"copy": "copied", "move": "moved", "link": "linked"}[action]
-            back = f"; --undo {visible(str(folder))} takes it back" if outcome.moves.done else ""
-            typer.echo(f"{len(outcome.moves.done):,} files {done} to {visible(str(folder))}{back}", err=True)
-    for path, reason in failed:
-        typer.echo(f"note: {visible(str(path))} {visible(reason)}", err=True)
+    rank_and_show(
+        options,
+        actions,
+        RatingOptions(agreement=agreement, fit=fit, head=fit_to),
+        OutputOptions(as_json=as_json, as_paths=as_paths, print0=print0, csv=csv, html=html),
+    )

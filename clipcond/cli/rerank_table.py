@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clipcond.cli.render import stdout_console
-from clipcond.rerank.settings import COLUMNS
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ def _print_table(ranking: Ranking, *, several: bool) -> None:
 
 def _columns(ranking: Ranking, width: int) -> list[str]:
     """The columns that fit: the score that orders first, where it is none of the others."""
+    from clipcond.rerank.settings import COLUMNS
+
     known = [name for name, _ in ranking.header.scales] if ranking.header else []
     order = ranking.header.score if ranking.header else ""
     first = [order] if order in known else ["score"]

@@ -1,4 +1,4 @@
-"""Which pictures to keep, and in which order: thresholds, near-duplicates, diversity, top; ties marked."""
+"""Scored pictures put in order and chosen: thresholds, near-duplicates, diversity, top; ties marked."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def plain_column(score: ScoreExpression) -> bool:
 def noise_of(
     score: ScoreExpression, columns: Mapping[str, NDArray[np.float64]], scoring: Scoring, logit_scale: float
 ) -> float:
-    """How far two scorings of one picture may lie apart, from the noise of a cosine; 0 for numbers of others."""
+    """The distance at which two scorings of one picture may lie, from the noise of a cosine; 0 for numbers of others."""
     steepest = {
         "clipscore": CLIPSCORE_WEIGHT,
         "logit": logit_scale,

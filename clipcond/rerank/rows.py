@@ -94,7 +94,7 @@ class RankedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the numbers of a ranking are: without it a score says nothing.
+    """The scale, model and preprocessing of a ranking's numbers: without them a score says nothing.
 
     score: the expression that orders.   scales: each column with its formula.   preprocessing: how pictures become the
     model's input.   dtype: of the weights.   noise: scores nearer than this are tied.

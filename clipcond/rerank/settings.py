@@ -138,7 +138,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which pictures to keep.
+    """The choice of pictures to keep.
 
     top, top_percent: how many, or which share from 0 to 100 (rounded up), the smaller of both.   per_prompt: of each prompt.
     diversity: 0 by score alone, to 1 each unlike those before it.   duplicates: of pictures with at least this cosine the
@@ -168,7 +168,7 @@ class Selection:
             _check_column(threshold.column, (*columns, *_DERIVED, *_FACTS))
 
     def most(self, count: int) -> int:
-        """How many of `count` may be kept."""
+        """The number of pictures, of `count`, that may be kept."""
         share = count if self.top_percent is None else math.ceil(count * self.top_percent / 100 - 1e-9)
         return min(count, share, count if self.top is None else self.top)
 

@@ -18,7 +18,7 @@ _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
-    """What to do with the cache. to: the size to prune to, such as `500MB`; by default the cache's own limit.
+    """An action on the cache: info, prune or clear. to: the size to prune to, such as `500MB`; by default the cache's own limit.
 
     Raises OptionsError for an unknown action or a size that is none.
     """

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ImageError, OptionsError, ResourceMissing
-from clipcond.rerank.settings import (
-    DEFAULT_SCORE,
-    LongPrompt,
-    Scoring,
-    Selection,
-    parse_scores,
-    parse_threshold,
-)
 from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
@@ -23,8 +15,11 @@ if TYPE_CHECKING:
     from clipcond.rerank.pairing import Pairing
     from clipcond.rerank.ranking import Ranking
     from clipcond.rerank.scorer import Scorer
+    from clipcond.rerank.settings import Scoring, Selection
     from clipcond.score.aesthetic import AestheticHead
 
+LongPrompt = Literal["mean", "max", "first", "min"]
+DEFAULT_SCORE = "cosine"
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
 
@@ -65,13 +60,17 @@ class RerankOptions:
     cache: bool = True
 
     def __post_init__(self) -> None:
+        from clipcond.rerank.settings import parse_scores
+
         parse_scores(self.score)
         self.selection()
         if problem := _problem(self):
             raise OptionsError(problem)
 
     def selection(self) -> Selection:
-        """What to keep."""
+        """The choice of pictures to keep."""
+        from clipcond.rerank.settings import Selection, parse_threshold
+
         return Selection(
             top=self.top,
             top_percent=self.top_percent,
@@ -156,6 +155,7 @@ def _cache(options: RerankOptions) -> EmbeddingCache | None:
 def _scoring(options: RerankOptions) -> Scoring:
     """The numbers to compute, their files read. Raises DataError, ResourceMissing and OptionsError."""
     from clipcond.rerank.external_scores import read_external_scores
+    from clipcond.rerank.settings import Scoring, parse_scores, parse_threshold
     from clipcond.rerank.tables import read_lines
 
     return Scoring(

@@ -1,4 +1,4 @@
-"""What people do after a ranking: the chosen pictures copied, moved or linked, scores written into them, all taken back."""
+"""The actions after a ranking: the chosen pictures copied, moved or linked, scores written into them, all taken back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WriteBack = Literal["score", "rating"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionOptions:
-    """Where the kept pictures go, and what is written into the scored ones.
+    """A place for the kept pictures, and what to write into the scored ones.
 
     write_back: `score`, into the text of PNGs; `rating`, one to five stars by the percentile within the prompt.
     dry_run: change nothing.   Raises OptionsError for two destinations.
@@ -60,7 +60,7 @@ class ActionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was done, or with a dry run would be. written: pictures with a new score or rating; unwritten: with the reason."""
+    """Everything that was done, or with a dry run would be. written: pictures with a new score or rating; unwritten: with the reason."""
 
     plan: Plan | None = None
     moves: Moves | None = None
