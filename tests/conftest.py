@@ -33,6 +33,17 @@ DUAL_CONFIG = {
 
 
 @pytest.fixture(scope="session")
+def _embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("embeddings")
+
+
+@pytest.fixture(autouse=True)
+def _own_embedding_cache(_embeddings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the embeddings that the user of this machine keeps."""
+    monkeypatch.setenv("CLIPCOND_CACHE", str(_embeddings))
+
+
+@pytest.fixture(scope="session")
 def dual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An open_clip folder with both encoders: random weights of seed 0, stored in float16, CLIP's own vocabulary."""
     from clipcond.runtime.torchvision_repair import repair

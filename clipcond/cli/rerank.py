@@ -1,166 +1,206 @@
-"""`clipcond rerank`: which pictures match a prompt, or each its own."""
+"""`clipcond rerank`: which pictures match a prompt, or each its own, and what becomes of the best."""
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from clipcond.cli.app import command, stopped
-from clipcond.cli.exit_codes import FAILED
-from clipcond.cli.progress import progress
-from clipcond.cli.render import on_terminal, print_json, stdout_console
-from clipcond.wording import visible
-from clipcond.workflows.rerank import RerankOptions, run
+from clipcond.cli.app import command
+from clipcond.cli.rerank_run import OutputOptions, rank_and_show, without_scores
+from clipcond.workflows.rerank import RerankOptions
+from clipcond.workflows.rerank_actions import ActionOptions
+from clipcond.workflows.rerank_ratings import RatingOptions
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from clipcond.rerank.ranking import RankedImage, Ranking
-
-_BAR = 10  # cells
-_WIDE_ENOUGH = 56  # cells of a terminal that leave room for a file name beside the bar
+_TEXTS, _SCORES, _KEEP, _DO, _RATE, _OUTPUT = (
+    "Texts", "Scores", "What to keep", "What to do with it", "Ratings of people", "Output"
+)  # fmt: skip
 
 
 @command
 def rerank(
-    images: Annotated[list[str], typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
+    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither use nor keep embeddings of earlier runs (clipcond cache).")
+    ] = False,
     prompt: Annotated[
         str | None,
         typer.Option(
             "--prompt",
             "-p",
-            metavar="TEXT",
-            help="The text to match; without it, each picture's own from its metadata.",
+            rich_help_panel=_TEXTS,
+            help="The text to match; without it, each picture's own: from its metadata, or the .txt beside it.",
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="MODEL", help="mini, NAME/PRETRAINED, hf:ID, a folder.")
-    ] = "mini",
-    top: Annotated[int | None, typer.Option("--top", "-k", metavar="N", min=1, help="Keep the best K.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", metavar="X", min=-1, max=1, help="Keep pictures with at least this cosine."),
+    negative_prompt: Annotated[
+        str | None, typer.Option("--negative-prompt", rich_help_panel=_TEXTS, help="For the score margin.")
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", rich_help_panel=_TEXTS, help="Many prompts, one a line: each against every picture."),
+    ] = None,
+    assign: Annotated[
+        bool,
+        typer.Option(
+            "--assign", rich_help_panel=_TEXTS, help="With --prompts: the best picture of each, and the reverse."
+        ),
+    ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", rich_help_panel=_TEXTS, help="CSV or JSONL with the columns image and prompt."),
+    ] = None,
+    long_prompt: Annotated[
+        str,
+        typer.Option(
+            "--long-prompt", rich_help_panel=_TEXTS, help="Beyond 75 tokens: mean, max, first or min of chunks."
+        ),
+    ] = "mean",
+    score: Annotated[
+        str,
+        typer.Option(
+            "--score",
+            "-s",
+            rich_help_panel=_SCORES,
+            help="cosine, clipscore, logit, probability, pick, margin, iqa, aesthetic, a column of --scores, or a sum: "
+            '"0.7*clipscore + 0.3*iqa". With commas the others are shown too.',
+        ),
+    ] = "cosine",
+    phrases: Annotated[
+        bool, typer.Option("--phrases", rich_help_panel=_SCORES, help="Score phrase by phrase: which are missing?")
+    ] = False,
+    missing_margin: Annotated[
+        float | None,
+        typer.Option("--missing-margin", rich_help_panel=_SCORES, help="Cosine by which a missing phrase falls short."),
+    ] = None,
+    distractors: Annotated[
+        Path | None, typer.Option("--distractors", rich_help_panel=_SCORES, help="Other prompts, for probability.")
+    ] = None,
+    aesthetic: Annotated[
+        Path | None, typer.Option("--aesthetic", rich_help_panel=_SCORES, help="A head's file, .pth or .safetensors.")
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option("--scores", rich_help_panel=_SCORES, help="Numbers of another scorer, a CSV.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", "-k", min=1, rich_help_panel=_KEEP, help="Keep the best K.")
+    ] = None,
+    top_percent: Annotated[
+        float | None, typer.Option("--top-percent", rich_help_panel=_KEEP, help="Keep the best share, in percent.")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", rich_help_panel=_KEEP, help="COLUMN>=VALUE, or the least cosine; may be repeated."),
+    ] = None,
+    per_prompt: Annotated[
+        bool, typer.Option("--per-prompt", rich_help_panel=_KEEP, help="Rank and keep within each prompt.")
+    ] = False,
     diversity: Annotated[
         float,
         typer.Option(
-            "--diversity", metavar="X", min=0, max=1, help="0: by score alone; towards 1: unlike those before it."
+            "--diversity",
+            min=0,
+            max=1,
+            rich_help_panel=_KEEP,
+            help="0: by score alone; towards 1: unlike those before.",
         ),
     ] = 0.0,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", min=1, help="Pictures in one forward pass.")
-    ] = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON line per picture.")] = False,
-    as_paths: Annotated[bool, typer.Option("--paths", help="Only the paths of kept pictures, for xargs.")] = False,
+    duplicates: Annotated[
+        float | None,
+        typer.Option("--duplicates", rich_help_panel=_KEEP, help="Of pictures this alike keep the best, such as 0.94."),
+    ] = None,
+    copy_to: Annotated[Path | None, typer.Option("--copy-to", rich_help_panel=_DO, help="Copy the kept there.")] = None,
+    move_to: Annotated[Path | None, typer.Option("--move-to", rich_help_panel=_DO, help="Move the kept there.")] = None,
+    link_to: Annotated[Path | None, typer.Option("--link-to", rich_help_panel=_DO, help="Link the kept there.")] = None,
+    write_back: Annotated[
+        str | None,
+        typer.Option("--write-back", rich_help_panel=_DO, help="score (into PNG text) or rating (one to five stars)."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", rich_help_panel=_DO, help="Say what would be done.")] = False,
+    undo: Annotated[
+        Path | None, typer.Option("--undo", rich_help_panel=_DO, help="Take the last moves into a folder back.")
+    ] = None,
+    apply: Annotated[
+        Path | None, typer.Option("--apply", rich_help_panel=_DO, help="Take the list that a contact sheet saved.")
+    ] = None,
+    agreement: Annotated[
+        Path | None,
+        typer.Option("--agreement", rich_help_panel=_RATE, help="Ratings (image, rating): how far do scores agree?"),
+    ] = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option("--fit", rich_help_panel=_RATE, help="Ratings, or keeps and deletes, to fit a head on."),
+    ] = None,
+    fit_to: Annotated[
+        Path | None,
+        typer.Option("--fit-to", rich_help_panel=_RATE, help="The head's file, which --aesthetic takes: .safetensors."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="A JSON line per picture.")] = False,
+    as_paths: Annotated[
+        bool, typer.Option("--paths", rich_help_panel=_OUTPUT, help="Only the paths of kept pictures.")
+    ] = False,
+    print0: Annotated[
+        bool, typer.Option("--print0", rich_help_panel=_OUTPUT, help="The same, each ended by NUL, for xargs -0.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", rich_help_panel=_OUTPUT, help="A contact sheet: look, compare, choose in a browser."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", rich_help_panel=_OUTPUT, help="Every row into a file: .csv, .tsv, .jsonl, .json, .parquet."
+        ),
+    ] = None,
 ) -> None:
-    """Score pictures against a prompt and sort them.
+    """Score pictures against a prompt, sort them, and say which to keep.
 
     A prompt of any length counts in full. The table shows what is kept, --json every picture. One that cannot be read
     is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.
     """
-    if as_json and as_paths:
-        raise typer.BadParameter("--json and --paths exclude each other")
+    actions = ActionOptions(
+        copy_to=copy_to,
+        move_to=move_to,
+        link_to=link_to,
+        write_back=write_back,  # type: ignore[arg-type]
+        dry_run=dry_run,
+    )
+    if undo is not None or apply is not None:
+        without_scores(undo, apply, actions, bool(images or pairs))
+        return
     options = RerankOptions(
-        images=tuple(images),
+        images=tuple(images or ()),
         prompt=prompt,
+        negative_prompt=negative_prompt,
+        prompts=prompts,
+        assign=assign,
+        pairs=pairs,
         model=model,
+        score=score,
+        distractors=distractors,
+        aesthetic=aesthetic,
+        scores=scores,
+        long_prompt=long_prompt,  # type: ignore[arg-type]
+        phrases=phrases,
+        missing_margin=missing_margin,
         top=top,
-        threshold=threshold,
+        top_percent=top_percent,
+        thresholds=tuple(threshold or ()),
+        per_prompt=per_prompt,
         diversity=diversity,
+        duplicates=duplicates,
         recursive=recursive,
         batch_size=batch_size,
+        cache=not no_cache,
     )
-    try:
-        with progress() as events:
-            ranking = run(options, events)
-    except KeyboardInterrupt:
-        raise stopped("interrupted: nothing was ranked, and no file was changed") from None
-    if as_json or not (as_paths or on_terminal()):
-        for row in ranking.rows:
-            print_json(row.to_json())
-    elif as_paths:
-        _write_paths(ranking)
-    else:
-        _show(ranking)
-    if not (as_json or as_paths) or not ranking.kept:
-        _summarise(ranking, threshold)
-    if not ranking.scored:
-        raise typer.Exit(FAILED)
-
-
-def _write_paths(ranking: Ranking) -> None:
-    """Write the kept paths as the file system spells them, whatever the terminal's encoding."""
-    sys.stdout.flush()
-    for row in ranking.kept:
-        sys.stdout.buffer.write(os.fsencode(row.path) + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _show(ranking: Ranking) -> None:
-    """Print a table of the kept pictures by rank, then errors in red."""
-    from rich.table import Table
-    from rich.text import Text
-
-    console = stdout_console()
-    prompts = {row.prompt for row in ranking.scored}
-    if len(prompts) == 1:
-        console.print(_heading(ranking.scored[0]))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("rank", justify="right", no_wrap=True)
-    bars = console.width >= _WIDE_ENOUGH
-    if bars:
-        table.add_column("", no_wrap=True, min_width=_BAR)
-    table.add_column("cosine", justify="right", no_wrap=True)
-    table.add_column("CLIPScore", justify="right", no_wrap=True)
-    table.add_column("file", overflow="fold")
-    cosines = [row.cosine or 0.0 for row in ranking.scored]
-    for row in ranking.kept:
-        cosine = row.cosine or 0.0
-        name = Text(visible(str(row.path)))
-        if len(prompts) > 1:
-            name.append(f"\n{_brief(row.prompt or '')}", style="dim")
-        numbers = Text(f"{cosine:.4f}"), Text(f"{row.clip_score:.4f}")
-        table.add_row(Text(str(row.rank)), *([_bar(cosine, cosines)] if bars else []), *numbers, name)
-    if ranking.kept:
-        console.print(table)
-    for row in ranking.errors:
-        console.print(
-            Text.assemble(("error ", "bold red"), (f"{visible(str(row.path))}: {visible(row.error or '')}", "red"))
-        )
-
-
-def _heading(row: RankedImage) -> Text:
-    from rich.text import Text
-
-    chunks = f" in {row.chunks} chunks" if (row.chunks or 1) > 1 else ""
-    tokens = f"{row.content_tokens} token{'' if row.content_tokens == 1 else 's'}{chunks}"
-    return Text.assemble(("prompt  ", "bold"), _brief(row.prompt or "", 200), (f"  ({tokens})", "dim"))
-
-
-def _bar(cosine: float, cosines: list[float]) -> Text:
-    """Draw a score between the least and the best of the run."""
-    from rich.text import Text
-
-    least, most = min(cosines), max(cosines)
-    share = (cosine - least) / (most - least) if most > least else 1.0
-    full = max(1, round(share * _BAR))
-    return Text.assemble(("█" * full, "green"), ("░" * (_BAR - full), "dim"))
-
-
-def _summarise(ranking: Ranking, threshold: float | None) -> None:
-    """Print one line for people on stderr."""
-    counts = f"{len(ranking.scored)} scored with {ranking.model}, {len(ranking.kept)} kept"
-    if ranking.errors:
-        counts += f", {len(ranking.errors)} with an error"
-    if ranking.scored and not ranking.kept and threshold is not None:
-        counts += f": the best cosine is {max(row.cosine or -1.0 for row in ranking.scored):.4f}, below {threshold:g}"
-    typer.echo(counts, err=True)
-
-
-def _brief(text: str, most: int = 60) -> str:
-    text = visible(" ".join(text.split()))
-    return text if len(text) <= most else text[: most - 1] + "…"
+    rank_and_show(
+        options,
+        actions,
+        RatingOptions(agreement=agreement, fit=fit, head=fit_to),
+        OutputOptions(as_json=as_json, as_paths=as_paths, print0=print0, csv=csv, html=html),
+    )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from clipcond.errors import ConfigError, ShapeError
-from clipcond.images.preprocess import Preprocess
+from clipcond.images.preprocess import VERSION, Preprocess
 
 _STORED: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 _TOLERANCE = {"float16": 0.02, "float32": 1e-3}  # of a stored row's norm; beyond that it is damaged
@@ -40,8 +40,8 @@ class EmbeddingSpace:
 def preprocessing_id(
     preprocess: Preprocess, *, view: str = "crop", background: tuple[int, int, int] = (255, 255, 255)
 ) -> str:
-    """Return a text that says how pictures become pixels: size, policy, filter, mean, std, view and background."""
-    settings = {**asdict(preprocess), "view": view, "background": background}
+    """Return a text that says how pictures become pixels: size, policy, filter, mean, std, view, background, version."""
+    settings = {**asdict(preprocess), "view": view, "background": background, "version": VERSION}
     return ";".join(f"{name}={value}" for name, value in sorted(settings.items())).replace(" ", "")
 
 

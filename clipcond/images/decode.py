@@ -67,6 +67,16 @@ def decoded(
 
 
 @contextmanager
+def open_header(source: str | Path | bytes | BinaryIO, *, name: str | None = None) -> Iterator[Image.Image]:
+    """A picture of which no more than the header is read, for a while: its size, its mode, text before its pixels.
+
+    Raises ImageError as `open_image` does.
+    """
+    with _opened(source, name or _name_of(source)) as image:
+        yield image
+
+
+@contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Keep Pillow's warnings and log lines (large pictures, odd tags) off stderr.
 

@@ -16,6 +16,7 @@ from PIL import Image
 from clipcond.errors import ModelError
 from clipcond.images.colour import flatten, to_srgb
 
+VERSION = 1  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
 LARGEST_SIDE = 4096  # of a model's input: the largest that are published have 1024
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -108,6 +109,11 @@ class Preprocess:
         pick = max if self.policy == "longest" else min
         ratio = pick(height / self.height, width / self.width)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+    def described(self) -> str:
+        """One short text for people: side, policy and filter."""
+        policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed"}[self.policy]
+        return f"{self.width}×{self.height} {policy}, {self.interpolation}"
 
     def share_seen(self, width: int, height: int) -> float:
         """Return how much of a picture of this size the model sees: 1 except where a crop cuts."""

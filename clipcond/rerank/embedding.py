@@ -1,9 +1,13 @@
-"""Picture files to vectors: decoded in threads ahead of the encoder, what cannot be used kept as rows."""
+"""Picture files to vectors: remembered ones looked up, others decoded in threads ahead of the encoder.
+
+What cannot be used becomes a picture with an error.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -12,47 +16,94 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from clipcond.errors import ImageError
-from clipcond.images.decode import decoded, quiet_pillow, workers
-from clipcond.images.metadata.reading import plain_prompt, read_metadata
-from clipcond.rerank.rows import RankedImage
+from clipcond.images.decode import decoded, open_header, quiet_pillow, workers
+from clipcond.rerank.picture_prompt import PicturePrompt, picture_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clipcond.encode.embedding_cache import EmbeddingCache
+    from clipcond.encode.embedding_space import EmbeddingSpace
     from clipcond.encode.image import ImageTower
 
+_LOOKED_UP = 256  # pictures at a time
+_AHEAD = 2  # batches that are decoded before the tower asks for them
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture file as ranking knows it. prompt: its own, where it was asked for.   modified: seconds since 1970."""
+
+    path: Path
+    width: int = 0
+    height: int = 0
+    share_seen: float = 0.0
+    modified: float = 0.0
+    prompt: PicturePrompt | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Embedded:
+    """A picture per path, and (N, P) float32 unit rows of the N without error, in order. computed: how many are new."""
+
+    pictures: tuple[Picture, ...]
+    vectors: torch.Tensor
+    computed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Remembered:
+    """The cache and the space in which a run's embeddings are kept."""
+
+    cache: EmbeddingCache
+    space: EmbeddingSpace
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Job:
+    path: Path
+    key: bytes | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Prepared:
-    row: RankedImage
-    pixels: NDArray[np.uint8] | None
+    picture: Picture
+    job: _Job
+    pixels: NDArray[np.uint8] | None = None
 
 
 def embed_files(
-    paths: Sequence[Path], prompt: str | None, tower: ImageTower, batch_size: int, on_progress: Callable[[int], object]
-) -> tuple[list[RankedImage], torch.Tensor]:
-    """Return a row per path, and (N, P) float32 vectors of the N rows without error, in order.
+    paths: Sequence[Path],
+    tower: ImageTower,
+    *,
+    read_prompts: bool,
+    batch_size: int,
+    on_progress: Callable[[int], object],
+    remembered: Remembered | None = None,
+) -> Embedded:
+    """Embed files, or look up what is remembered of them. Threads decode two batches ahead of the tower.
 
-    prompt: what each row is to be scored against; None for each picture's own. Threads decode two batches ahead of the
-    tower. Raises ModelError if the tower gives vectors that are not finite.
+    read_prompts: find each picture's own prompt. Raises ModelError if the tower gives vectors that are not finite.
     """
-    rows: list[RankedImage] = []
+    pictures: list[Picture] = []
     vectors = _Vectors(len(paths))
-    waiting: list[NDArray[np.uint8]] = []
+    batch = _Batch(tower, batch_size, vectors, remembered)
     with quiet_pillow(), ThreadPoolExecutor(workers()) as pool:
-        for item in _ahead(pool, paths, prompt, tower, 2 * batch_size + workers()):
-            rows.append(item.row)
-            if item.pixels is not None:
-                waiting.append(item.pixels)
-            if len(waiting) == batch_size:
-                vectors.add(tower.embed_pixels(np.stack(waiting)))
-                waiting = []
+        ahead = _ahead(pool, _jobs(paths, remembered), tower, read_prompts, _AHEAD * batch_size + workers())
+        for item in ahead:
+            pictures.append(item.picture)
+            if item.job.vector is not None and item.picture.error is None:
+                vectors.put(vectors.reserve(1), item.job.vector[None])
+            elif item.pixels is not None:
+                batch.add(item.pixels, item.job.key)
             on_progress(1)
-    if waiting:
-        vectors.add(tower.embed_pixels(np.stack(waiting)))
-    return rows, vectors.tensor()
+    batch.flush()
+    return Embedded(pictures=tuple(pictures), vectors=vectors.tensor(), computed=batch.computed)
 
 
 class _Vectors:
@@ -66,41 +117,103 @@ class _Vectors:
         self._most, self._count = most, 0
         self._block: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
 
-    def add(self, batch: torch.Tensor) -> None:
-        if not self._count:
-            self._block = np.empty((self._most, batch.shape[1]), dtype=np.float32)
-        self._block[self._count : self._count + len(batch)] = batch.numpy()
-        self._count += len(batch)
+    def reserve(self, count: int) -> int:
+        """The first of `count` places that come next."""
+        self._count += count
+        return self._count - count
+
+    def put(self, place: int, rows: NDArray[np.float32]) -> None:
+        if not self._block.size:
+            self._block = np.empty((self._most, rows.shape[1]), dtype=np.float32)
+        self._block[place : place + len(rows)] = rows
 
     def tensor(self) -> torch.Tensor:
         return torch.from_numpy(self._block[: self._count])
 
 
-def _prepare(path: Path, prompt: str | None, tower: ImageTower) -> _Prepared:
-    """Decode one file and shrink it to the tower's input, or say what is wrong with it."""
+class _Batch:
+    """Pictures that wait for the tower: encoded together, kept in the cache, put in their places."""
+
+    def __init__(self, tower: ImageTower, size: int, vectors: _Vectors, remembered: Remembered | None) -> None:
+        self._tower, self._size, self._vectors, self._remembered = tower, size, vectors, remembered
+        self._waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
+        self.computed = 0
+
+    def add(self, pixels: NDArray[np.uint8], key: bytes | None) -> None:
+        self._waiting.append((self._vectors.reserve(1), pixels, key))
+        if len(self._waiting) == self._size:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        rows = self._tower.embed_pixels(np.stack([pixels for _, pixels, _ in self._waiting])).numpy()
+        for (place, _, _), row in zip(self._waiting, rows, strict=True):
+            self._vectors.put(place, row[None])
+        if self._remembered is not None:
+            keyed = zip(self._waiting, rows, strict=True)
+            new = {key: row for (_, _, key), row in keyed if key is not None}
+            self._remembered.cache.put(new, self._remembered.space)
+        self.computed += len(rows)
+        self._waiting = []
+
+
+def _jobs(paths: Sequence[Path], remembered: Remembered | None) -> Iterator[_Job]:
+    """A job for each path; what is remembered is looked up for many of them at a time."""
+    if remembered is None:
+        yield from (_Job(path=path) for path in paths)
+        return
+    left = iter(paths)
+    while some := list(islice(left, _LOOKED_UP)):
+        keys = remembered.cache.keys(some)
+        known = remembered.cache.get(keys, remembered.space)
+        for path, key in zip(some, keys, strict=True):
+            yield _Job(path=path, key=key, vector=None if key is None else known.get(key))
+
+
+def _prepare(job: _Job, tower: ImageTower, read_prompts: bool) -> _Prepared:
+    """Read one file and shrink it to the tower's input, or say what is wrong with it; of a known one the header will do."""
+    path = job.path
     try:
+        if job.vector is not None:
+            with open_header(path) as image:
+                prompt = picture_prompt(path, image, decoded=False) if read_prompts else None
+                if prompt is not None or not read_prompts:
+                    return _Prepared(picture=_picture(path, image, tower, prompt), job=job)
         with decoded(path) as image:
-            if prompt is None:
-                found = read_metadata(image)
-                prompt = plain_prompt(found.infotext) if found.infotext else ""
-                if not prompt:
-                    reason = found.reason or "its own prompt is empty; pass a prompt"
-                    return _Prepared(RankedImage(path=path, error=reason), None)
-            return _Prepared(RankedImage(path=path, prompt=prompt), tower.preprocess.pixels(image))
+            prompt = picture_prompt(path, image, decoded=True) if read_prompts else None
+            picture = _picture(path, image, tower, prompt)
+            pixels = tower.preprocess.pixels(image) if job.vector is None else None
+            return _Prepared(picture=picture, job=job, pixels=pixels)
     except ImageError as error:
-        return _Prepared(RankedImage(path=path, error=str(error).removeprefix(f"{path}: ")), None)
+        return _Prepared(picture=Picture(path=path, error=str(error).removeprefix(f"{path}: ")), job=job)
+
+
+def _picture(path: Path, image: Image.Image, tower: ImageTower, prompt: PicturePrompt | None) -> Picture:
+    try:
+        modified = os.stat(path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
+    except OSError:
+        modified = 0.0
+    return Picture(
+        path=path,
+        width=image.width,
+        height=image.height,
+        share_seen=tower.preprocess.share_seen(image.width, image.height),
+        modified=modified,
+        prompt=prompt,
+    )
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], prompt: str | None, tower: ImageTower, most: int
+    pool: ThreadPoolExecutor, jobs: Iterable[_Job], tower: ImageTower, read_prompts: bool, most: int
 ) -> Iterator[_Prepared]:
     """Prepared files in order, never more than `most` of them in memory."""
-    left = iter(paths)
+    left = iter(jobs)
     running: deque[Future[_Prepared]] = deque()
     try:
         while True:
-            for path in islice(left, most - len(running)):
-                running.append(pool.submit(_prepare, path, prompt, tower))
+            for job in islice(left, most - len(running)):
+                running.append(pool.submit(_prepare, job, tower, read_prompts))
             if not running:
                 return
             yield running.popleft().result()

@@ -1,47 +1,133 @@
-"""Rows of a ranking: one for each picture, with its scores or with what kept it from having them."""
+"""Rows of a ranking: one for each picture and prompt, with its scores or with what kept it from having them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Stage = Literal["read", "prompt", "scores"]  # what failed: the file itself, its prompt, a number from elsewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhraseScore:
+    """A phrase of the prompt. missing: it falls short of the prompt's other phrases."""
+
+    text: str
+    cosine: float
+    missing: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedImage:
-    """One picture. Either it has a rank and scores, or an error that says what kept it from having them."""
+    """One picture. Either it has a rank and scores, or an error that says what kept it from having them.
+
+    rank: from 1, in the order of the ranking, or of its prompt's where each prompt has its own.   tied: its rank is
+    open, as the next score lies within the noise.   score: the number that orders.   scores: every column by name.
+    prompt_source: where the prompt was found.   share_seen: the part of the picture that the model's crop leaves.
+    group: number of its near-duplicates, from 1.   stage: what failed.
+    """
 
     path: Path
-    rank: int | None = None  # from 1, in the order of the ranking
-    cosine: float | None = None
-    clip_score: float | None = None
+    rank: int | None = None
+    tied: bool = False
+    score: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     prompt: str | None = None
+    negative_prompt: str | None = None
+    prompt_source: str | None = None
     content_tokens: int | None = None
     chunks: int | None = None
+    phrases: tuple[PhraseScore, ...] = ()
+    width: int | None = None
+    height: int | None = None
+    share_seen: float | None = None
+    group: int | None = None
     kept: bool = False
+    stage: Stage | None = None
     error: str | None = None
 
+    @property
+    def cosine(self) -> float | None:
+        """The column `cosine`; None where it was not computed."""
+        return self.scores.get("cosine")
+
+    @property
+    def clip_score(self) -> float | None:
+        """The column `clipscore`; None where it was not computed."""
+        return self.scores.get("clipscore")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The phrases that the picture lacks, the weakest first."""
+        return tuple(each.text for each in sorted(self.phrases, key=lambda each: each.cosine) if each.missing)
+
     def to_json(self) -> dict[str, object]:
-        """The row as JSON values, in a fixed order."""
+        """The row as JSON values, in a fixed order; phrases only where they were asked for."""
+        phrases = [{"text": each.text, "cosine": each.cosine, "missing": each.missing} for each in self.phrases]
         return {
             "path": str(self.path),
             "rank": self.rank,
-            "cosine": self.cosine,
-            "clip_score": self.clip_score,
+            "tied": self.tied,
+            "score": self.score,
+            **self.scores,
             "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "prompt_source": self.prompt_source,
             "content_tokens": self.content_tokens,
             "chunks": self.chunks,
+            **({"phrases": phrases} if phrases else {}),
+            "width": self.width,
+            "height": self.height,
+            "share_seen": self.share_seen,
+            "group": self.group,
             "kept": self.kept,
+            "stage": self.stage,
             "error": self.error,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The scale, model and preprocessing of a ranking's numbers: without them a score says nothing.
+
+    score: the expression that orders.   scales: each column with its formula.   preprocessing: how pictures become the
+    model's input.   dtype: of the weights.   noise: scores nearer than this are tied.
+    """
+
+    model: str
+    score: str
+    scales: tuple[tuple[str, str], ...]
+    preprocessing: str
+    dtype: str
+    noise: float
+
+    def line(self) -> str:
+        """One line for people."""
+        return f"score {self.score} · model {self.model} · {self.preprocessing} · {self.dtype}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Rows in order: what was scored by rank, then what could not be, by path."""
+    """Rows in order: what was scored by rank, then what could not be, by path.
+
+    prompt: the one that all were scored against; None where each has its own.   vectors: the (P,) float32 embedding of
+    each picture, for what comes after: a fit, a map.   embedded: how many of them the model made in this run; the others
+    were remembered.
+    """
 
     rows: tuple[RankedImage, ...]
     model: str
-    prompt: str | None  # None: each picture's own
+    prompt: str | None
+    header: Header | None = None
+    notes: tuple[str, ...] = ()
+    embedded: int = 0
+    vectors: Mapping[Path, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def scored(self) -> tuple[RankedImage, ...]:

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipcond.encode.embedding_space import EmbeddingSpace, preprocessing_id
+from clipcond.encode.fingerprint import Fingerprint
 from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ShapeError
 from clipcond.models.load import DualEncoder, load_dual
@@ -28,10 +30,12 @@ class EncodedText:
 
     vector: (P,) float64, the mean of the unit vectors of its chunks, weighted by their content tokens. Several make it
     shorter than one: its product with a picture's vector is the weighted mean of the chunks' cosines.
+    parts: (C, P) float64, the unit vector of each chunk.
     """
 
     text: str
     vector: NDArray[np.float64]
+    parts: NDArray[np.float64]
     content_tokens: int
     chunks: int
 
@@ -79,11 +83,24 @@ class Scorer:
         at = 0
         for prompt, split in zip(prompts, chunks, strict=True):
             weights = np.array([max(1, len(row)) for row in split], dtype=np.float64)
-            vector = (weights / weights.sum()) @ vectors[at : at + len(split)]
+            own = vectors[at : at + len(split)]
             at += len(split)
             self._texts[prompt] = EncodedText(
-                text=prompt, vector=vector, content_tokens=sum(map(len, split)), chunks=len(split)
+                text=prompt,
+                vector=(weights / weights.sum()) @ own,
+                parts=own,
+                content_tokens=sum(map(len, split)),
+                chunks=len(split),
             )
+
+    def image_space(self) -> EmbeddingSpace:
+        """The space of the model's picture embeddings, as a cache keeps them."""
+        return EmbeddingSpace(
+            model=Fingerprint(self.dual.image.model)(),
+            preprocess=preprocessing_id(self.dual.image.preprocess),
+            width=len(self.texts([""])[0].vector),
+            name=self.dual.name,
+        )
 
     def _vectors(self, rows: list[list[int]]) -> NDArray[np.float64]:
         """N rows of up to 75 content ids, padded to the longest. Returns (N, P) float64 rows of unit length."""

@@ -2,54 +2,141 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
-from clipcond.errors import ImageError, OptionsError
+from clipcond.errors import ImageError, OptionsError, ResourceMissing
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
+    from clipcond.encode.embedding_cache import EmbeddingCache
+    from clipcond.rerank.pairing import Pairing
     from clipcond.rerank.ranking import Ranking
     from clipcond.rerank.scorer import Scorer
+    from clipcond.rerank.settings import Scoring, Selection
+    from clipcond.score.aesthetic import AestheticHead
+
+LongPrompt = Literal["mean", "max", "first", "min"]
+DEFAULT_SCORE = "cosine"
+_MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankOptions:
-    """Pictures (files, folders, patterns), the text to match (None: each picture's own), and what to keep.
+    """Pictures, the texts to match, the numbers, and what to keep.
 
-    The numbers are checked by `clipcond.rerank`, which says what each may be. Raises OptionsError for an empty prompt.
+    images: files, folders, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
+    picture.   assign: for what shows the ranking: match both.   pairs: a table of
+    pictures and their prompts, in place of images.
+    score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
+    a cosine.   distractors, aesthetic, scores: files for the columns that need them.   cache: remember embeddings.
+    Raises OptionsError for options that contradict one another or are out of range.
     """
 
-    images: tuple[str, ...]
+    images: tuple[str, ...] = ()
     prompt: str | None = None
+    negative_prompt: str | None = None
+    prompts: Path | None = None
+    assign: bool = False
+    pairs: Path | None = None
     model: str = "mini"
+    score: str = DEFAULT_SCORE
+    distractors: Path | None = None
+    aesthetic: Path | None = None
+    scores: Path | None = None
+    long_prompt: LongPrompt = "mean"
+    phrases: bool = False
+    missing_margin: float | None = None
     top: int | None = None
-    threshold: float | None = None
+    top_percent: float | None = None
+    thresholds: tuple[str, ...] = ()
+    per_prompt: bool = False
     diversity: float = 0.0
+    duplicates: float | None = None
     recursive: bool = False
     batch_size: int = 32
+    cache: bool = True
 
     def __post_init__(self) -> None:
-        if self.prompt is not None and not self.prompt.strip():
-            raise OptionsError("--prompt is empty; give a text, or leave it out to use each picture's own")
+        from clipcond.rerank.settings import parse_scores
+
+        parse_scores(self.score)
+        self.selection()
+        if problem := _problem(self):
+            raise OptionsError(problem)
+
+    def selection(self) -> Selection:
+        """The choice of pictures to keep."""
+        from clipcond.rerank.settings import Selection, parse_threshold
+
+        return Selection(
+            top=self.top,
+            top_percent=self.top_percent,
+            thresholds=tuple(map(parse_threshold, self.thresholds)),
+            per_prompt=self.per_prompt or self.prompts is not None,
+            diversity=self.diversity,
+            duplicates=self.duplicates,
+        )
+
+
+def _problem(options: RerankOptions) -> str:
+    texts = {"--prompt": options.prompt, "--prompts": options.prompts, "--pairs": options.pairs}
+    given = [name for name, value in texts.items() if value is not None]
+    if len(given) > 1:
+        return f"{given[0]} and {given[1]} exclude each other"
+    if options.assign and options.prompts is None:
+        return "--assign matches many prompts with pictures; give them with --prompts FILE"
+    if options.pairs is not None and options.images:
+        return "--pairs names the pictures; leave the others out"
+    if options.pairs is None and not options.images:
+        return "no pictures are named; give files, folders or quoted patterns"
+    if options.prompt is not None and not options.prompt.strip():
+        return "the prompt is empty; pass a text, or none to use each picture's own"
+    if options.batch_size < 1:
+        return f"batch_size is {options.batch_size}; expected 1 or more"
+    if options.long_prompt not in get_args(LongPrompt):
+        return f"--long-prompt is {options.long_prompt}; expected one of {', '.join(get_args(LongPrompt))}"
+    if options.missing_margin is not None and not options.missing_margin > 0:
+        return f"--missing-margin is {options.missing_margin:g}; expected a cosine above 0, such as 0.03"
+    return ""
 
 
 def run(options: RerankOptions, events: Events = ignore) -> Ranking:
     """Find the pictures, load the model and rank. A source without pictures becomes a note.
 
-    Raises ImageError where no source has any, ModelError, and ConfigError as `clipcond.rerank` does.
+    All files are read and checked before the model is loaded. Raises ImageError where no source has any picture,
+    DataError for a table that will not do, ModelError, and OptionsError.
     """
-    from clipcond.images.find import find_pictures
-
-    found = find_pictures(options.images, recursive=options.recursive)
-    more = "" if options.recursive else "; --recursive looks into the folders below"
-    if not found.paths:
-        raise ImageError(f"no pictures in {', '.join(found.empty)}{more}")
-    for source in found.empty:
-        events(Note(f"no pictures in {source}{more}"))
+    pairings = _pairings(options, events)
+    scoring = _scoring(options)
+    selection = options.selection()
+    selection.check(scoring.columns)
     check_model(options.model)
-    from clipcond.rerank.ranking import rerank
+    from clipcond.rerank.ranking import rank_pictures
+
+    scorer = _scorer(options, events)
+    cache = _cache(options)
+    pictures = len({pairing.path for pairing in pairings})
+    with task(events, "scoring", pictures, "pictures") as advance:
+        ranking = rank_pictures(
+            pairings,
+            scorer=scorer,
+            scoring=scoring,
+            selection=selection,
+            batch_size=options.batch_size,
+            on_progress=advance,
+            cache=cache,
+            prompt=options.prompt,
+        )
+    for note in ranking.notes:
+        events(Note(note))
+    return ranking
+
+
+def _scorer(options: RerankOptions, events: Events) -> Scorer:
     from clipcond.rerank.scorer import Scorer
 
     with task(events, f"loading {options.model}"):
@@ -58,17 +145,7 @@ def run(options: RerankOptions, events: Events = ignore) -> Ranking:
         events(Note(note))
     if options.prompt is not None:
         _note_unseen(scorer, options.prompt, options.model, events)
-    with task(events, "scoring", len(found.paths), "pictures") as advance:
-        return rerank(
-            found.paths,
-            options.prompt,
-            scorer=scorer,
-            top=options.top,
-            threshold=options.threshold,
-            diversity=options.diversity,
-            batch_size=options.batch_size,
-            on_progress=advance,
-        )
+    return scorer
 
 
 def _note_unseen(scorer: Scorer, prompt: str, model: str, events: Events) -> None:
@@ -79,3 +156,76 @@ def _note_unseen(scorer: Scorer, prompt: str, model: str, events: Events) -> Non
     tokens = [token for chunk in plan(prompt).encoders["clip_l"].chunks for token in chunk.tokens]
     if text := tell_unseen(unseen_words(scorer.dual.text, tokens), model):
         events(Note(text))
+
+
+def _cache(options: RerankOptions) -> EmbeddingCache | None:
+    if not options.cache:
+        return None
+    from clipcond.encode.embedding_cache import EmbeddingCache
+
+    return EmbeddingCache()
+
+
+def _scoring(options: RerankOptions) -> Scoring:
+    """The numbers to compute, their files read. Raises DataError, ResourceMissing and OptionsError."""
+    from clipcond.rerank.external_scores import read_external_scores
+    from clipcond.rerank.settings import Scoring, parse_scores, parse_threshold
+    from clipcond.rerank.tables import read_lines
+
+    return Scoring(
+        scores=parse_scores(options.score),
+        also=tuple(parse_threshold(text).column for text in options.thresholds),
+        long_prompt=options.long_prompt,
+        phrases=options.phrases,
+        missing_margin=options.missing_margin,
+        distractors=() if options.distractors is None else read_lines(options.distractors, "distractor prompts"),
+        aesthetic=None if options.aesthetic is None else _head(options.aesthetic),
+        external=None if options.scores is None else read_external_scores(options.scores),
+    )
+
+
+def _head(path: Path) -> AestheticHead:
+    if not path.is_file():
+        raise ResourceMissing(f"no aesthetic head at {path}")
+    from clipcond.models.aesthetic_head import read_head_file
+    from clipcond.score.aesthetic import aesthetic_head
+
+    file = read_head_file(path)
+    return aesthetic_head(file.name, file.tensors, file.metadata)
+
+
+def _pairings(options: RerankOptions, events: Events) -> Sequence[Pairing]:
+    """Every picture with the prompt it is scored against. Raises ImageError, DataError and OptionsError."""
+    from clipcond.rerank.pairs import read_pairs, read_prompts
+
+    if options.pairs is not None:
+        return read_pairs(options.pairs, options.negative_prompt)
+    prompts = None if options.prompts is None else read_prompts(options.prompts)
+    paths = _pictures(options, events)
+    from clipcond.rerank.pairing import Pairing
+
+    if prompts is None:
+        negative = options.negative_prompt
+        return [Pairing(path=path, prompt=options.prompt, negative_prompt=negative) for path in paths]
+    if len(prompts) * len(paths) > _MOST_ROWS:
+        raise OptionsError(
+            f"{len(prompts):,} prompts × {len(paths):,} pictures are more than {_MOST_ROWS:,} scores; give fewer of either"
+        )
+    source = f"prompts ({options.prompts.name})" if options.prompts else ""
+    return [
+        Pairing(path=path, prompt=text, negative_prompt=options.negative_prompt or negative, source=source)
+        for text, negative in prompts
+        for path in paths
+    ]
+
+
+def _pictures(options: RerankOptions, events: Events) -> tuple[Path, ...]:
+    from clipcond.images.find import find_pictures
+
+    found = find_pictures(options.images, recursive=options.recursive)
+    more = "" if options.recursive else "; --recursive looks into the folders below"
+    if not found.paths:
+        raise ImageError(f"no pictures in {', '.join(found.empty)}{more}")
+    for source in found.empty:
+        events(Note(f"no pictures in {source}{more}"))
+    return found.paths

@@ -1,0 +1,123 @@
+"""The contact sheet of a ranking: one HTML file with thumbnails, to look through, compare and choose in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from clipcond.errors import ImageError
+from clipcond.images.colour import flatten, to_srgb
+from clipcond.images.decode import decoded, quiet_pillow, workers
+from clipcond.rerank.chosen_list import KIND, VERSION
+from clipcond.wording import visible
+
+if TYPE_CHECKING:
+    from clipcond.rerank.rows import RankedImage, Ranking
+
+THUMBNAIL = 320  # pixels of the longer side
+_QUALITY = 80
+
+
+def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = lambda _: None) -> str:
+    """Return the HTML document. It loads nothing from anywhere; a picture that went away since has an empty frame.
+
+    on_progress: called in this thread with the number of thumbnails that were made since the last call.
+    """
+    thumbnails = _thumbnails(list(dict.fromkeys(row.path for row in ranking.scored)), on_progress)
+    places = {path: n for n, path in enumerate(thumbnails)}
+    header = ranking.header
+    data = {
+        "kind": KIND,
+        "version": VERSION,
+        "columns": _columns(ranking),
+        "order": header.score if header else "",
+        "thumbnails": list(thumbnails.values()),
+        "rows": [_row(row, places[row.path]) for row in ranking.scored],
+    }
+    template = Template(files("clipcond.pages").joinpath("templates/contact_sheet.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(_title(ranking)),
+        header=escape(visible(header.line()) if header else ""),
+        scales="".join(
+            f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(formula))}</dd>"
+            for name, formula in (header.scales if header else ())
+        ),
+        data=_safe_json(data),
+        errors="".join(
+            f"<li>{escape(visible(str(row.path)))}: {escape(visible(row.error or ''))}</li>" for row in ranking.errors
+        ),
+        error_count=len(ranking.errors),
+        errors_hidden="" if ranking.errors else "hidden",
+    )
+
+
+def _title(ranking: Ranking) -> str:
+    prompt = visible(" ".join((ranking.prompt or "").split()))
+    pictures = len({row.path for row in ranking.scored})
+    count = f"{pictures:,} picture{'' if pictures == 1 else 's'}"
+    return f"{prompt[:80]} · {count}" if prompt else count
+
+
+def _columns(ranking: Ranking) -> list[str]:
+    known = [name for name, _ in ranking.header.scales] if ranking.header else []
+    alone = ranking.header is None or ranking.header.score in known
+    return [*([] if alone else ["score"]), *known, "percentile"]
+
+
+def _row(row: RankedImage, thumbnail: int) -> dict[str, object]:
+    return {
+        "path": str(row.path.absolute()),
+        "name": visible(row.path.name),
+        "thumbnail": thumbnail,
+        "rank": row.rank,
+        "tied": row.tied,
+        "kept": row.kept,
+        "group": row.group,
+        "scores": {"score": row.score, **row.scores},
+        "prompt": visible(row.prompt or ""),
+        "source": visible(row.prompt_source or ""),
+        "phrases": [
+            {"text": visible(each.text), "cosine": each.cosine, "missing": each.missing} for each in row.phrases
+        ],
+        "size": f"{row.width}×{row.height}" if row.width else "",
+        "seen": row.share_seen,
+    }
+
+
+def _safe_json(data: object) -> str:
+    """JSON that cannot end its script element; half of a surrogate pair, as in odd file names, stays an escape."""
+    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+
+
+def _thumbnails(paths: Sequence[Path], on_progress: Callable[[int], object]) -> dict[Path, str]:
+    """A data URI for each picture; an empty text where it cannot be read."""
+    found: dict[Path, str] = {}
+    with quiet_pillow(), ThreadPoolExecutor(workers()) as pool:
+        for path, uri in zip(paths, pool.map(_thumbnail, paths), strict=True):
+            found[path] = uri
+            on_progress(1)
+    return found
+
+
+def _thumbnail(path: Path) -> str:
+    try:
+        with decoded(path, shrink_to=THUMBNAIL) as image:
+            profile = image.info.get("icc_profile")
+            seen = flatten(image)
+            seen.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+            seen = to_srgb(seen, profile)
+            file = io.BytesIO()
+            seen.convert("RGB").save(file, "JPEG", quality=_QUALITY)
+    except (ImageError, OSError, ValueError):
+        return ""
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,67 @@
+"""The prompt that a picture was made from: out of its metadata, a file beside it, or its pixels, in this order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipcond.images.metadata.image_prompt import ImagePrompt, plain_prompt
+from clipcond.images.metadata.reading import read_metadata
+from clipcond.images.sidecar import read_sidecar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_BEFORE_COMMA = re.compile(r"\s+(?=,)")
+_EMPTY = "its own prompt is empty; pass a prompt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PicturePrompt:
+    """Positive and negative prompt without the marks of their syntax; a reason where there is no prompt to score.
+
+    source: `metadata (FIELD)`, `sidecar (FILE)` or `pixels (FIELD)`.
+    """
+
+    text: str = ""
+    negative: str = ""
+    source: str = ""
+    reason: str = ""
+
+
+def picture_prompt(path: Path, image: Image.Image, *, decoded: bool) -> PicturePrompt | None:
+    """Return the prompt of a picture; None where only decoding it can tell.
+
+    image: opened; decoded: its pixels and what stands behind them are read too. Never raises.
+    """
+    found = read_metadata(image)
+    if found.infotext is not None:
+        return _stripped(found, "metadata")
+    if not decoded and image.format == "PNG":  # text may stand behind the pixels
+        return None
+    beside = read_sidecar(path)
+    if beside is not None and beside.infotext is not None:
+        return _stripped(beside, "sidecar")
+    if not decoded and image.format == "WEBP":  # and letters in them
+        return None
+    hidden = read_metadata(image, hidden=True) if decoded else found
+    if hidden.infotext is not None:
+        return _stripped(hidden, "pixels")
+    return PicturePrompt(reason=(beside.reason if beside else "") or found.reason)
+
+
+def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
+    infotext = found.infotext
+    assert infotext is not None
+    text = _tidy(plain_prompt(infotext))
+    negative = infotext.negative_prompt
+    plain_negative = _tidy(plain_prompt(replace(infotext, prompt=negative))) if negative.strip() else ""
+    source = f"{place} ({found.source})" if found.source else place
+    return PicturePrompt(text=text, negative=plain_negative, source=source, reason="" if text else _EMPTY)
+
+
+def _tidy(text: str) -> str:
+    """The text without the commas that a removed tag leaves at its ends: each would cost a token."""
+    return _BEFORE_COMMA.sub("", text).strip(" ,;\n")
