@@ -60,7 +60,10 @@ class ActionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Everything that was done, or with a dry run would be. written: pictures with a new score or rating; unwritten: with the reason."""
+    """Everything that was done, or with a dry run would be.
+
+    written: pictures with a new score or rating.   unwritten: the others, with the reason.
+    """
 
     plan: Plan | None = None
     moves: Moves | None = None
