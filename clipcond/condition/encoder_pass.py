@@ -162,10 +162,11 @@ def encode(
     prefix = _key_prefix(tower, clip_skip, final_norm) if cache is not None else ""
     known: dict[TokenSequence, States] = {}
     if cache is not None:
+        device = tower.device
         for row in wanted:
             states = cache.get(_key(prefix, row))
             if states is not None:
-                known[row] = _on(states, tower.device)
+                known[row] = _on(states, device)
     for same_length in _by_length([row for row in wanted if row not in known]):
         out = tower.encode_rows(same_length, vectors=vectors, clip_skip=clip_skip, final_norm=final_norm)
         for row, states in zip(same_length, _states_of_rows(out), strict=True):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class PipelineView:
     @property
     def takes(self) -> frozenset[str]:
         """The names of the arguments of the pipeline's call."""
-        return frozenset(inspect.signature(type(self.pipe).__call__).parameters)
+        return frozenset(_parameters(type(self.pipe).__call__))
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -188,7 +189,7 @@ class PipelineView:
             if value is not None:
                 raise ConfigError(f"max_sequence_length is {value}, but {self.name} has no T5; leave it out")
             return 0
-        argument = inspect.signature(type(self.pipe).__call__).parameters.get("max_sequence_length")
+        argument = _parameters(type(self.pipe).__call__).get("max_sequence_length")
         default = argument.default if argument and isinstance(argument.default, int) else None
         length = (default or FAMILIES[self.family][T5].limit + 1) if value is None else value
         if not 1 <= length <= MOST_T5:
@@ -206,6 +207,12 @@ class PipelineView:
             )
             for name, encoder in self.encoders.items()
         }
+
+
+@lru_cache(maxsize=32)
+def _parameters(call: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of the call of a class of pipelines by name; asked several times for each prompt."""
+    return inspect.signature(call).parameters
 
 
 def bare(token: str) -> str:

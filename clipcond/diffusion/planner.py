@@ -17,7 +17,7 @@ from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts,
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
-from clipcond.prompt.dialects.names import check_dialect
+from clipcond.prompt.dialects.names import DIALECTS, check_dialect
 from clipcond.prompt.embeddings import EmbeddingFile
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.layout import EmbeddingToken
@@ -47,7 +47,7 @@ class Planner:
     ) -> EncodeOptions:
         """Check the settings of a call. Raises ConfigError."""
         pipeline = self.pipeline
-        dialect = check_dialect(dialect)
+        dialect = dialect if dialect in DIALECTS else check_dialect(dialect)
         if pooled not in POLICIES:
             raise unknown_policy(pooled)
         clip_skip = clip_skip or 0

@@ -14,7 +14,10 @@ _SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system that is
 
 
 class FileState(NamedTuple):
-    """What changes when a file does. changed_ns also moves where a program sets the time of the last change back."""
+    """The marks of a file that change when it does.
+
+    changed_ns also moves where a program sets the time of the last change back.
+    """
 
     modified_ns: int
     changed_ns: int

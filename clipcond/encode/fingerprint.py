@@ -87,9 +87,12 @@ class Fingerprint:
 
 def running_device(model: nn.Module, weight: Tensor) -> torch.device:
     """Return the device of a forward of `model`: as accelerate's or diffusers' offload hooks say, or a weight's own."""
-    for module in model.modules():
+    for _, module in _walk(model):
         attached = module.__dict__.get("_hf_hook")
-        groups = [getattr(hook, "group", None) for hook in _group_hooks(module)]
+        grouped = module.__dict__.get("_diffusers_hook")
+        if attached is None and grouped is None:
+            continue
+        groups = [getattr(hook, "group", None) for hook in _hooks(grouped)]
         for source in (attached, *getattr(attached, "hooks", ()), *groups):
             for name in ("execution_device", "onload_device"):
                 if getattr(source, name, None) is not None:
@@ -97,15 +100,17 @@ def running_device(model: nn.Module, weight: Tensor) -> torch.device:
     return torch.device("cpu") if weight.device.type == "meta" else weight.device
 
 
-def _group_hooks(module: nn.Module) -> Iterable[object]:
-    """The hooks of diffusers on a module; those of group offloading have a group."""
-    registry = module.__dict__.get("_diffusers_hook")
+def _hooks(registry: object) -> Iterable[object]:
+    """The hooks of a module in diffusers' registry of them; those of group offloading have a group."""
     hooks: Mapping[str, object] = getattr(registry, "hooks", {})
     return hooks.values()
 
 
 def _walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All modules by path, without `text_model.`, where versions of transformers differ; quicker than named_modules."""
+    """All modules by path, in the order of named_modules and quicker.
+
+    Paths are without `text_model.`, where versions of transformers differ.
+    """
     waiting, met = [("", model)], set()
     while waiting:
         path, module = waiting.pop()
@@ -113,7 +118,7 @@ def _walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         met.add(module)
         yield path, module
-        for name, child in module._modules.items():
+        for name, child in reversed(module._modules.items()):
             if child is not None:
                 waiting.append((path if name == "text_model" else f"{path}{name}.", child))
 

@@ -125,7 +125,7 @@ def _replace(path: Path, content: bytes, before: os.stat_result, keep_times: boo
 def _edits(
     data: bytes, score: WrittenScore | None, rating: int | None
 ) -> tuple[Callable[[bytes], Container], Callable[[Container], bytes], dict[str, _Edit]]:
-    """How to take the file apart, how to put it together, and the change for each field."""
+    """Return what takes the file apart, what puts it together, and the change for each field."""
     if data.startswith(PNG_SIGNATURE):
         found: dict[str, _Edit] = {}
         if score is not None:

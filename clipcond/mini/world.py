@@ -144,7 +144,7 @@ def check(image: Image.Image, scene: Scene) -> list[bool]:
 
 
 def look(image: Image.Image) -> Scene:
-    """What the judge sees in a picture: the nearest background and every object it recognises, cell by cell."""
+    """Return what the judge sees in a picture: the nearest background and every object it recognises, cell by cell."""
     pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)
     ground = _ground(pixels)
     distance = {name: float(np.abs(ground - np.array(rgb)).sum()) for name, rgb in BACKGROUNDS.items()}

@@ -5,10 +5,9 @@ Offsets are half-open, in characters of the user's own string. Items come in the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Literal, TypeVar
+from typing import Literal
 
 from clipcond.prompt.findings import Finding
 
@@ -134,52 +133,6 @@ class Parsed:
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
-
-
-_Leaf = TypeVar("_Leaf", bound=Item)
-
-
-def joined(items: Iterable[_Leaf]) -> Iterator[_Leaf | Words]:
-    """Yield the items, with words that join made one: neighbours of equal weight with no blank between them.
-
-    The one text has the places of all its characters, and the group of its parts where they share one.
-    """
-    run: list[Words] = []
-    for item in items:
-        if isinstance(item, Words) and item.joins:
-            if run and not touching(run[-1], item):
-                yield _one_text(run)
-                run = []
-            run.append(item)
-            continue
-        if run:
-            yield _one_text(run)
-            run = []
-        yield item
-    if run:
-        yield _one_text(run)
-
-
-def touching(before: Words, after: Words) -> bool:
-    """Return True if the tokenizer reads both as one text, and no blank parts them anyway."""
-    if not (before.joins and after.joins) or before.weight != after.weight or not before.text or not after.text:
-        return False
-    return not (before.text[-1].isspace() or after.text[0].isspace())
-
-
-def _one_text(run: Sequence[Words]) -> Words:
-    first, last = run[0], run[-1]
-    if first is last:
-        return first
-    return Words(
-        text="".join([words.text for words in run]),
-        weight=first.weight,
-        start=first.start,
-        end=last.end,
-        places=(*chain.from_iterable(words.places[:-1] for words in run), last.end),
-        group=first.group if len({words.group for words in run}) == 1 else -1,
-        joins=True,
-    )
 
 
 def swapped(items: tuple[Item, ...]) -> tuple[Item, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from itertools import chain
+from typing import Literal, NamedTuple, TypeVar
 
 from clipcond.prompt.chunking import Slot
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words, joined
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
 from clipcond.prompt.tokenizer import TokenRow, token_rows
 
 SectionCut = Literal["end", "break"]
@@ -181,4 +182,50 @@ def _as_words(prompt: str, item: Embedding) -> Words:
         end=item.end,
         places=tuple(range(item.start, item.end + 1)),
         group=item.group,
+    )
+
+
+_Leaf = TypeVar("_Leaf", bound=Item)
+
+
+def joined(items: Iterable[_Leaf]) -> Iterator[_Leaf | Words]:
+    """Yield the items, with words that join made one: neighbours of equal weight with no blank between them.
+
+    The one text has the places of all its characters, and the group of its parts where they share one.
+    """
+    run: list[Words] = []
+    for item in items:
+        if isinstance(item, Words) and item.joins:
+            if run and not touching(run[-1], item):
+                yield _one_text(run)
+                run = []
+            run.append(item)
+            continue
+        if run:
+            yield _one_text(run)
+            run = []
+        yield item
+    if run:
+        yield _one_text(run)
+
+
+def touching(before: Words, after: Words) -> bool:
+    """Return True if the tokenizer reads both as one text, and no blank parts them anyway."""
+    if not (before.joins and after.joins) or before.weight != after.weight or not before.text or not after.text:
+        return False
+    return not (before.text[-1].isspace() or after.text[0].isspace())
+
+
+def _one_text(run: Sequence[Words]) -> Words:
+    first, last = run[0], run[-1]
+    if first is last:
+        return first
+    return Words(
+        text="".join([words.text for words in run]),
+        weight=first.weight,
+        start=first.start,
+        end=last.end,
+        places=(*chain.from_iterable(words.places[:-1] for words in run), last.end),
+        group=first.group if len({words.group for words in run}) == 1 else -1,
+        joins=True,
     )

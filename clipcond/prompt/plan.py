@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
+from clipcond.prompt.dialects.detect import plain_findings
 from clipcond.prompt.dialects.names import DIALECTS, Dialect, check_dialect
-from clipcond.prompt.dialects.plain import plain_findings
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
 from clipcond.prompt.findings import Finding
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, adapters_in, swapped
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap, adapters_in, swapped
 from clipcond.prompt.layout import (
     PADDING,
     EmbeddingToken,
@@ -45,6 +45,7 @@ Embeddings = Mapping[str, "EmbeddingFile | int"]
 CHUNKINGS = tuple(POLICIES)
 # a dialect's own chunking; compel's would leave most of a chunk empty for a full stop near its start
 CHUNKING: Mapping[str, str] = {"plain": "hard", "a1111": "a1111", "comfy": "comfy", "compel": "word"}
+_HOLD_ADAPTERS = (Adapter, Schedule, Swap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +188,7 @@ def plan(
     Without `strict` a prompt never raises: what is odd about it becomes a warning with a span. Raises ConfigError for a
     dialect, a family or a chunking that does not exist, ResourceMissing for a T5 tokenizer that was named and is not there.
     """
-    dialect = check_dialect(dialect)
+    dialect = dialect if dialect in DIALECTS else check_dialect(dialect)
     if family not in FAMILIES:
         raise ConfigError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     if chunking:
@@ -197,14 +198,8 @@ def plan(
     if dialect != "plain" or embeddings:
         from clipcond.prompt.dialects.parse import parse
 
-        parsed = parse(
-            prompt,
-            dialect,
-            embeddings=_widest(embeddings or {}),
-            comments=comments,
-            negative=negative,
-            strict=strict,
-        )
+        widest = _widest(embeddings or {})
+        parsed = parse(prompt, dialect, embeddings=widest, comments=comments, negative=negative, strict=strict)
         parsed = replace(parsed, items=swapped(parsed.items)) if edited else parsed
         if steps is not None and dialect == "a1111" and "[" in prompt:
             parsed = _longest(parsed, steps, comments=comments, negative=negative)
@@ -245,7 +240,7 @@ def plan(
         warnings=tuple(found),
         parts=() if alone else parts,
         weight=parts[0].weight if alone else 1.0,
-        adapters=tuple(adapters_in(items)),
+        adapters=tuple(adapters_in(items)) if any(isinstance(each, _HOLD_ADAPTERS) for each in items) else (),
         steps=steps,
     )
 

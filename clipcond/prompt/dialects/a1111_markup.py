@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from clipcond.prompt.dialects.adapter_tags import read_tags
-from clipcond.prompt.dialects.collector import FindingCollector
+from clipcond.prompt.dialects.reading import FindingCollector, blanks_before, decimal, group_number
 from clipcond.prompt.dialects.schedule_syntax import DEEPEST, ScheduleSpan, find_schedules
-from clipcond.prompt.dialects.text_pieces import blanks_before
-from clipcond.prompt.dialects.weights import decimal, group_number
 from clipcond.prompt.items import Adapter
 
 _COMMENT = re.compile(r"#[^\n]*")

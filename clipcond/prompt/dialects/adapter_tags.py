@@ -6,8 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from clipcond.prompt.dialects.collector import FindingCollector
-from clipcond.prompt.dialects.weights import python_float
+from clipcond.prompt.dialects.reading import FindingCollector, python_float
 from clipcond.prompt.items import Adapter
 
 KINDS = ("lora", "lyco", "hypernet")

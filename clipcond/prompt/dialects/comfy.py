@@ -12,11 +12,18 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
-from clipcond.prompt.dialects.bracket_groups import BracketGroups
-from clipcond.prompt.dialects.collector import FindingCollector
 from clipcond.prompt.dialects.embedding_names import words_between
-from clipcond.prompt.dialects.text_pieces import Piece, TextBuffer, make_words
-from clipcond.prompt.dialects.weights import BARE, SANE, group_number, python_float
+from clipcond.prompt.dialects.reading import (
+    BARE,
+    SANE,
+    BracketGroups,
+    FindingCollector,
+    Piece,
+    TextBuffer,
+    group_number,
+    make_words,
+    python_float,
+)
 from clipcond.prompt.items import Embedding, Item, Words
 
 _MARKS = re.compile(r"\\[()]|[()]")

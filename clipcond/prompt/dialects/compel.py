@@ -11,12 +11,9 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from clipcond.prompt.dialects.bracket_groups import BracketGroups
-from clipcond.prompt.dialects.collector import FindingCollector
 from clipcond.prompt.dialects.compel_calls import CALL, SwapCall, WholeCall, read_lora, read_swap, whole_call
 from clipcond.prompt.dialects.compel_groups import WORD, Pairs, suffix
-from clipcond.prompt.dialects.text_pieces import Piece, make_words
-from clipcond.prompt.dialects.weights import SANE
+from clipcond.prompt.dialects.reading import SANE, BracketGroups, FindingCollector, Piece, make_words
 from clipcond.prompt.items import Adapter, Compose, Item, Swap, Words
 
 _ESCAPE = re.compile(r'\\[()",.+=\-]')

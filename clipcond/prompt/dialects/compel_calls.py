@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipcond.prompt.dialects.compel_groups import WORD, Pairs
-from clipcond.prompt.dialects.text_pieces import blanks_after
-from clipcond.prompt.dialects.weights import decimal
+from clipcond.prompt.dialects.reading import blanks_after, decimal
 from clipcond.prompt.items import Adapter
 
 CALL = re.compile(r"\.(and|add|blend|swap|attend)\(")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clipcond.prompt.dialects.weights import bounded
+from clipcond.prompt.dialects.reading import bounded
 
 # no white space and no mark, or an escaped mark, or a sign in front of such a character; alternatives exclude each other
 WORD = re.compile(r'(?:\\[()",.+=\-]|[+\-](?![\s()",.+=\-]|\Z)|[^\s()",.+=\-])+')

@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from clipcond.prompt.dialects.collector import FindingCollector
+from clipcond.prompt.dialects.detect import plain_findings, unreadable
 from clipcond.prompt.dialects.embedding_names import split_at_embeddings
-from clipcond.prompt.dialects.names import check_dialect
-from clipcond.prompt.dialects.plain import plain_findings, read_plain, unreadable
+from clipcond.prompt.dialects.names import DIALECTS, check_dialect
+from clipcond.prompt.dialects.plain import read_plain
+from clipcond.prompt.dialects.reading import FindingCollector
 from clipcond.prompt.items import Item, Parsed, Words
 
 _NO_EMBEDDINGS: Mapping[str, int] = MappingProxyType({})
@@ -45,7 +46,7 @@ def parse(
     >>> [(item.text, item.weight) for item in parse("a (red:1.3) fox", "a1111")]
     [('a ', 1.0), ('red', 1.3), (' fox', 1.0)]
     """
-    dialect = check_dialect(dialect)
+    dialect = dialect if dialect in DIALECTS else check_dialect(dialect)
     findings = FindingCollector()
     split = partial(split_at_embeddings, embeddings=embeddings) if embeddings else _no_embeddings
     items: tuple[Item, ...]
@@ -67,7 +68,7 @@ def parse(
 
         items = read_compel(prompt, findings, split, adapters)
     if dialect != "plain":
-        from clipcond.prompt.dialects.foreign_syntax import note_foreign
+        from clipcond.prompt.dialects.detect import note_foreign
 
         note_foreign(prompt, dialect, findings)
         findings.extend(unreadable(prompt))

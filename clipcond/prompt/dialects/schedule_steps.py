@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from clipcond.prompt.dialects.schedules import last_step
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words, joined
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
+from clipcond.prompt.layout import joined
 from clipcond.prompt.tokenizer import count_tokens
 
 _Leaf = Words | Break | Compose | Embedding

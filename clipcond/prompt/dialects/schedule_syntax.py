@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clipcond.prompt.dialects.weights import HEAVIEST
+from clipcond.prompt.dialects.reading import HEAVIEST
 
 DEEPEST = 32  # schedules inside of schedules; the brackets around more of them stay text
 _WHEN = re.compile(r"\s*(?:([+-]?[0-9]+)|([+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)))\s*")

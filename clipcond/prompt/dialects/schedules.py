@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from clipcond.errors import ConfigError
 from clipcond.prompt.dialects.a1111_markup import find_comments, find_marks, find_tags
-from clipcond.prompt.dialects.collector import FindingCollector
+from clipcond.prompt.dialects.reading import FindingCollector
 from clipcond.prompt.dialects.schedule_syntax import ScheduleSpan, find_schedules
 from clipcond.prompt.findings import Finding
 

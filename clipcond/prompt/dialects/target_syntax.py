@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clipcond.prompt.dialects.text_pieces import blanks_before
+from clipcond.prompt.dialects.reading import blanks_before
 from clipcond.prompt.items import Adapter
 
 

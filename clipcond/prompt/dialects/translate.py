@@ -17,7 +17,8 @@ from clipcond.prompt.dialects.names import check_dialect
 from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.dialects.target_syntax import SYNTAX, Syntax, weight_text
 from clipcond.prompt.findings import Finding
-from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words, joined, touching
+from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Schedule, Swap, Words
+from clipcond.prompt.layout import joined, touching
 from clipcond.prompt.tokenizer import token_ids, without_surrogates
 
 # what tokenizers take for blanks: not the separators U+001C to U+001F, which Python counts among them

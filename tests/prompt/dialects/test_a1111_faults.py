@@ -6,7 +6,8 @@ import pytest
 
 from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.dialects.schedules import ScheduledText, is_scheduled, resolve, schedule_of
-from clipcond.prompt.items import Adapter, Break, Compose, Parsed, Schedule, Words, joined
+from clipcond.prompt.items import Adapter, Break, Compose, Parsed, Schedule, Words
+from clipcond.prompt.layout import joined
 from clipcond.prompt.plan import PromptPlan, plan
 from clipcond.prompt.tokenizer import token_ids
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clipcond.prompt.dialects.plain import plain_findings
+from clipcond.prompt.dialects.detect import plain_findings
 
 _PROMPTS = Path(__file__).parents[4] / "shared" / "data" / "prompts"
 

@@ -10,7 +10,8 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.dialects.names import DIALECTS
 from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.dialects.translate import translate
-from clipcond.prompt.items import Adapter, Break, Embedding, Words, joined
+from clipcond.prompt.items import Adapter, Break, Embedding, Words
+from clipcond.prompt.layout import joined
 
 WEIGHTED = ("a1111", "comfy", "compel")
 soup = st.text(alphabet="ab ()[]\\:1.5+-\",<>|'\n", max_size=40)
