@@ -242,7 +242,7 @@ def plan(
         warnings=tuple(found),
         parts=() if alone else parts,
         weight=parts[0].weight if alone else 1.0,
-        adapters=tuple(adapters_in(items)),
+        adapters=tuple(adapters_in(items)) if items else (),
     )
 
 
