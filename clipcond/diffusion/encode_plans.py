@@ -332,7 +332,7 @@ def _vector_names(
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     """Raise ConfigError for numbers that are not finite: encoders give none, weights and narrow dtypes may."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise ConfigError(
                 f"{name} would hold numbers that are not finite in {dtype}, which make black pictures; "
