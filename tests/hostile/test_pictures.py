@@ -40,7 +40,7 @@ def _written(folder: Path) -> tuple[set[str], set[str]]:
     files = {
         "thin.png": _png(1, 2_000_000),
         "wide.png": _png(200_000, 1),
-        "grey16.png": _png(9000, 9000, depth=16),
+        "grey16.png": _png(6000, 6000, depth=16),
         "commas.png": _png(32, 32, text=b"a fox, " * 60_000),
     }
     bad = {
