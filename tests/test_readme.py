@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PAGES = ["README.md", "docs/mini.md", "docs/wildcards-and-schedules.md", "docs/conditioning.md"]
+PAGES = ["README.md", "docs/mini.md", "docs/wildcards-and-schedules.md", "docs/conditioning.md", "docs/rerank.md"]
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "clipcond" / "mini" / "weights").is_dir(), reason="the embedded model is not in this checkout"

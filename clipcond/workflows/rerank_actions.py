@@ -60,7 +60,10 @@ class ActionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Everything that was done, or with a dry run would be. written: pictures with a new score or rating; unwritten: with the reason."""
+    """Steps that were done, or with a dry run would be.
+
+    written: pictures with a new score or rating.   unwritten: those without, with the reason.
+    """
 
     plan: Plan | None = None
     moves: Moves | None = None
