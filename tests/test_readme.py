@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TWICE = ("README.md",)
-PAGES = ["README.md", "docs/mini.md", "docs/wildcards-and-schedules.md", "docs/conditioning.md", "docs/training.md"]
+GUIDES = ["mini", "wildcards-and-schedules", "conditioning", "training", "rerank"]
+PAGES = ["README.md", *(f"docs/{guide}.md" for guide in GUIDES)]
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "clipcond" / "mini" / "weights").is_dir(), reason="the embedded model is not in this checkout"

@@ -67,8 +67,8 @@ def rerank(
             "--score",
             "-s",
             rich_help_panel=_SCORES,
-            help="cosine, clipscore, logit, probability, pick, margin, iqa, aesthetic, a column of --scores, or a sum: "
-            '"0.7*clipscore + 0.3*iqa". With commas the others are shown too.',
+            help="cosine, clipscore, logit, probability, pick, margin, refclipscore, iqa, aesthetic, a column of "
+            '--scores, or a sum: "0.7*clipscore + 0.3*iqa". With commas the others are shown too.',
         ),
     ] = "cosine",
     phrases: Annotated[
@@ -83,6 +83,12 @@ def rerank(
     ] = None,
     aesthetic: Annotated[
         Path | None, typer.Option("--aesthetic", rich_help_panel=_SCORES, help="A head's file, .pth or .safetensors.")
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference", rich_help_panel=_SCORES, help="Pictures to be like, for refclipscore; may be repeated."
+        ),
     ] = None,
     scores: Annotated[
         Path | None, typer.Option("--scores", rich_help_panel=_SCORES, help="Numbers of another scorer, a CSV.")
@@ -185,6 +191,7 @@ def rerank(
         distractors=distractors,
         aesthetic=aesthetic,
         scores=scores,
+        references=tuple(reference or ()),
         long_prompt=long_prompt,  # type: ignore[arg-type]
         phrases=phrases,
         missing_margin=missing_margin,

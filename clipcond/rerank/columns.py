@@ -11,7 +11,17 @@ import numpy as np
 from clipcond.rerank.settings import LongPrompt, Scoring
 from clipcond.score.checks import groups_of
 from clipcond.score.expression import ScoreExpression
-from clipcond.score.scales import NEGATIVE_WEIGHT, SCALES, clipscore, iqa, logit, margin, pick, probability
+from clipcond.score.scales import (
+    NEGATIVE_WEIGHT,
+    SCALES,
+    clipscore,
+    iqa,
+    logit,
+    margin,
+    pick,
+    probability,
+    refclipscore,
+)
 from clipcond.score.similarity import CLIPSCORE_WEIGHT, cosines
 
 if TYPE_CHECKING:
@@ -29,13 +39,15 @@ _DIGITS = 6
 class ToScore:
     """R rows to score. vectors: (R, P) unit rows.   prompts, negatives: R texts, of which a negative may be empty.
 
-    external: columns of R numbers that others made.
+    references: (K, P) unit rows of pictures to be like, where there are some.   external: columns of R numbers that others
+    made.
     """
 
     vectors: torch.Tensor
     prompts: Sequence[str]
     negatives: Sequence[str]
     external: Mapping[str, NDArray[np.float64]]
+    references: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -92,6 +104,11 @@ def _probability(cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, s
     return probability(cosine, np.where(own, -1.0, others), scorer.dual.logit_scale)
 
 
+def _refclipscore(cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, scorer: Scorer) -> NDArray[np.float64]:
+    assert rows.references is not None
+    return refclipscore(cosine, rows.vectors.double().numpy() @ rows.references.double().numpy().T)
+
+
 def _margin(cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, scorer: Scorer) -> NDArray[np.float64]:
     """Against the negative prompt; without one, the cosine as it is."""
     negative = np.zeros(len(rows))
@@ -110,6 +127,7 @@ _OF_COSINE: dict[str, _Compute] = {
     "pick": lambda cosine, rows, scoring, scorer: pick(cosine, rows.prompts, scorer.dual.logit_scale),
     "probability": _probability,
     "margin": _margin,
+    "refclipscore": _refclipscore,
 }
 
 
@@ -132,7 +150,7 @@ def noise_of(
 ) -> float:
     """The distance at which two scorings of one picture may lie, from the noise of a cosine; 0 for numbers of others."""
     steepest = {
-        "clipscore": CLIPSCORE_WEIGHT,
+        **dict.fromkeys(("clipscore", "refclipscore"), CLIPSCORE_WEIGHT),
         "logit": logit_scale,
         "margin": 1 + NEGATIVE_WEIGHT,
         **dict.fromkeys(("probability", "pick", "iqa"), logit_scale / 2),

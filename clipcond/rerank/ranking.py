@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipcond.errors import OptionsError
+from clipcond.errors import ImageError, OptionsError
 from clipcond.rerank.choosing import Scored, choose
 from clipcond.rerank.columns import ToScore, formulas, noise_of, ordering_score, score_columns
 from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
@@ -24,6 +24,7 @@ from clipcond.rerank.settings import MISSING_NATS, Scoring, Selection, parse_thr
 from clipcond.score.normalise import percentiles, z_scores
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from clipcond.encode.embedding_cache import EmbeddingCache
@@ -85,6 +86,8 @@ def rank_pictures(
     scoring, selection = scoring or Scoring(), selection or Selection()
     _check(prompt, pairings, batch_size)
     selection.check(scoring.columns)
+    if scoring.aesthetic is not None:  # before any picture is read
+        scoring.aesthetic.check_tower(scorer.dual.name, scorer.image_width())
     pairings = _distinct(pairings)
     paths = list({_absolute(pairing.path): pairing.path for pairing in reversed(pairings)}.values())[::-1]
     remembered = None if cache is None or not paths else Remembered(cache=cache, space=scorer.image_space())
@@ -96,8 +99,9 @@ def rank_pictures(
         on_progress=on_progress or (lambda _: None),
         remembered=remembered,
     )
+    references = _references(scoring, scorer, remembered, batch_size)
     found = _rows(pairings, embedded, scoring)
-    done, header, notes = _scored(found, embedded, scorer, scoring, selection)
+    done, header, notes = _scored(found, embedded, references, scorer, scoring, selection)
     notes += cache.problems if cache is not None else ()
     bad = sorted((row for row in found.rows if row.error is not None), key=lambda row: str(row.path))
     good = [picture.path for picture in embedded.pictures if picture.error is None]
@@ -110,6 +114,26 @@ def rank_pictures(
         embedded=embedded.computed,
         vectors=dict(zip(good, embedded.vectors.numpy(), strict=True)),
     )
+
+
+def _references(
+    scoring: Scoring, scorer: Scorer, remembered: Remembered | None, batch_size: int
+) -> torch.Tensor | None:
+    """The vectors of the pictures to be like; None where there are none. Raises ImageError for one that cannot be read."""
+    if not scoring.references:
+        return None
+    found = embed_files(
+        scoring.references,
+        scorer.dual.image,
+        read_prompts=False,
+        batch_size=batch_size,
+        on_progress=lambda _: None,
+        remembered=remembered,
+    )
+    for picture in found.pictures:
+        if picture.error is not None:
+            raise ImageError(f"the reference {picture.path} cannot be used: {picture.error}")
+    return found.vectors
 
 
 def _check(prompt: str | None, pairings: Sequence[Pairing], batch_size: int) -> None:
@@ -192,7 +216,12 @@ def _row(pairing: Pairing, picture: Picture, scoring: Scoring) -> RankedImage:
 
 
 def _scored(
-    found: _Found, embedded: Embedded, scorer: Scorer, scoring: Scoring, selection: Selection
+    found: _Found,
+    embedded: Embedded,
+    references: torch.Tensor | None,
+    scorer: Scorer,
+    scoring: Scoring,
+    selection: Selection,
 ) -> tuple[list[RankedImage], Header, tuple[str, ...]]:
     """The good rows scored and in order, what their numbers are, and notes on them."""
     rows, vectors = found.good, embedded.vectors[list(found.vector)]
@@ -201,7 +230,9 @@ def _scored(
         return [], _header(scorer, scoring, 0.0), notes
     prompts = [row.prompt or "" for row in rows]
     negatives = [row.negative_prompt or "" for row in rows]
-    given = ToScore(vectors=vectors, prompts=prompts, negatives=negatives, external=found.external)
+    given = ToScore(
+        vectors=vectors, prompts=prompts, negatives=negatives, external=found.external, references=references
+    )
     columns = score_columns(given, scoring, scorer)
     score = ordering_score(scoring.order, columns, prompts)
     noise = noise_of(scoring.order, columns, scoring, scorer.dual.logit_scale)

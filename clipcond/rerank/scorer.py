@@ -93,12 +93,16 @@ class Scorer:
                 chunks=len(split),
             )
 
+    def image_width(self) -> int:
+        """P, the length of a picture's vector, which is that of a text's."""
+        return len(self.texts([""])[0].vector)
+
     def image_space(self) -> EmbeddingSpace:
         """The space of the model's picture embeddings, as a cache keeps them."""
         return EmbeddingSpace(
             model=Fingerprint(self.dual.image.model)(),
             preprocess=preprocessing_id(self.dual.image.preprocess),
-            width=len(self.texts([""])[0].vector),
+            width=self.image_width(),
             name=self.dual.name,
         )
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ConfigError, OptionsError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LongPrompt = Literal["mean", "max", "first", "min"]
 MISSING_NATS = 3.0  # over logit_scale: how far a missing phrase falls short of the others, e³ = 20 times less likely
 DEFAULT_SCORE = "cosine"
-COLUMNS = ("cosine", "clipscore", "logit", "probability", "pick", "margin", "iqa", "aesthetic")
+COLUMNS = ("cosine", "clipscore", "logit", "probability", "pick", "margin", "refclipscore", "iqa", "aesthetic")
 _WITHOUT_PROMPT = ("iqa", "aesthetic")
 _DERIVED = ("score", "z", "percentile")  # of the score that orders
 _FACTS = ("share_seen", "width", "height")
@@ -85,8 +86,9 @@ class Scoring:
 
     long_prompt: what becomes of a prompt's chunks: `mean` weighs them by their tokens.   phrases: score them one by one; one
     that falls short of the others by the cosine `missing_margin`, by default 3 / logit_scale, is missing.
-    distractors: other prompts, for `probability`.   external: numbers that another scorer made.   also: further columns,
-    such as those of thresholds.   Raises OptionsError for a column that cannot be computed from what is given.
+    distractors: other prompts, for `probability`.   references: pictures to be like, for `refclipscore`.
+    external: numbers that another scorer made.   also: further columns, such as those of thresholds.
+    Raises OptionsError for a column that cannot be computed from what is given.
     """
 
     scores: tuple[ScoreExpression, ...] = (parse_expression(DEFAULT_SCORE),)
@@ -95,6 +97,7 @@ class Scoring:
     phrases: bool = False
     missing_margin: float | None = None
     distractors: tuple[str, ...] = ()
+    references: tuple[Path, ...] = ()
     aesthetic: AestheticHead | None = None
     external: ExternalScores | None = None
 
@@ -108,6 +111,8 @@ class Scoring:
             _check_column(name, (*COLUMNS, *given))
         if "probability" in self.columns and not self.distractors:
             raise OptionsError("probability needs --distractors FILE, other prompts, one a line")
+        if "refclipscore" in self.columns and not self.references:
+            raise OptionsError("refclipscore needs --reference, pictures to be like")
         if "aesthetic" in self.columns and self.aesthetic is None and "aesthetic" not in given:
             raise OptionsError("aesthetic needs --aesthetic FILE, a head for the model's vectors")
 

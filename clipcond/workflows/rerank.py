@@ -32,7 +32,7 @@ class RerankOptions:
     picture.   assign: for what shows the ranking: match both.   pairs: a table of
     pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
-    a cosine.   distractors, aesthetic, scores: files for the columns that need them.   cache: remember embeddings.
+    a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
     Raises OptionsError for options that contradict one another or are out of range.
     """
 
@@ -47,6 +47,7 @@ class RerankOptions:
     distractors: Path | None = None
     aesthetic: Path | None = None
     scores: Path | None = None
+    references: tuple[str, ...] = ()
     long_prompt: LongPrompt = "mean"
     phrases: bool = False
     missing_margin: float | None = None
@@ -131,6 +132,8 @@ def run(options: RerankOptions, events: Events = ignore) -> Ranking:
             cache=cache,
             prompt=options.prompt,
         )
+    if cache is not None:
+        cache.close()
     for note in ranking.notes:
         events(Note(note))
     return ranking
@@ -179,9 +182,19 @@ def _scoring(options: RerankOptions) -> Scoring:
         phrases=options.phrases,
         missing_margin=options.missing_margin,
         distractors=() if options.distractors is None else read_lines(options.distractors, "distractor prompts"),
+        references=_references(options),
         aesthetic=None if options.aesthetic is None else _head(options.aesthetic),
         external=None if options.scores is None else read_external_scores(options.scores),
     )
+
+
+def _references(options: RerankOptions) -> tuple[Path, ...]:
+    from clipcond.images.find import find_pictures
+
+    found = find_pictures(options.references)
+    if found.empty:
+        raise ImageError(f"no pictures in {', '.join(found.empty)}, named by --reference")
+    return found.paths
 
 
 def _head(path: Path) -> AestheticHead:

@@ -60,9 +60,9 @@ class ActionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Everything that was done, or with a dry run would be.
+    """Steps that were done, or with a dry run would be.
 
-    written: pictures with a new score or rating.   unwritten: the others, with the reason.
+    written: pictures with a new score or rating.   unwritten: those without, with the reason.
     """
 
     plan: Plan | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipcond.errors import ConfigError, DataError, OptionsError
+from clipcond.errors import ConfigError, DataError, ImageError, OptionsError
 from clipcond.rerank.external_scores import read_external_scores
 from clipcond.rerank.pairing import Pairing
 from clipcond.rerank.phrases import split_phrases
@@ -121,7 +121,9 @@ def test_a_head_scores_the_vectors_and_names_its_tower(paths: list[Path], scorer
     row = ranking.rows[0]
     assert row.scores["aesthetic"] == pytest.approx(float(ranking.vectors[row.path] @ np.arange(24.0)) + 1, abs=1e-4)
     assert "mine does not say which model" in ranking.notes[0]
-    with pytest.raises(ConfigError, match="made for another model"):
+    for path in paths:
+        path.unlink()
+    with pytest.raises(ConfigError, match="made for another model"):  # before any picture is missed
         ranked(paths, scorer, "aesthetic", aesthetic=AestheticHead(name="mine", weight=np.ones(768), bias=0.0))
 
 
@@ -199,3 +201,15 @@ def test_a_phrase_that_nearly_every_picture_lacks_is_a_note_and_marks_none(paths
     }
     assert {note.split("”")[0].removeprefix("“") for note in together.notes} == often
     assert "of 5 pictures: none shows it, or the model does not know it" in together.notes[0]
+
+
+def test_refclipscore_is_the_harmonic_mean_with_the_nearest_reference(paths: list[Path], scorer: Scorer) -> None:
+    ranking = ranked(paths, scorer, "refclipscore", references=tuple(paths[:2]))
+    vectors = scorer.dual.image.embed([Image.open(path) for path in paths]).double().numpy()
+    for row in ranking.rows:
+        own = vectors[paths.index(row.path)]
+        a, b = 2.5 * max(cosine(scorer, row.path, "a red fox"), 0), max(*(own @ vectors[:2].T), 0)
+        assert row.score == pytest.approx(2 * a * b / (a + b) if a + b else 0, abs=1e-5)
+    paths[0].write_bytes(b"")
+    with pytest.raises(ImageError, match=r"the reference .* cannot be used: is empty"):
+        ranked(paths[2:], scorer, "refclipscore", references=tuple(paths[:2]))

@@ -40,7 +40,7 @@ _REASONS: dict[Dialect, str] = {
 }
 _QUOTED = 30  # characters of the prompt that a reason quotes
 
-_ESCAPED = re.compile(r"\\[()\[\]]")
+_LEFTOVER_ESCAPE = re.compile(r"\\[()\[\]]")
 _SPECIAL_TO_T5 = re.compile(r"<extra_id_\d{1,4}>|<pad>|</s>|<unk>")
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _FOREIGN = "looks like {} syntax; in the plain dialect CLIP reads it as text"
@@ -201,7 +201,7 @@ def _shouted(prompt: str, start: int, end: int) -> bool:
 def plain_findings(prompt: str) -> tuple[Finding, ...]:
     """Return the findings of a plain prompt in the order of their places; of each other dialect the first passage only."""
     found = [*unreadable(prompt)]
-    if match := _ESCAPED.search(prompt):
+    if match := _LEFTOVER_ESCAPE.search(prompt):
         message = "the plain dialect knows no escapes: CLIP reads the backslash"
         found.append(Finding("leftover-escape", message, *match.span()))
     if span := a1111_passage(prompt):
