@@ -40,6 +40,7 @@ def test_every_prompt_file_has_its_test_here():
     assert sorted(path.name for path in bundled("prompts", "demo.txt").parent.iterdir()) == [
         "analysis",
         "demo.txt",
+        "general.txt",
         "wildcards",
     ]
 

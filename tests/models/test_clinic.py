@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -276,3 +276,36 @@ def test_each_difference_comes_with_its_evidence(change: Change, evidence: str) 
     change(model, settings, torch.Generator().manual_seed(0))
     (found,) = differences(seen(whole, {"rows": {"pad_id": 49407}}), seen(model, settings))
     assert evidence in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda states: states + states.mean(dim=1, keepdim=True), "attention mask"),
+        (lambda states: 1.5 * states, "outputs"),
+    ],
+)
+@torch.no_grad()
+def test_outputs_that_equal_weights_do_not_explain(spoil: Callable[[Tensor], Tensor], name: str) -> None:
+    whole = healthy()
+    good = seen(whole, {"rows": {"pad_id": 49407}})
+
+    def forward(ids: Tensor) -> tuple[Tensor, Tensor]:
+        states = spoil(whole(ids).last_hidden_state)
+        return states, states[torch.arange(len(ids)), (ids == 49407).int().argmax(dim=1)]
+
+    odd = ClinicEncoder(state=good.state, config=good.config, rows=good.rows, forward=forward)
+    assert [each.name for each in differences(good, odd)] == [name]
+
+
+@torch.no_grad()
+def test_a_wrong_start_token_is_named() -> None:
+    good = seen(healthy(), {"rows": {"pad_id": 49407}})
+
+    def started(texts: Sequence[str]) -> Tensor:
+        made = good.rows(texts).clone()
+        made[:, 0] = 49407
+        return made
+
+    odd = ClinicEncoder(state=good.state, config=good.config, rows=started, forward=good.forward)
+    assert [each.name for each in differences(good, odd)] == ["start token"]

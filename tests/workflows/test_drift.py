@@ -165,3 +165,28 @@ def test_limits_are_read_from_text() -> None:
         parse_limits(["words"])
     with pytest.raises(OptionsError, match="is below 0"):
         parse_limits(["words=-1"])
+
+
+def test_of_two_pipelines_both_encoders_are_compared(dual_folder: Path, tmp_path: Path) -> None:
+    from clipcond.models.load import load_open_clip_folder
+    from clipcond.models.open_clip_folder import read_config, write_open_clip_folder
+
+    model = load_open_clip_folder(dual_folder)
+    model.transformer.resblocks[0].mlp.c_proj.weight.data.mul_(-3)
+    write_open_clip_folder(model, read_config(dual_folder), tmp_path / "other")
+    index = {part: ["library", "Class"] for part in ("unet", "text_encoder", "text_encoder_2")}
+    for name, second in (("before", dual_folder), ("after", tmp_path / "other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model_index.json").write_text(json.dumps(index))
+        for number, source, encoder in (("", dual_folder, "clip_l"), ("_2", second, "clip_g")):
+            clipcond.export(str(source), to="diffusers", out=tmp_path / "made", encoder=encoder)  # type: ignore[arg-type]
+            for part in ("text_encoder", "tokenizer"):
+                (tmp_path / "made" / f"{part}{number}").rename(tmp_path / name / f"{part}{number}")
+            (tmp_path / "made").rmdir()
+    found = report(tmp_path / "before", tmp_path / "after", "sdxl", limits={"words": 1e-6}).encoders
+    assert found["clip_l"].differences == ()
+    assert [each.name for each in found["clip_g"].differences] == ["retrained"]
+    assert max(found["clip_l"].drift.measures().values()) == 0
+    assert found["clip_g"].drift.measures()["pooled"] > 0
+    (alone,) = report(tmp_path / "before", tmp_path / "after", "sdxl", encoder="clip_g").encoders
+    assert alone == "clip_g"
