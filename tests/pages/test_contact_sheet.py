@@ -101,6 +101,13 @@ def test_hostile_names_and_prompts_stay_text(text: str, tmp_path: Path) -> None:
     page.encode()
 
 
+def test_a_sheet_of_nothing_says_why(tmp_path: Path) -> None:
+    given = ranking(tmp_path, 1)
+    page = contact_sheet(replace(given, rows=given.errors))
+    assert data_of(page)["rows"] == []
+    assert "1 could not be scored" in page
+
+
 # in a browser
 
 DRIVER = """<!doctype html><meta charset="utf-8"><iframe id="f" style="width:{width}px;height:800px;border:0"></iframe>
