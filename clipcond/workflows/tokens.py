@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ALL_FAMILIES, AUTO, PLAIN = "all", "auto", "plain"
 REPEATED = ("sd15", "sd2", "sdxl")  # families whose shorter side is repeated; the others get empty chunks
+_LONGEST_LINE = 16 << 20  # bytes of one prompt in a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,12 +289,16 @@ def read_prompts(file: Path) -> Iterator[str]:
     if not from_stdin and not file.exists():
         raise ResourceMissing(f"{file}: no such file; give a text file with a prompt per line, or - for standard input")
     stream: BinaryIO
+    name = "standard input" if from_stdin else file
     with nullcontext(sys.stdin.buffer) if from_stdin else file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE + 1), b""), start=1):
+            if len(line) > _LONGEST_LINE:
+                raise DataError(
+                    f"{file}: line {number} is over {_LONGEST_LINE >> 20} MiB long; expected a prompt on each line"
+                )
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                name = "standard input" if from_stdin else file
                 byte = f"byte {line[error.start]:#04x} at {error.start}"
                 raise DataError(f"{name}: line {number} is not UTF-8 ({byte}); save it as UTF-8") from error
             yield text.removesuffix("\n").removesuffix("\r")

@@ -111,3 +111,9 @@ def test_the_common_length_is_that_of_the_conditioner_for_parts_and_joined_promp
     assert counted.common_chunks() == {"sd15": {"clip_l": 6}}  # parts of 1 and 3 chunks, the other side of 2
     joined = TokenCounter(TokensOptions(prompt="", dialect="compel", negative_prompt="x"), ignore)
     assert joined.count('("a", "b").and()').common_chunks() == {"sd15": {"clip_l": 2}}
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a POSIX system")
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(DataError, match=r"line 1 is over 16 MiB long; expected a prompt"):
+        list(read_prompts(Path("/dev/zero")))
