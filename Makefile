@@ -18,7 +18,7 @@ demo: $(VENV)/.run-ready
 	$(BIN)/clipcond demo $(ARGS)
 
 test: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check
