@@ -35,7 +35,7 @@ app = typer.Typer(
 def command(function: Callable[P, None]) -> Callable[P, None]:
     """Add a command to the app under its function's name, with examples under its help; Ctrl-C ends it with a word."""
 
-    @app.command(epilog=examples(function.__name__))
+    @app.command(epilog=examples(function.__name__.replace("_", "-")))
     @wraps(function)
     def interruptible(*args: P.args, **kwargs: P.kwargs) -> None:
         try:

@@ -43,6 +43,26 @@ _EXAMPLES = {
         "clipcond evaluate --model runs/mine --data pairs.csv --json",
         "clipcond evaluate --model ViT-B-32/openai --data 'shards/*.tar'",
     ),
+    "export": (
+        "clipcond export runs/mine --to diffusers --into ./sd15 --out ./sd15-mine",
+        "clipcond export runs/mine --to comfyui --out mine.safetensors",
+        "clipcond export mini --to transformers --out ./mini-text",
+    ),
+    "drift": (
+        "clipcond drift --before mini --after runs/mine --target sd15",
+        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --json",
+        "clipcond drift --before mini --after runs/mine --target sd15 --pipeline mini",
+    ),
+    "lora-info": (
+        "clipcond lora-info ink.safetensors",
+        "clipcond lora-info ink.safetensors --json",
+        "clipcond lora-info loras/style.safetensors",
+    ),
+    "cache": (
+        "clipcond cache",
+        "clipcond cache prune --to 500MB",
+        "clipcond cache clear",
+    ),
     "models": (
         "clipcond models",
         "clipcond models bigG",

@@ -14,19 +14,18 @@ _seen: list[int] = []  # signals of this run of the command line
 def noted() -> Iterator[None]:
     """Note every SIGINT for as long as the block runs; each raises KeyboardInterrupt where the program stands, as usual."""
     _seen.clear()
+    before = signal.getsignal(signal.SIGINT)
+    taken = before not in (signal.SIG_IGN, None)  # else started in the background: not for us
     try:
-        before = signal.getsignal(signal.SIGINT)
-        if before in (signal.SIG_IGN, None):  # started in the background: not for us
-            yield
-            return
-        signal.signal(signal.SIGINT, _take)
+        if taken:
+            signal.signal(signal.SIGINT, _take)
     except ValueError:  # not the main thread, which alone gets signals
-        yield
-        return
+        taken = False
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if taken:
+            signal.signal(signal.SIGINT, before)
 
 
 def interrupted() -> bool:

@@ -27,7 +27,7 @@ def clinic_encoder(encoder: TextEncoder, *, tokenizer: Path | None, pad_id: int)
 def _rows(folder: Path) -> Callable[[Sequence[str]], Tensor]:
     from transformers import CLIPTokenizer
 
-    tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     length = min(int(tokenizer.model_max_length), 1024)
 
     def rows(texts: Sequence[str]) -> Tensor:

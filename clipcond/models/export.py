@@ -188,7 +188,7 @@ def check_text_folder(folder: Path, ready: ReadyText) -> dict[str, float]:
     kind = CLIPTextModelWithProjection if "WithProjection" in architectures else CLIPTextModel
     with quiet_calls(), quiet_logs(), without_bars():
         model, report = kind.from_pretrained(
-            folder, output_loading_info=True, torch_dtype=torch.float32, local_files_only=True
+            folder, output_loading_info=True, torch_dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
     missing = sorted({*report["missing_keys"], *map(str, report.get("mismatched_keys", ()))})
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -317,8 +318,21 @@ def test_warnings_of_libraries_are_notes_in_one_line(failing, monkeypatch, capsy
 
 # Ctrl-C
 
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others on Windows")
+def test_a_bug_keeps_its_traceback_in_a_background_job_too(failing) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        failing(ValueError("a bug"))
+        with pytest.raises(ValueError, match="a bug"):
+            main(["tokens", "a fox"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 INTERRUPT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:

@@ -96,10 +96,13 @@ def test_misfits_of_padding_are_named() -> None:
         pad_with(states, torch.zeros(3, 3), 9)
 
 
-def test_states_of_more_than_two_gibibytes_are_refused_before_they_are_made() -> None:
+def test_states_of_more_than_half_a_gibibyte_are_refused_before_they_are_made() -> None:
     lengths = [77, 385, 462, 539]  # of 1, 5, 6 and 7 chunks
-    assert repeated_length(lengths, 64 * 128 * 4) == 16170
-    with pytest.raises(ConfigError, match="meet at 16170 by repetition; condition them in calls of their own"):
+    assert repeated_length(lengths, 64 * 64 * 4) == 16170
+    with pytest.raises(
+        ConfigError,
+        match="meet at 16170 by repetition and take 8,085 MiB, more than 512; condition them in calls of their own",
+    ):
         repeated_length(lengths, 64 * 2048 * 4)
 
 

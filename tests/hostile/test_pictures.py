@@ -74,7 +74,7 @@ def test_each_bad_picture_is_a_row_and_the_others_are_scored(dual_folder: Path, 
     done = process("rerank", folder, "--prompt", "a fox", "--model", dual_folder, "--json", stdin="y\n" * 9)
     assert done.code == 0, done.err
     rows = {Path(row["path"]).name: row for row in map(json.loads, done.out.splitlines())}
-    assert {name for name, row in rows.items() if row["cosine"] is not None} == good
+    assert {name for name, row in rows.items() if row["rank"] is not None} == good
     assert {name for name, row in rows.items() if row["error"]} == bad
     assert all(harmless(row["error"] or "") for row in rows.values())
     assert rows["float.tif"]["cosine"] == pytest.approx(rows["bytes.tif"]["cosine"], abs=1e-3)

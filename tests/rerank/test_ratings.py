@@ -73,6 +73,7 @@ def test_a_head_is_fitted_written_and_taken(
         == 0
     )
     assert json.loads(capsys.readouterr().out)["agreement"]["aesthetic"]["preference_accuracy"]["value"] > 0.8
+    monkeypatch.setattr("clipcond.cli.rerank_run.on_terminal", lambda: True)
     assert main([*call, "--agreement", "ratings.csv"]) == 0
     assert "24 rated" in capsys.readouterr().out
     assert main([*call, "--fit", "ratings.csv", "--fit-to", "mine.safetensors"]) == 3
