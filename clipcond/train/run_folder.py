@@ -19,6 +19,7 @@ from clipcond.train.config import TrainConfig
 from clipcond.wording import visible
 
 LOCK = "run.lock"
+_ATTEMPTS = 10_000  # to open a lock that others take away with its folder
 _LOCKED_BYTE = 1 << 20  # beyond what the lock says, which others read
 
 
@@ -103,8 +104,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _take(path: Path) -> BinaryIO:
     """Open and lock a file, in a folder that is made if need be, and write into it who holds it."""
-    while (file := _opened(path)) is None:
-        pass
+    attempts = (_opened(path) for _ in range(_ATTEMPTS))
+    file = next((opened for opened in attempts if opened is not None), None)
+    if file is None:
+        raise OutputExists(f"{path.parent} is made and taken away by others all the time; choose another out")
     with suppress(OSError):  # a full disk: the lock holds all the same
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -114,12 +117,10 @@ def _take(path: Path) -> BinaryIO:
 
 def _opened(path: Path) -> BinaryIO | None:
     """Return the file, locked; None where its last holder took it away at that moment. Raises OutputExists if it has one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+", buffering=0)
     except FileNotFoundError:
-        if path.parent.exists():
-            raise
         return None
     if not _lock(file):
         file.seek(0)
