@@ -122,6 +122,10 @@ def _opened(path: Path) -> BinaryIO | None:
         file = path.open("ab+", buffering=0)
     except FileNotFoundError:
         return None
+    except FileExistsError:  # by mkdir, for a folder that was gone when it looked again
+        if path.parent.is_file():
+            raise
+        return None
     if not _lock(file):
         file.seek(0)
         holder = visible(file.read(200).decode("utf-8", "replace").strip()) or "another process"
