@@ -25,13 +25,18 @@ class DualEncoder:
     notes: tuple[str, ...] = ()  # what a user should know about how it was loaded, a line each
 
 
+def _ready(spec: str, model: Any, device: str) -> Any:
+    """Return a model in float32, for inference, on the device. Raises ModelError for weights that are not finite."""
+    model = model.float().eval().requires_grad_(False)
+    check_finite_weights(spec, model)
+    return model.to(device)
+
+
 def dual_from_open_clip(
     spec: str, model: Any, preprocess: Mapping[str, Any], device: str, notes: tuple[str, ...] = ()
 ) -> DualEncoder:
     """Return both towers of an open_clip model, in float32 and ready for inference. Raises ModelError."""
-    model = model.float().eval().requires_grad_(False)
-    check_finite_weights(spec, model)
-    model = model.to(device)
+    model = _ready(spec, model, device)
     return DualEncoder(
         name=spec,
         text=TextTower.from_open_clip(model),
@@ -46,9 +51,7 @@ def dual_from_transformers(
     spec: str, model: Any, processor: Mapping[str, Any], device: str, notes: tuple[str, ...] = ()
 ) -> DualEncoder:
     """Return both towers of a transformers CLIPModel, in float32 and ready for inference. Raises ModelError."""
-    model = model.float().eval().requires_grad_(False)
-    check_finite_weights(spec, model)
-    model = model.to(device)
+    model = _ready(spec, model, device)
     return DualEncoder(
         name=spec,
         text=TextTower.from_transformers(model),

@@ -12,6 +12,7 @@ from clipcond.rerank.settings import LongPrompt, Scoring
 from clipcond.score.checks import groups_of
 from clipcond.score.expression import ScoreExpression
 from clipcond.score.scales import (
+    CLIPSCORE_WEIGHT,
     NEGATIVE_WEIGHT,
     SCALES,
     clipscore,
@@ -22,7 +23,7 @@ from clipcond.score.scales import (
     probability,
     refclipscore,
 )
-from clipcond.score.similarity import CLIPSCORE_WEIGHT, cosines
+from clipcond.score.similarity import DIGITS, cosines
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 NOISE = 1e-6  # of a cosine: what two batches of one float32 model, rounded to six digits, differ by
 IQA_PAIR = ("Good photo.", "Bad photo.")
-_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -70,7 +70,7 @@ def score_columns(rows: ToScore, scoring: Scoring, scorer: Scorer) -> dict[str, 
         else:
             assert cosine is not None
             columns[name] = _OF_COSINE[name](cosine, rows, scoring, scorer)
-    return {name: np.round(values, _DIGITS) + 0.0 for name, values in columns.items()}
+    return {name: np.round(values, DIGITS) + 0.0 for name, values in columns.items()}
 
 
 def prompt_cosines(
@@ -137,7 +137,7 @@ def ordering_score(
     """The numbers that order: a column as it is, or a sum of z-scores within the prompt."""
     if plain_column(score):
         return columns[score.columns[0]]
-    return np.round(score.evaluate({name: columns[name] for name in score.columns}, prompts), _DIGITS) + 0.0
+    return np.round(score.evaluate({name: columns[name] for name in score.columns}, prompts), DIGITS) + 0.0
 
 
 def plain_column(score: ScoreExpression) -> bool:
@@ -161,7 +161,7 @@ def noise_of(
     if plain_column(score):
         return max(each.values())
     spread = {name: float(np.std(columns[name])) or 1.0 for name in score.columns}
-    return sum(abs(term.weight) * each[term.column] / spread[term.column] for term in score.terms) + 10.0**-_DIGITS
+    return sum(abs(term.weight) * each[term.column] / spread[term.column] for term in score.terms) + 10.0**-DIGITS
 
 
 def formulas(scoring: Scoring) -> tuple[tuple[str, str], ...]:

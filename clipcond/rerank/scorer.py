@@ -18,7 +18,8 @@ from clipcond.errors import ShapeError
 from clipcond.models.load import DualEncoder, load_dual
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 from clipcond.runtime.devices import device_of
-from clipcond.score.similarity import clip_scores, cosines
+from clipcond.score.scales import clipscore
+from clipcond.score.similarity import DIGITS, cosines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,5 +126,8 @@ class Scorer:
         text = self.texts([prompt])[0]
         cosine = cosines(vectors, text.vector)
         return Scores(
-            cosine=cosine, clip_score=clip_scores(cosine), content_tokens=text.content_tokens, chunks=text.chunks
+            cosine=cosine,
+            clip_score=np.round(clipscore(cosine), DIGITS),
+            content_tokens=text.content_tokens,
+            chunks=text.chunks,
         )

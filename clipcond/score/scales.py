@@ -15,7 +15,6 @@ import numpy as np
 
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.score.checks import finite, groups_of, matrix, not_negative, positive, vector
-from clipcond.score.similarity import CLIPSCORE_WEIGHT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 LOGIT_SCALE = 100.0  # of OpenAI's models: exp of the learned temperature
 NEGATIVE_WEIGHT = 0.5
+
+CLIPSCORE_WEIGHT = 2.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

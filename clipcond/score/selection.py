@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipcond.score.checks import groups_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -15,11 +17,10 @@ def stretched(scores: Sequence[float], prompts: Sequence[str | None]) -> NDArray
     """Scores from 0 (the least of its prompt) to 1 (the best of its prompt); 1 where they are all the same."""
     values = np.asarray(scores, dtype=np.float64)
     result = np.ones_like(values)
-    for prompt in set(prompts):
-        same = np.array([other == prompt for other in prompts])
-        least, most = values[same].min(), values[same].max()
+    for rows in groups_of(prompts, len(values)):
+        least, most = values[rows].min(), values[rows].max()
         if most > least:
-            result[same] = (values[same] - least) / (most - least)
+            result[rows] = (values[rows] - least) / (most - least)
     return result
 
 

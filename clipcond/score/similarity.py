@@ -1,4 +1,4 @@
-"""Cosine and CLIPScore of pictures' vectors against a text's."""
+"""Cosines of pictures' vectors against a text's."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from clipcond.errors import ModelError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CLIPSCORE_WEIGHT = 2.5
-_DIGITS = 6  # of a cosine: what two batches of the same float32 model agree on, so that equal pictures tie
+DIGITS = 6  # of a cosine: what two batches of the same float32 model agree on, so that equal pictures tie
 
 
 def cosines(vectors: Tensor, text: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -23,14 +22,9 @@ def cosines(vectors: Tensor, text: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if vectors.ndim != 2 or vectors.shape[1] != len(text):
         raise ShapeError(f"vectors are {tuple(vectors.shape)}; expected (N, {len(text)}) of the same model")
-    found = np.round(vectors.double().cpu().numpy() @ text, _DIGITS) + 0.0  # + 0.0: no negative zero
+    found = np.round(vectors.double().cpu().numpy() @ text, DIGITS) + 0.0  # + 0.0: no negative zero
     if not np.isfinite(found).all():
         raise ModelError(
             "vectors hold values that are not finite, so they have no cosine; the model that made them is damaged"
         )
     return found
-
-
-def clip_scores(cosine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CLIPScore, 2.5 · max(cosine, 0), per picture: clamped before any mean."""
-    return np.round(CLIPSCORE_WEIGHT * np.maximum(cosine, 0.0), _DIGITS)

@@ -74,6 +74,6 @@ def test_what_cannot_be_changed_is_refused(content: bytes, message: str) -> None
 
 def test_hostile_packets_take_no_time() -> None:
     hostile = packet(f"<rdf:Description {XMP}/><!-- " + "<xmp:Rating " * 100_000 + "-->")
-    began = time.monotonic()
+    began = time.process_time()
     assert ratings(with_rating(hostile, 1)) == ("1",)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2

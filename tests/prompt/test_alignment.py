@@ -45,7 +45,7 @@ def test_two_steps_are_joined() -> None:
 
 
 def test_long_text_that_shares_little_is_taken_whole_and_quickly() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     spans = align("é " * 20_000, "e " * 19_999)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 5
     assert spans[0] == spans[-1] == (0, 40_000)

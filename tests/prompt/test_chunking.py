@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -243,9 +243,9 @@ def test_chunks_tile_the_slots_and_keep_what_they_promise(slots: list[Slot], chu
 @pytest.mark.parametrize("chunking", list(POLICIES))
 def test_chunking_takes_linear_time(chunking: str) -> None:
     slots = [Slot(1, at % 5 == 0, at // 3, at // 3) for at in range(100_000)]
-    began = perf_counter()
+    began = time.process_time()
     split(slots, chunking)
-    assert perf_counter() - began < 60
+    assert time.process_time() - began < 5
 
 
 def test_the_examples_of_the_guide_are_true(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

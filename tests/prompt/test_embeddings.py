@@ -287,12 +287,12 @@ def nested(depth: int, width: int) -> dict[str, object]:
 
 
 def test_a_dict_that_is_nested_300_times_four_deep_is_looked_into_once(tmp_path: Path) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(DataError, match="holds no textual inversion"):
         read(write_zip(tmp_path / "a.pt", pickle.dumps(nested(4, 300), protocol=2)))
     with pytest.raises(DataError, match="holds no textual inversion"):
         read(write_zip(tmp_path / "b.pt", pickle.dumps(nested(300, 20), protocol=2)))
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 5
 
 
 def test_a_pickle_of_too_many_instructions_is_refused(tmp_path: Path) -> None:

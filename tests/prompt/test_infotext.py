@@ -231,9 +231,9 @@ SECOND = "Steps: 30, Sampler: DDIM, Seed: 2"
     ids=lambda text: text[:20],
 )
 def test_a_quarter_of_a_million_characters_take_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parse_infotext(text)
-    assert time.perf_counter() - started < 60  # 1 to 400 ms; minutes where any of it is quadratic
+    assert time.process_time() - started < 5  # 1 to 400 ms; minutes where any of it is quadratic
 
 
 def test_a_text_that_is_too_long_for_a_prompt_says_so() -> None:

@@ -288,10 +288,10 @@ def test_chance_draws_from_the_combinations(choices, seed):
 
 
 def timed(template, **options):
-    """The expansion, and the seconds that it took."""
-    started = time.perf_counter()
+    """The expansion, and the seconds of this process that it took: other work on the machine does not count."""
+    started = time.process_time()
     expansion = expand(template, **options)
-    return expansion, time.perf_counter() - started
+    return expansion, time.process_time() - started
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +336,7 @@ def test_two_thousand_alternatives_take_milliseconds(options):
     alternatives = "|".join(f"a{number}" for number in range(2000))
     expansion, seconds = timed("{" + alternatives + "}", **options)
     assert len(expansion.prompts) == options.get("limit", options.get("count", 1000))
-    assert seconds < 60  # 10 to 30 ms
+    assert seconds < 1  # 10 to 30 ms
 
 
 def test_combinations_of_two_out_of_two_thousand_come_in_their_order():
@@ -345,7 +345,7 @@ def test_combinations_of_two_out_of_two_thousand_come_in_their_order():
     )
     assert expansion.prompts[:2] == ("a0,a1", "a0,a2")
     assert expansion.prompts[1999] == "a1,a0"
-    assert seconds < 60
+    assert seconds < 2
 
 
 @pytest.mark.parametrize("name", ["big", "odds"])
@@ -356,7 +356,7 @@ def test_a_list_of_300_000_entries_is_drawn_from_in_time(template, options, name
     template = template.format(name)
     expansion, seconds = timed(template, folders=[large], **({**options, "count": 3} if "00" in template else options))
     assert all(len(prompt) <= MAX_LENGTH + len(template) for prompt in expansion.prompts)
-    assert seconds < 60
+    assert seconds < 10
 
 
 def test_what_is_added_to_a_prompt_keeps_to_the_stated_length(large):
@@ -374,10 +374,10 @@ def test_what_is_added_to_a_prompt_keeps_to_the_stated_length(large):
 def test_3000_lists_are_drawn_from_as_one(many):
     expansion, seconds = timed("__*__ __*__", folders=[many], count=1000)
     assert len({*expansion.prompts}) > 900
-    assert seconds < 60  # a tenth of a second and the time to read 3,000 files
+    assert seconds < 10  # a tenth of a second and the time to read 3,000 files
     first, seconds = timed("__list*__", folders=[many], combinatorial=True, limit=5000)
     assert (len(first.prompts), first.prompts[:3]) == (4500, ("0", "1 a", "1 b"))
-    assert seconds < 60
+    assert seconds < 5
 
 
 def test_odds_hold_across_lists(tmp_path):
@@ -394,7 +394,7 @@ def test_lists_that_name_all_lists_end(tmp_path):
         (tmp_path / f"l{number}.txt").write_text("x __*__ __*__\n3::y")
     expansion, seconds = timed("__*__", folders=[tmp_path], count=20)
     assert len(expansion.prompts) == 20
-    assert seconds < 60
+    assert seconds < 10
     (tmp_path / "q1.txt").write_text("one __q*__")
     (tmp_path / "q2.txt").write_text("two __q*__")
     assert {*every("__q*__", folders=[tmp_path])} == {"one two __q*__", "two one __q*__"}
@@ -408,14 +408,14 @@ def test_500_misspelt_names_beside_3000_lists(many):
     assert expansion.warnings[0].message == "there is no list 'lst numbr 0x'; did you mean 'list number 0'?"
     assert len(expansion.warnings) == 51
     assert "unknown-wildcard and more of the same" in {f"{one.code} {one.message}" for one in expansion.warnings}
-    assert seconds < 60  # 0.2
+    assert seconds < 5  # 0.2
 
 
 def test_500_patterns_beside_3000_lists(many):
     expand("__*__", folders=[many])
     expansion, seconds = timed(" ".join(f"__*{number}__" for number in range(500)), folders=[many])
     assert expansion.warnings == ()
-    assert seconds < 60  # 1
+    assert seconds < 10  # 1
 
 
 def test_prompts_that_explode_end_early():

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from clipcond.errors import ModelError, ShapeError
-from clipcond.score.similarity import clip_scores, cosines
+from clipcond.score.scales import clipscore
+from clipcond.score.similarity import cosines
 
 
 def test_clip_score_vectors() -> None:
-    assert clip_scores(np.array([0.30, -0.05])).tolist() == [0.75, 0.0]
+    assert clipscore(np.array([0.30, -0.05])).tolist() == [0.75, 0.0]
 
 
 def test_a_negative_zero_is_a_zero() -> None:

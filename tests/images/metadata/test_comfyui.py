@@ -318,9 +318,9 @@ def test_hostile_graphs_take_time_linear_in_their_size() -> None:
     saves = {f"s{n}": node("SaveImage", images=["8", 0]) for n in range(5_000)}
     nodes = graph(**fan, **saves)
     nodes["3"]["inputs"]["positive"] = ["f0", 0]
-    began = time.monotonic()
+    began = time.process_time()
     read(nodes)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2
 
 
 def test_a_text_that_is_too_large_is_refused() -> None:

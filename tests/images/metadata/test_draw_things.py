@@ -66,6 +66,6 @@ def test_every_format(fields: dict[str, str]) -> None:
     ],
 )
 def test_hostile_packets_give_nothing_quickly(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert read_draw_things({XMP: text}) is None
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2

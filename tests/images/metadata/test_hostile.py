@@ -79,14 +79,14 @@ def test_odd_values_in_every_tools_json(value: object) -> None:
 def test_large_texts_are_refused_or_passed_over(size: int) -> None:
     large = "x" * size
     texts = (large, json.dumps({"prompt": large, "c": "x", "uc": large, "positive_prompt": large}))
-    began = time.monotonic()
+    began = time.process_time()
     for text in texts:
         for reader in READERS:
             for name in FIELDS:
                 found = reader({"Software": "NovelAI", name: text})
                 prompt = found.infotext.prompt if found is not None and found.infotext is not None else ""
                 assert len(prompt) <= LARGEST_PROMPT
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 5
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"stealth_pnginfo", b"stealth_pngcomp", b"stealth_rgbcomp"]))

@@ -125,15 +125,15 @@ def test_circles_and_large_graphs_end() -> None:
              for n in range(20_000)]  # fmt: skip
     edges.append({"source": {"node_id": "n1", "field": "x"},
                   "destination": {"node_id": "d", "field": "positive_conditioning"}})  # fmt: skip
-    began = time.monotonic()
+    began = time.process_time()
     assert read_invokeai({"invokeai_graph": json.dumps({"nodes": {}, "edges": edges})}) is None
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
     "text", ['"' + "\\" * 100_000, "[" * 100_000, " -s" * 40_000, "-s" + " " * 100_000, '"' * 100_000]
 )
 def test_hostile_command_lines_take_no_time(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     read_invokeai({"Dream": text})
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2

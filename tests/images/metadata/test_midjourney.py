@@ -63,6 +63,6 @@ def test_other_descriptions_are_left_alone(text: str) -> None:
 @pytest.mark.parametrize("text", ["--v " * 30_000, "a::" * 40_000, "Job ID: " * 20_000, "https://" * 20_000 + " --v 6",
                                   "::-1" * 30_000 + " --v 6", " " * 120_000 + "--v 6"])  # fmt: skip
 def test_hostile_descriptions_take_no_time(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     read_midjourney({"Description": text})
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2

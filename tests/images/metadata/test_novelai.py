@@ -87,9 +87,9 @@ def test_emphasis_as_a1111_writes_it(text: str, emphasised: str) -> None:
 
 @pytest.mark.parametrize("text", ["{" * 60_000, "1::" * 20_000, "{a}" * 20_000, "9" * 60_000, "[(" * 30_000 + "a"])
 def test_emphasis_takes_time_linear_in_the_text(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     read_novelai({"Software": "NovelAI", "Description": text})
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2
 
 
 def hidden(content: bytes, form: bytes, size: tuple[int, int] = (97, 83)) -> Image.Image:
@@ -169,6 +169,6 @@ def test_other_modes_hold_none(mode: str) -> None:
 
 def test_looking_for_hidden_text_costs_little() -> None:
     image = Image.new("RGBA", (4096, 4096))
-    began = time.monotonic()
+    began = time.process_time()
     assert stealth_fields(image) == {}
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 1

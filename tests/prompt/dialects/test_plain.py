@@ -71,14 +71,14 @@ def test_real_plain_prompts_give_no_warning() -> None:
 
 @pytest.mark.parametrize("unit", ["(", "[:", "a", "-", "+", "(a:", ")", "<a:", '"', "[", ")1", "1", "((a", "\\"])
 def test_long_hostile_text_is_read_quickly(unit: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     plain_findings(unit * 20_000)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("start", ["(a:", ")", "[a:b:", "(a:1"])
 @pytest.mark.parametrize("unit", ["9", " ", "9."])
 def test_long_numbers_are_read_quickly(start: str, unit: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     plain_findings(start + unit * 50_000 + "x")
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 2
