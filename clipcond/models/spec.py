@@ -11,10 +11,10 @@ from clipcond.errors import ModelError
 from clipcond.runtime.torchvision_repair import repair
 
 FORMS = (
-    "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a transformers CLIPModel), "
+    "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a dual encoder of transformers), "
     "or a folder that holds one of these"
 )
-_OVERRIDE = re.compile(r",(mean|std|size|activation)=([^,=]*)$")
+_OVERRIDE = re.compile(r",(mean|std|size|activation|tokenizer)=([^,=]*)$")
 _ACTIVATIONS = {"gelu": False, "quick_gelu": True}
 
 
@@ -26,6 +26,12 @@ class Overrides:
     std: tuple[float, float, float] | None = None
     size: int | None = None  # side of the square picture that the model is to see
     quick_gelu: bool | None = None
+    tokenizer: str | None = None  # a folder, or a name of the hub
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The places to look for a tokenizer before the model's own."""
+        return () if self.tokenizer is None else (self.tokenizer,)
 
     @property
     def preprocess(self) -> dict[str, tuple[float, float, float]]:
@@ -60,6 +66,7 @@ def parse_spec(spec: str) -> ModelSpec:
             std=_three("std", stated["std"]) if "std" in stated else None,
             size=_size(stated["size"]) if "size" in stated else None,
             quick_gelu=_activation(stated["activation"]) if "activation" in stated else None,
+            tokenizer=_tokenizer(stated["tokenizer"]) if "tokenizer" in stated else None,
         ),
     )
 
@@ -92,6 +99,14 @@ def _activation(text: str) -> bool:
     if text not in _ACTIVATIONS:
         raise ModelError(f"activation={text} in the model name; expected {' or '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[text]
+
+
+def _tokenizer(text: str) -> str:
+    if not text:
+        raise ModelError("tokenizer= in the model name is empty; expected a folder or a name of the hub")
+    if text.startswith((".", "/", "~")) and not Path(text).expanduser().is_dir():
+        raise ModelError(f"tokenizer={text} in the model name: there is no such folder")
+    return text
 
 
 def did_you_mean(spec: str) -> str:

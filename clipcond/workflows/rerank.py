@@ -146,7 +146,7 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
         scorer = Scorer.load(options.model)
     for note in scorer.dual.notes:
         events(Note(note))
-    if options.prompt is not None:
+    if options.prompt is not None and scorer.dual.reads_clip_tokens:
         _note_unseen(scorer, options.prompt, options.model, events)
     return scorer
 

@@ -1,17 +1,18 @@
-"""transformers' CLIPModel from a folder or the hub. Nothing of the folder is run, and no question is ever asked."""
+"""A model of transformers from a folder or the hub. Nothing of the folder is run, and no question is ever asked."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clipcond.errors import ClipCondError, ModelError
 from clipcond.models.checks import check_numbers, count, outline
-from clipcond.models.dual import DualEncoder, dual_from_transformers
-from clipcond.models.spec import ModelSpec, Overrides
+from clipcond.models.spec import Overrides
+from clipcond.models.transformers_families import Family, Use, architectures_of, family_of
 from clipcond.prompt.tokenizer import CONTEXT, VOCABULARY
 from clipcond.runtime.hub import offline_where_unreachable, why_not
 from clipcond.runtime.quiet import quiet_calls, quiet_logs, without_bars
@@ -21,14 +22,30 @@ from clipcond.wording import first_line
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _WEIGHTS = (".safetensors", ".bin")
 _IGNORED = ("position_ids",)  # stored by old versions; computed since
+_Made = TypeVar("_Made")
 
 
-def load_transformers(spec: str, named: ModelSpec, where: str, device: str) -> DualEncoder:
-    """Load a CLIPModel from a folder or, by its id, from the hub or its cache. Raises ModelError."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LibraryModel:
+    """A model with every weight in place. processor: the settings of its image processor.   place: its folder or name."""
+
+    family: Family
+    model: Any
+    config: Any
+    processor: Mapping[str, Any]
+    place: str
+    notes: tuple[str, ...]
+
+
+def with_library(spec: str, where: str, make: Callable[[], _Made]) -> _Made:
+    """Call `make`, which loads from a folder or, by its id, from the hub or its cache; foreign errors become one line.
+
+    Raises ModelError.
+    """
     local = Path(where).is_dir()
     try:
         with quiet_calls(), quiet_logs(), nullcontext() if local else offline_where_unreachable():
-            return _load(spec, named.overrides, where, device)
+            return make()
     except ClipCondError:
         raise
     except Exception as error:
@@ -40,57 +57,79 @@ def load_transformers(spec: str, named: ModelSpec, where: str, device: str) -> D
         ) from error
 
 
-def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncoder:
+def read_library_model(spec: str, overrides: Overrides, where: str, use: Use) -> LibraryModel:
+    """Load the model of a folder or an id for a use. To be called through `with_library`. Raises ModelError."""
     repair()
-    from transformers import CLIPImageProcessor, CLIPModel
+    import transformers
 
-    config = _config(spec, overrides, where)
+    family, name, config = _config(spec, overrides, where, use)
+    kind: Any = getattr(transformers, name)
     folder = Path(where)
     if folder.is_dir() and not any((folder / name).is_file() for name in _PROCESSORS):
         raise ModelError(f"{spec} has no {_PROCESSORS[0]}; copy it from the model that it was made from")
-    shapes = outline(f"the config of {spec}", lambda: CLIPModel(config))
+    shapes = outline(f"the config of {spec}", lambda: kind(config))
     if folder.is_dir():
         _check_against_files(spec, folder, count(shapes))
-    processor, _ = CLIPImageProcessor.get_image_processor_dict(where)
+    processor, _ = transformers.CLIPImageProcessor.get_image_processor_dict(where)
     with without_bars(folder.is_dir() or not sys.stderr.isatty()):
-        model, report = CLIPModel.from_pretrained(
-            where, config=config, trust_remote_code=False, output_loading_info=True
-        )
-    notes = _check_report(spec, report)
-    stated = {f"image_{name}": value for name, value in overrides.preprocess.items()}
-    return dual_from_transformers(spec, model, {**_image_part(processor), **stated}, device, notes)
+        model, report = kind.from_pretrained(where, config=config, trust_remote_code=False, output_loading_info=True)
+    return LibraryModel(
+        family=family,
+        model=model,
+        config=config,
+        processor=_image_part(processor),
+        place=where,
+        notes=_check_report(spec, name, report),
+    )
 
 
-def _config(spec: str, overrides: Overrides, where: str) -> Any:
-    """The model's config as transformers' own class, which is asked for by name: `auto_map` is not looked at."""
-    from transformers import CLIPConfig
+def _config(spec: str, overrides: Overrides, where: str, use: Use) -> tuple[Family, str, Any]:
+    """The family, the name of the class, and the config as transformers' own class.
 
-    document, _ = CLIPConfig.get_config_dict(where)
-    kind, listed = document.get("model_type"), document.get("architectures")
-    kinds = " ".join(map(str, listed)) if isinstance(listed, list) else ""
+    Classes are asked for by name: `auto_map` is not looked at.
+    """
+    import transformers
+
+    document, _ = transformers.CLIPConfig.get_config_dict(where)
+    kinds = " ".join(architectures_of(document))
+    kind = str(document.get("model_type"))
     if kind in ("clip_text_model", "clip_vision_model") or "CLIPText" in kinds or "CLIPVision" in kinds:
         lacks = "text" if "vision" in f"{kind}{kinds}".lower() else "image"
         raise ModelError(f"{spec} holds {kinds or kind} and has no {lacks} encoder; expected a CLIPModel")
-    if kind != "clip":
-        named = f"a {kind} model" if isinstance(kind, str) else "a model of no stated type"
-        raise ModelError(f"{spec} is {named}; expected a CLIPModel (model_type clip)")
+    family = family_of(spec, document, use)
+    name = family.model_class(spec, use, architectures_of(document))
+    if not hasattr(transformers, name):
+        raise ModelError(f"{spec} is {family.title}, which transformers {transformers.__version__} does not have yet")
     check_numbers(f"the config of {spec}", document)
-    config: Any = CLIPConfig.from_dict(document)
+    config: Any = getattr(transformers, family.config).from_dict(document)
+    if family.clip_tokens:
+        _check_clip_tokens(spec, config)
+    _check_overrides(spec, overrides, family, config)
+    return family, name, config
+
+
+def _check_clip_tokens(spec: str, config: Any) -> None:
     vocabulary, context = config.text_config.vocab_size, config.text_config.max_position_embeddings
     if (vocabulary, context) != (VOCABULARY, CONTEXT):
         raise ModelError(
             f"{spec} has a vocabulary of {vocabulary} and {context} positions; "
             f"expected CLIP's {VOCABULARY} and {CONTEXT}"
         )
-    if overrides.size not in (None, config.vision_config.image_size):
+
+
+def _check_overrides(spec: str, overrides: Overrides, family: Family, config: Any) -> None:
+    """Refuse a size that is not the model's own and an activation where there is no choice; put the activation in."""
+    own = getattr(getattr(config, "vision_config", None), "image_size", None)
+    if overrides.size not in (None, own):
         raise ModelError(
-            f"{spec} reads pictures of {config.vision_config.image_size}×{config.vision_config.image_size}; "
+            f"{spec} reads pictures of {own}×{own}; "
             "size= can be stated for open_clip's NAME/PRETRAINED and NAME@CHECKPOINT only"
         )
     if overrides.quick_gelu is not None:
+        if family.model_type != "clip":
+            raise ModelError(f"{spec} is {family.title}; activation= can be stated for CLIP models only")
         for part in (config.text_config, config.vision_config):
             part.hidden_act = "quick_gelu" if overrides.quick_gelu else "gelu"
-    return config
 
 
 def _check_against_files(spec: str, folder: Path, weights: int) -> None:
@@ -100,7 +139,7 @@ def _check_against_files(spec: str, folder: Path, weights: int) -> None:
         raise ModelError(f"the config of {spec} describes {weights:,} weights, but its files hold {size:,} bytes")
 
 
-def _check_report(spec: str, report: Mapping[str, Any]) -> tuple[str, ...]:
+def _check_report(spec: str, name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
     """Refuse a model that lacks a weight; return a note about weights that it has no place for."""
     missing = sorted({*report["missing_keys"], *(str(key) for key in report.get("mismatched_keys", ()))})
     if missing:
@@ -109,7 +148,7 @@ def _check_report(spec: str, report: Mapping[str, Any]) -> tuple[str, ...]:
     unknown = sorted(str(key) for key in report.get("unexpected_keys", ()) if not str(key).endswith(_IGNORED))
     if not unknown:
         return ()
-    return (f"{spec} also holds {unknown[0]} ({len(unknown)} in all), which a CLIPModel has no place for; not used",)
+    return (f"{spec} also holds {unknown[0]} ({len(unknown)} in all), which a {name} has no place for; not used",)
 
 
 def _image_part(processor: Mapping[str, Any]) -> Mapping[str, Any]:
