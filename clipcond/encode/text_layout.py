@@ -13,7 +13,7 @@ LARGEST_LENGTH = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLayout:
-    """How token ids of a text become a row that an encoder reads.
+    """The shape of the row that the token ids of a text become.
 
     length: L, the most positions of a row.   before, after: special ids around the content.   last: ids at the very end,
     behind the padding.   padded: to `length`, where the encoder sees its padding or counts positions from the end; or to

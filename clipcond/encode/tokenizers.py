@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,14 @@ from clipcond.errors import ModelError
 from clipcond.prompt.tokenizer import BOS, EOS, batch_ids, tokenize
 
 _PROBE = "a photo of a cat"  # shows which special tokens a tokenizer puts around a text
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def siglip_clean(text: str) -> str:
+    """Lower case, no ASCII punctuation, single blanks: SigLIP's tokenizer in transformers, whose fast form may not do it."""
+    return " ".join(text.lower().translate(_PUNCTUATION).split())
 
 
 class ContentTokenizer(Protocol):

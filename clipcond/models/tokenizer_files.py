@@ -33,8 +33,6 @@ def read_tokenizer(spec: str, places: Sequence[str | Path], **settings: Any) -> 
 def read_library_tokenizer(spec: str, places: Sequence[str | Path]) -> Any:
     """The tokenizer of `read_tokenizer` as transformers has it."""
     repair()
-    from transformers import AutoTokenizer
-
     tried = []
     for place in places:
         folder = Path(place).expanduser()
@@ -44,13 +42,33 @@ def read_library_tokenizer(spec: str, places: Sequence[str | Path]) -> Any:
             continue
         try:
             with quiet_calls(), quiet_logs(), nullcontext() if local else offline_where_unreachable():
-                return AutoTokenizer.from_pretrained(str(folder if local else place), trust_remote_code=False)
+                return _auto_tokenizer(str(folder if local else place))
         except Exception as error:
             tried.append(f"{place} ({first_line(error) if local else why_not(error).removeprefix('are ')})")
     raise ModelError(
         f"the tokenizer of {spec} is not at hand: tried {', '.join(tried)}; "
         "connect once, or state a folder that holds it as ,tokenizer=FOLDER"
     )
+
+
+def stated_class(tokenizer: Any) -> str:
+    """The class that a loaded tokenizer's own file states, which need not be the one that it was loaded by."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    return str(get_tokenizer_config(tokenizer.name_or_path).get("tokenizer_class") or "")
+
+
+def _auto_tokenizer(place: str) -> Any:
+    """The tokenizer of its own class; where that wants SentencePiece, which is not installed, of `tokenizer.json`."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except ImportError as error:
+        try:
+            return PreTrainedTokenizerFast.from_pretrained(place, trust_remote_code=False)
+        except Exception:
+            raise error from None
 
 
 @contextmanager

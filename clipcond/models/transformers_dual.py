@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +12,12 @@ from clipcond.encode.image import ImageTower
 from clipcond.encode.logits import LogitHead
 from clipcond.encode.text_embedder import Forward, TextEmbedder
 from clipcond.encode.text_layout import TextLayout
-from clipcond.encode.tokenizers import ClipTokenizer, LibraryTokenizer, library_layout
+from clipcond.encode.tokenizers import ClipTokenizer, LibraryTokenizer, library_layout, siglip_clean
 from clipcond.errors import ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.dual import DualEncoder, dual_from_transformers, logit_head, on_device_of, ready
-from clipcond.models.json_file import read_json
 from clipcond.models.spec import ModelSpec, Overrides
-from clipcond.models.tokenizer_files import read_library_tokenizer
+from clipcond.models.tokenizer_files import read_library_tokenizer, stated_class
 from clipcond.models.transformers_model import LibraryModel, read_library_model, with_library
 from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS
 
@@ -85,11 +83,7 @@ def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> Text
 def text_tokenizer(spec: str, loaded: LibraryModel, overrides: Overrides) -> LibraryTokenizer:
     """The tokenizer of a model, from where the spec says, or from its own place. Raises ModelError."""
     found = read_library_tokenizer(spec, [*overrides.places, loaded.place])
-    if loaded.family.model_type == "siglip" and _states_siglip_tokens(loaded.place):
-        from open_clip.tokenizer import canonicalize_text  # SigLIP's tokenizer does so itself; a tokenizer.json may not
-
-        return LibraryTokenizer(found, clean=canonicalize_text)
-    return LibraryTokenizer(found)
+    return LibraryTokenizer(found, clean=siglip_clean if stated_class(found).startswith("SiglipTokenizer") else str)
 
 
 def text_length(loaded: LibraryModel, tokenizer: LibraryTokenizer) -> int:
@@ -99,14 +93,6 @@ def text_length(loaded: LibraryModel, tokenizer: LibraryTokenizer) -> int:
     assert habit is not None
     most = [int(text.max_position_embeddings) - habit.lost, int(tokenizer.tokenizer.model_max_length)]
     return min([*most, habit.length] if habit.length is not None else most)
-
-
-def _states_siglip_tokens(place: str) -> bool:
-    """True if a folder's tokenizer is SigLIP's own, which leaves punctuation out, or where nothing says."""
-    path = Path(place) / "tokenizer_config.json"
-    if not path.is_file():
-        return not Path(place).is_dir()
-    return str(read_json(path).get("tokenizer_class", "")).startswith("SiglipTokenizer")
 
 
 def _text_forward(model: Any, *, masked: bool) -> Forward:
