@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from clipcond.errors import ModelError
 from clipcond.models.checks import one_line_errors
 from clipcond.models.dual import ready
 from clipcond.models.spec import ModelSpec, parse_spec
 from clipcond.models.transformers_families import Family
-from clipcond.models.transformers_model import read_library_model, with_library
+from clipcond.models.transformers_model import library_place, read_library_model, with_library
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -33,12 +31,7 @@ def load_detector(spec: str, *, device: str = "cpu") -> Detector:
     spec = spec.strip()
     with one_line_errors(spec):
         named = parse_spec(spec)
-        where = named.base.removeprefix("hf:")
-        folder = Path(where).expanduser()
-        if folder.is_dir():
-            where = str(folder)
-        elif not named.base.startswith("hf:") or not where or where.startswith((".", "/", "~")):
-            raise ModelError(f"no detection model {spec!r}: expected hf:ID, hf:FOLDER or a folder")
+        where = library_place(spec, named, "a detection model")
         return with_library(spec, where, lambda: _load(spec, named, where, device))
 
 

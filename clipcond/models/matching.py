@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,13 +20,13 @@ from clipcond.encode.image import Normalisation
 from clipcond.encode.shapes import check_finite
 from clipcond.encode.text_layout import TextLayout
 from clipcond.encode.tokenizers import LibraryTokenizer, library_layout
-from clipcond.errors import ConfigError, ModelError
+from clipcond.errors import ConfigError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.checks import one_line_errors
 from clipcond.models.dual import ready
 from clipcond.models.spec import ModelSpec, parse_spec
 from clipcond.models.transformers_dual import picture_preprocess, text_length, text_tokenizer
-from clipcond.models.transformers_model import read_library_model, with_library
+from clipcond.models.transformers_model import library_place, read_library_model, with_library
 from clipcond.runtime.devices import device_of
 
 
@@ -134,12 +133,7 @@ def load_matcher(spec: str, *, device: str = "cpu") -> Matcher:
     spec = spec.strip()
     with one_line_errors(spec):
         named = parse_spec(spec)
-        where = named.base.removeprefix("hf:")
-        folder = Path(where).expanduser()
-        if folder.is_dir():
-            where = str(folder)
-        elif not named.base.startswith("hf:") or not where or where.startswith((".", "/", "~")):
-            raise ModelError(f"no matching model {spec!r}: expected hf:ID, hf:FOLDER or a folder, of BLIP or BLIP-2")
+        where = library_place(spec, named, "a matching model (BLIP, BLIP-2)")
         return with_library(spec, where, lambda: _load(spec, named, where, device))
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from clipcond.errors import ClipCondError, ModelError
 from clipcond.models.checks import check_numbers, count, outline
-from clipcond.models.spec import Overrides
+from clipcond.models.spec import ModelSpec, Overrides
 from clipcond.models.transformers_families import Family, Use, architectures_of, family_of
 from clipcond.prompt.tokenizer import CONTEXT, VOCABULARY
 from clipcond.runtime.hub import offline_where_unreachable, why_not
@@ -35,6 +35,19 @@ class LibraryModel:
     processor: Mapping[str, Any]
     place: str
     notes: tuple[str, ...]
+
+
+def library_place(spec: str, named: ModelSpec, wanted: str) -> str:
+    """The folder or the id of a spec that only transformers can be meant by. Raises ModelError for any other."""
+    where = named.base.removeprefix("hf:")
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if not named.base.startswith("hf:") or not where or where.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{spec} names no folder and no model of transformers; expected {wanted} as hf:ID or hf:FOLDER"
+        )
+    return where
 
 
 def with_library(spec: str, where: str, make: Callable[[], _Made]) -> _Made:
