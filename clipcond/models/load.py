@@ -22,7 +22,7 @@ from clipcond.models.open_clip_folder import (
     read_open_clip_folder,
 )
 from clipcond.models.open_clip_named import load_checkpoint, load_pretrained
-from clipcond.models.spec import FORMS, ModelSpec, did_you_mean, parse_spec
+from clipcond.models.spec import FORMS, OPENAI_NAMES, ModelSpec, did_you_mean, parse_spec
 from clipcond.models.transformers_dual import load_transformers
 from clipcond.resources import embedded
 
@@ -49,6 +49,8 @@ def load_dual(spec: str, *, device: str = "cpu") -> DualEncoder:
             return _from_folder(spec, named, path, device)
         if path.is_file():
             raise ModelError(f"{base} is a file; name its architecture too, as in ViT-B-32@{base}")
+        if base in OPENAI_NAMES:
+            raise ModelError(f"no model {base!r} by OpenAI's own name{did_you_mean(base)}")
         if "@" in base:
             return load_checkpoint(spec, named, device)
         if base.startswith((".", "/", "~")):

@@ -15,6 +15,10 @@ FORMS = (
     "or a folder that holds one of these"
 )
 _OVERRIDE = re.compile(r",(mean|std|size|activation|tokenizer)=([^,=]*)$")
+OPENAI_NAMES = {
+    "ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336",
+    "ViT-L-14@336px": "ViT-L-14-336",
+}  # fmt: skip
 _ACTIVATIONS = {"gelu": False, "quick_gelu": True}
 
 
@@ -115,16 +119,18 @@ def did_you_mean(spec: str) -> str:
         return f"; did you mean hf:{spec.removeprefix('hf-hub:')}?"
     if get_close_matches(spec, ["mini"]):
         return "; did you mean mini?"
+    if spec in OPENAI_NAMES:
+        return f"; did you mean {OPENAI_NAMES[spec]}/openai?"
     repair()
     import open_clip
 
     known = open_clip.list_models()
     name, slash, tag = spec.partition("/")
-    if f"{name}-{tag}" in known:  # OpenAI's own spelling, ViT-B/32
-        return f"; did you mean {name}-{tag}/{_first_tag(f'{name}-{tag}')}?"
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    cases = {known_name.casefold(): known_name for known_name in known}
+    near = get_close_matches(name.casefold(), cases, n=1, cutoff=0.6)
     if not near:
         return ""
+    near = [cases[near[0]]]
     tags = open_clip.list_pretrained_tags_by_model(near[0])
     if slash and tag in tags:
         return f"; did you mean {near[0]}/{tag}?"
