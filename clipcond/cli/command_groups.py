@@ -14,6 +14,11 @@ GROUPS = {
         "rerank": "clipcond.cli.rerank",
         "cache": "clipcond.cli.cache",
     },
+    "Finding": {
+        "classify": "clipcond.cli.classify",
+        "ask": "clipcond.cli.ask",
+        "screen": "clipcond.cli.screen",
+    },
     "Training": {
         "train": "clipcond.cli.train",
         "evaluate": "clipcond.cli.train",

@@ -33,6 +33,21 @@ _EXAMPLES = {
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
         'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
     ),
+    "classify": (
+        'clipcond classify pictures --labels "a red circle,a blue star,a green ring"',
+        "clipcond classify pictures --labels-file labels.txt --templates photo --top 3 --json",
+        "clipcond classify sorted -r --labels red,blue --truth folders --try-templates --templates art",
+    ),
+    "ask": (
+        'clipcond ask car.png --question "what colour is the car?" --answers red,blue,green',
+        'clipcond ask pictures --statement "a {} circle" --answers red,blue --json',
+        'clipcond ask pictures -q "is there a star?" -a yes,no --csv stars.csv',
+    ),
+    "screen": (
+        "clipcond screen pictures --rules rules.toml",
+        "clipcond screen pictures --rules rules.toml --fail-on-match --json",
+        "clipcond screen examples --rules rules.toml --calibrate right.csv --precision 0.95 -o calibrated.toml",
+    ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",
