@@ -15,6 +15,7 @@ GROUPS = {
         "cache": "clipcond.cli.cache",
     },
     "Finding": {
+        "search": "clipcond.cli.search",
         "classify": "clipcond.cli.classify",
         "ask": "clipcond.cli.ask",
         "screen": "clipcond.cli.screen",

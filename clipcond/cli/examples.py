@@ -33,6 +33,11 @@ _EXAMPLES = {
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
         'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
     ),
+    "search": (
+        'clipcond search pictures "a red circle - blue star"',
+        "clipcond search pictures like.png --top 20 --html found.html",
+        'clipcond search pictures "2:cat + red scarf" -r --since 2026-01-01 --min-score 0.2 --print0',
+    ),
     "classify": (
         'clipcond classify pictures --labels "a red circle,a blue star,a green ring"',
         "clipcond classify pictures --labels-file labels.txt --templates photo --top 3 --json",

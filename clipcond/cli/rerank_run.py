@@ -70,7 +70,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
         with progress() as events:
             ranking = run(options, events)
             report = compare(ranking, given, rating, events)
-            page = None if output.html is None else _sheet(ranking, events)  # before a picture is moved
+            page = None if output.html is None else sheet(ranking, events)  # before a picture is moved
     except KeyboardInterrupt:
         raise stopped("interrupted: nothing was ranked, and no file was changed") from None
     try:
@@ -79,7 +79,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     except KeyboardInterrupt:
         raise stopped("interrupted among the files: --undo DIR takes back what was done") from None
     _show(ranking, report, options.assign, output)
-    _write_files(ranking, page, output)
+    write_files(ranking, page, output)
     if not output.bare or not ranking.kept:
         _summarise(ranking, options)
     _show_outcome(outcome, actions)
@@ -103,7 +103,7 @@ def _show(ranking: Ranking, report: RatingReport | None, assigned: bool, output:
         for row in ranking.rows:
             print_json(row.to_json())
     elif output.as_paths or output.print0:
-        _write_paths(ranking, b"\0" if output.print0 else b"\n")
+        write_paths(ranking, b"\0" if output.print0 else b"\n")
     else:
         show(ranking)
 
@@ -117,7 +117,7 @@ def _show_report(report: RatingReport, as_json: bool) -> None:
         show_report(report)
 
 
-def _write_files(ranking: Ranking, page: str | None, output: OutputOptions) -> None:
+def write_files(ranking: Ranking, page: str | None, output: OutputOptions) -> None:
     from clipcond.rerank.output import write_ranking
 
     if output.csv is not None:
@@ -147,7 +147,7 @@ def without_scores(undo: Path | None, apply: Path | None, actions: ActionOptions
         raise typer.Exit(FAILED)
 
 
-def _sheet(ranking: Ranking, events: Events) -> str:
+def sheet(ranking: Ranking, events: Events) -> str:
     from clipcond.pages.contact_sheet import contact_sheet
     from clipcond.workflows.events import task
 
@@ -155,7 +155,7 @@ def _sheet(ranking: Ranking, events: Events) -> str:
         return contact_sheet(ranking, on_progress=advance)
 
 
-def _write_paths(ranking: Ranking, end: bytes) -> None:
+def write_paths(ranking: Ranking, end: bytes) -> None:
     """Write the kept paths as the file system spells them, whatever the terminal's encoding."""
     sys.stdout.flush()
     for path in dict.fromkeys(row.path for row in ranking.kept):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.encode.embedding_cache import EmbeddingCache
-from clipcond.rerank.embedding import Remembered, embed_files
+from clipcond.rerank.embedding import Picture, Remembered, embed_files
 from clipcond.rerank.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -35,17 +35,22 @@ class Gallery:
     """
 
     scorer: Scorer
-    paths: tuple[Path, ...]
+    pictures: tuple[Picture, ...]
     vectors: Tensor
     unread: tuple[Unread, ...]
     computed: int
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.pictures)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The pictures' files."""
+        return tuple(picture.path for picture in self.pictures)
 
     def only(self, rows: Sequence[int]) -> Gallery:
         """The pictures of these rows."""
-        return replace(self, paths=tuple(self.paths[row] for row in rows), vectors=self.vectors[list(rows)])
+        return replace(self, pictures=tuple(self.pictures[row] for row in rows), vectors=self.vectors[list(rows)])
 
 
 def gallery(
@@ -62,6 +67,6 @@ def gallery(
         paths, scorer.dual.image, read_prompts=False, batch_size=batch_size, on_progress=on_progress,
         remembered=remembered,
     )  # fmt: skip
-    read = tuple(picture.path for picture in found.pictures if picture.error is None)
+    read = tuple(picture for picture in found.pictures if picture.error is None)
     unread = tuple(Unread(path=each.path, error=each.error) for each in found.pictures if each.error is not None)
-    return Gallery(scorer=scorer, paths=read, vectors=found.vectors, unread=unread, computed=found.computed)
+    return Gallery(scorer=scorer, pictures=read, vectors=found.vectors, unread=unread, computed=found.computed)

@@ -88,9 +88,30 @@ def test_screen_flags_calibrates_and_fails(capsys, tmp_path: Path) -> None:
     assert "new.toml" in capsys.readouterr().err
 
 
+def test_search_finds_and_writes(capsys, tmp_path: Path) -> None:
+    page, table = tmp_path / "found.html", tmp_path / "found.csv"
+    command = ["search", ".", "red circle - blue", "-r", "-k", "1", "--html", str(page), "--csv", str(table)]
+    assert main([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [row["path"] for row in lines(shown.out)] == [str(Path("red/a.png"))]
+    assert "1 of 2 pictures" in shown.err
+    assert "red circle - blue" in page.read_text("utf-8")
+    assert len(table.read_text("utf-8").splitlines()) == 3
+    assert main(["search", ".", "blue/a.png", "-r", "-k", "1", "--paths"]) == 0
+    assert capsys.readouterr().out == "blue/a.png\n"
+    assert main(["search", ".", "red", "-r", "--min-score", "1"]) == 3
+    assert main(["search", ".", "gone.png", "-r"]) == 0
+    assert "there is no file gone.png; it is searched for as words" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["search", "red", " "], "the query is empty"),
+        (["search", "red", "a + "], "a text is missing here"),
+        (["search", "red", "a", "--since", "yesterday"], "--since yesterday: expected a date such as 2026-01-31"),
+        (["search", "red", "a", "--min-score", "7"], "expected a cosine from -1 to 1"),
+        (["search", "none-*", "a"], "no pictures in none-*"),
         (["classify", "red"], "give the classes with --labels a,b,c or with --labels-file FILE"),
         (["classify", "red", "--labels", "a,a"], "'a' is there twice"),
         (["classify", "red", "--labels", "a,,b"], "label 2 is empty"),
