@@ -19,6 +19,9 @@ GROUPS = {
         "classify": "clipcond.cli.classify",
         "ask": "clipcond.cli.ask",
         "screen": "clipcond.cli.screen",
+        "duplicates": "clipcond.cli.duplicates",
+        "caption-rank": "clipcond.cli.captions",
+        "interrogate": "clipcond.cli.captions",
     },
     "Training": {
         "train": "clipcond.cli.train",

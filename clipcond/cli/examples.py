@@ -38,6 +38,21 @@ _EXAMPLES = {
         "clipcond search pictures like.png --top 20 --html found.html",
         'clipcond search pictures "2:cat + red scarf" -r --since 2026-01-01 --min-score 0.2 --print0',
     ),
+    "duplicates": (
+        "clipcond duplicates pictures -r",
+        "clipcond duplicates pictures --threshold 0.98 --move-to copies --dry-run",
+        "clipcond duplicates pictures --move-to copies && clipcond rerank --undo copies",
+    ),
+    "caption-rank": (
+        "clipcond caption-rank fox.png --captions captions.txt",
+        "clipcond caption-rank pictures --captions captions.txt --top 1 --json",
+        "clipcond caption-rank pictures -r -c captions.txt -k 3",
+    ),
+    "interrogate": (
+        "clipcond interrogate fox.png",
+        "clipcond interrogate pictures --phrases mine.txt --most 5",
+        "clipcond interrogate pictures -r --candidates 64 --json",
+    ),
     "classify": (
         'clipcond classify pictures --labels "a red circle,a blue star,a green ring"',
         "clipcond classify pictures --labels-file labels.txt --templates photo --top 3 --json",

@@ -82,7 +82,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     write_files(ranking, page, output)
     if not output.bare or not ranking.kept:
         _summarise(ranking, options)
-    _show_outcome(outcome, actions)
+    show_outcome(outcome, actions)
     if not ranking.scored:
         raise typer.Exit(FAILED)
 
@@ -135,7 +135,7 @@ def without_scores(undo: Path | None, apply: Path | None, actions: ActionOptions
     if undo is None:
         assert apply is not None
         with progress() as events:
-            _show_outcome(apply_chosen(apply, actions, events), actions)
+            show_outcome(apply_chosen(apply, actions, events), actions)
         return
     if actions.target is not None or actions.write_back is not None:
         raise OptionsError("--undo takes moves back and does nothing else; leave the others out")
@@ -177,7 +177,7 @@ def _summarise(ranking: Ranking, options: RerankOptions) -> None:
     typer.echo(counts, err=True)
 
 
-def _show_outcome(outcome: Outcome, actions: ActionOptions) -> None:
+def show_outcome(outcome: Outcome, actions: ActionOptions) -> None:
     """Say what was done with the files, or with a dry run would be; a file that stays is a note."""
     if actions.write_back is not None:
         verb = "would get" if actions.dry_run else "got"

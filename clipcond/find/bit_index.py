@@ -108,7 +108,8 @@ def write_segment(path: Path, vectors: Numbers, names: Sequence[str], mean: NDAr
 
 def centre(vectors: Numbers) -> NDArray[np.float32]:
     """The mean of unit rows, (P,) float32, about which codes are taken."""
-    return unit_rows("vectors", vectors).mean(axis=0).astype(np.float32)
+    mean: NDArray[np.float32] = unit_rows("vectors", vectors).mean(axis=0).astype(np.float32)
+    return mean
 
 
 def words_of(width: int) -> int:
@@ -175,7 +176,8 @@ class BitIndex:
 
     def _vector(self, row: int) -> NDArray[np.float32]:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.segments[number].vectors[row - int(self._starts[number])].astype(np.float32)
+        stored: NDArray[np.float32] = self.segments[number].vectors[row - int(self._starts[number])].astype(np.float32)
+        return stored
 
     def _hits(self, rows: Sequence[tuple[int, float]]) -> list[Hit]:
         hits = []

@@ -104,9 +104,37 @@ def test_search_finds_and_writes(capsys, tmp_path: Path) -> None:
     assert "there is no file gone.png; it is searched for as words" in capsys.readouterr().err
 
 
+def test_captions_are_ranked_and_made(capsys, tmp_path: Path) -> None:
+    captions = tmp_path / "c.txt"
+    captions.write_text("a blue circle\na red circle\n", encoding="utf-8")
+    assert main(["caption-rank", "red/a.png", "-c", str(captions), "-k", "1"]) == 0
+    assert lines(capsys.readouterr().out)[0]["captions"][0]["caption"] == "a red circle"
+    assert main(["interrogate", "blue/a.png", "--phrases", str(captions)]) == 0
+    assert lines(capsys.readouterr().out)[0]["caption"].startswith("a blue circle")
+
+
+def test_copies_are_moved_and_taken_back(capsys, tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(Path("red/a.png").read_bytes())
+    away = tmp_path / "away"
+    assert main(["duplicates", str(tmp_path), "--move-to", str(away), "--dry-run"]) == 0
+    assert not away.exists()
+    assert main(["duplicates", str(tmp_path), "--move-to", str(away)]) == 0
+    shown = capsys.readouterr()
+    assert lines(shown.out)[-1]["copies"][0]["kind"] == "exact"
+    assert "1 copy in 1 group, among 2 pictures" in shown.err
+    assert len([*tmp_path.glob("*.png")]) == 1
+    assert main(["rerank", "--undo", str(away)]) == 0
+    assert len([*tmp_path.glob("*.png")]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["duplicates", "red", "--threshold", "94"], "--threshold is 94; expected a cosine above 0, up to 1"),
+        (["caption-rank", "red", "-c", "no.txt"], "no captions at no.txt; expected a text file"),
+        (["interrogate", "red", "--phrases", "no.txt"], "no phrases at no.txt"),
+        (["interrogate", "red", "--most", "0"], "--most is 0; expected 1 or more"),
         (["search", "red", " "], "the query is empty"),
         (["search", "red", "a + "], "a text is missing here"),
         (["search", "red", "a", "--since", "yesterday"], "--since yesterday: expected a date such as 2026-01-31"),
