@@ -19,6 +19,7 @@ GROUPS = {
         "classify": "clipcond.cli.classify",
         "ask": "clipcond.cli.ask",
         "screen": "clipcond.cli.screen",
+        "probe": "clipcond.cli.probe",
         "duplicates": "clipcond.cli.duplicates",
         "caption-rank": "clipcond.cli.captions",
         "interrogate": "clipcond.cli.captions",

@@ -53,6 +53,11 @@ _EXAMPLES = {
         "clipcond interrogate pictures --phrases mine.txt --most 5",
         "clipcond interrogate pictures -r --candidates 64 --json",
     ),
+    "probe": (
+        "clipcond probe train test",
+        "clipcond probe train.csv test.csv --shots 1,4,16 --draws 5 --plot probe.svg",
+        "clipcond probe train test --model ViT-B-32/openai --templates photo --json",
+    ),
     "classify": (
         'clipcond classify pictures --labels "a red circle,a blue star,a green ring"',
         "clipcond classify pictures --labels-file labels.txt --templates photo --top 3 --json",

@@ -34,6 +34,14 @@ def read_truth(table: Path) -> dict[str, str]:
     return found
 
 
+def labelled_pictures(table: Path) -> dict[Path, str]:
+    """Return the label of each picture of a table, under the path that leads there from here. Raises DataError."""
+    rows = read_table(table)
+    image = column_of(table, rows, IMAGE_COLUMNS, "picture")
+    label = column_of(table, rows, LABEL_COLUMNS, "label")
+    return {table.parent / row.get(image, ""): row.get(label, "").strip() for row in rows}
+
+
 def truth_of(paths: Sequence[Path], table: dict[str, str]) -> dict[Path, str]:
     """Return the label of each picture that the table names."""
     return {path: table[key] for path in paths if (key := _key(path)) in table}

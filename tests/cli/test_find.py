@@ -128,9 +128,23 @@ def test_copies_are_moved_and_taken_back(capsys, tmp_path: Path) -> None:
     assert len([*tmp_path.glob("*.png")]) == 2
 
 
+def test_a_probe_against_zero_shot(capsys, tmp_path: Path) -> None:
+    plot = tmp_path / "probe.svg"
+    assert main(["probe", ".", ".", "--shots", "1,2", "--draws", "1", "--plot", str(plot)]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["zero_shot"] == 1.0
+    assert [row["shots"] for row in found["rows"]] == [1, None]
+    assert "no class has more than 1 examples" in shown.err
+    assert "<svg" in plot.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["probe", "none", "."], "there is no none; expected a folder of folders"),
+        (["probe", ".", ".", "--shots", "a"], "--shots a: expected whole numbers"),
+        (["probe", ".", ".", "--plot", "x.gif"], "expected a name that ends in .png or .svg"),
         (["duplicates", "red", "--threshold", "94"], "--threshold is 94; expected a cosine above 0, up to 1"),
         (["caption-rank", "red", "-c", "no.txt"], "no captions at no.txt; expected a text file"),
         (["interrogate", "red", "--phrases", "no.txt"], "no phrases at no.txt"),
