@@ -14,6 +14,16 @@ GROUPS = {
         "rerank": "clipcond.cli.rerank",
         "cache": "clipcond.cli.cache",
     },
+    "Finding": {
+        "search": "clipcond.cli.search",
+        "classify": "clipcond.cli.classify",
+        "ask": "clipcond.cli.ask",
+        "screen": "clipcond.cli.screen",
+        "probe": "clipcond.cli.probe",
+        "duplicates": "clipcond.cli.duplicates",
+        "caption-rank": "clipcond.cli.captions",
+        "interrogate": "clipcond.cli.captions",
+    },
     "Training": {
         "train": "clipcond.cli.train",
         "evaluate": "clipcond.cli.train",
