@@ -24,10 +24,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+CLIPCOND = [sys.executable, "-m", "clipcond.cli"]
+IN_A_SHELL = f'set -o pipefail; clipcond() {{ {shlex.join(CLIPCOND)} "$@"; }}; '
+
+
 def commands(block: str) -> list[list[str]]:
-    """The lines after `$ `, without their comments; a backslash continues a line."""
+    """The lines after `$ ` that call clipcond, without their comments; a backslash continues a line, a pipe takes a shell."""
     joined = block.replace("\\\n", " ")
-    return [shlex.split(line[2:], comments=True) for line in joined.splitlines() if line.startswith("$ ")]
+    lines = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+    found = []
+    for line in lines:
+        name, *rest = words = shlex.split(line, comments=True)
+        if "|" in words and "clipcond" in words:
+            found.append(["bash", "-c", IN_A_SHELL + line])
+        elif name == "clipcond":
+            found.append([*CLIPCOND, *rest])
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -39,9 +51,7 @@ def test_every_block_runs(page: str, tmp_path: Path) -> None:
         if kind == "python":
             runs = [[sys.executable, "-W", "error::DeprecationWarning:clipcond", "-c", block]]
         else:
-            runs = [
-                [sys.executable, "-m", "clipcond.cli", *rest] for name, *rest in commands(block) if name == "clipcond"
-            ]
+            runs = commands(block)
         for run in runs:
             done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
             assert done.returncode == 0, f"{page}, block {number}: {run[-1][:300]}\n{done.stderr[-3000:]}"

@@ -31,7 +31,7 @@ _EXAMPLES = {
     "rerank": (
         "clipcond rerank pictures --top 2",
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
-        'clipcond rerank pictures --top 9 --print0 | clipcond rerank --files-from - --score iqa',
+        "clipcond rerank pictures --top 9 --print0 | clipcond rerank --files-from - --score iqa",
     ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
