@@ -2,8 +2,9 @@
 
     python page_runner.py < runs.json
 
-Each run is a list: `["clipcond", arguments…]`, or `["python", text]`. Prints a JSON line per run: exit code, stdout's and
-stderr's last letters. Loading torch and its friends takes longer than most commands take to run: a fork has them already.
+Each run is a list: `["clipcond", arguments…]`, `["python", text]`, or any other program and its arguments. Prints a JSON
+line per run: exit code, stdout's and stderr's last letters. Loading torch and its friends takes longer than most commands
+take to run: a fork has them already.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def finished(run: list[str]) -> int:
             sys.modules["__main__"] = module
             exec(compile(run[1], "<block>", "exec"), module.__dict__)
             code = 0
+        elif run[0] != "clipcond":
+            os.execvp(run[0], run)
         else:
             from clipcond.cli import main
 

@@ -27,10 +27,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+IN_A_SHELL = f'set -o pipefail; clipcond() {{ {shlex.quote(sys.executable)} -m clipcond.cli "$@"; }}; '
+
+
 def commands(block: str) -> list[list[str]]:
-    """The lines after `$ `, without their comments; a backslash continues a line."""
+    """The lines after `$ ` that call clipcond, without their comments; a backslash continues a line, a pipe takes a shell."""
     joined = block.replace("\\\n", " ")
-    return [shlex.split(line[2:], comments=True) for line in joined.splitlines() if line.startswith("$ ")]
+    lines = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if "|" in words and "clipcond" in words:
+            found.append(["bash", "-c", IN_A_SHELL + line])
+        elif words[0] == "clipcond":
+            found.append(words)
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -41,7 +52,7 @@ def test_every_block_runs(page: str, tmp_path: Path) -> None:
     runs: list[list[str]] = []
     places = []
     for number, (kind, block) in enumerate(blocks * (2 if page in TWICE else 1)):
-        found = [["python", block]] if kind == "python" else [each for each in commands(block) if each[0] == "clipcond"]
+        found = [["python", block]] if kind == "python" else commands(block)
         runs += found
         places += [f"{page}, block {number}"] * len(found)
     for run, place, done in zip(runs, places, run_all(runs, tmp_path), strict=True):
@@ -63,10 +74,11 @@ def run_all(runs: list[list[str]], folder: Path) -> list[dict]:
         assert len(answers) == len(runs), f"{len(answers)} of {len(runs)} ran\n{done.stderr[-3000:]}"
         return answers
     answers = []
-    for kind, *rest in runs:
-        how = ["-W", "error::DeprecationWarning:clipcond", "-c"] if kind == "python" else ["-m", "clipcond.cli"]
-        done = subprocess.run(
-            [sys.executable, *how, *rest], cwd=folder, capture_output=True, encoding="utf-8", timeout=300
-        )
+    for run in runs:
+        how = {
+            "python": [sys.executable, "-W", "error::DeprecationWarning:clipcond", "-c"],
+            "clipcond": [sys.executable, "-m", "clipcond.cli"],
+        }.get(run[0], run[:1])
+        done = subprocess.run([*how, *run[1:]], cwd=folder, capture_output=True, encoding="utf-8", timeout=300)
         answers.append({"code": done.returncode, "out": done.stdout, "err": done.stderr[-3000:]})
     return answers

@@ -31,7 +31,7 @@ _EXAMPLES = {
     "rerank": (
         "clipcond rerank pictures --top 2",
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
-        'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
+        "clipcond rerank pictures --top 9 --print0 | clipcond rerank --files-from - --score iqa",
     ),
     "search": (
         'clipcond search pictures "a red circle - blue star"',
