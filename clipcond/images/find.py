@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,37 +19,37 @@ class Pictures:
     empty: tuple[str, ...]
 
 
-def find_pictures(sources: Iterable[str | Path], *, recursive: bool = False) -> Pictures:
+def find_pictures(sources: Iterable[str | Path], *, listed: Iterable[Path] = (), recursive: bool = False) -> Pictures:
     """Expand sources to pictures.
 
     A file stands for itself whatever its suffix, and one that does not exist too: it becomes an error where it is read.
     A folder stands for the pictures in it, by suffix, hidden ones left out; recursive: and in the folders below. Linked
     folders are followed, each folder once. A folder that cannot be read and a link to nothing stand for themselves.
-    Anything with `*`, `?` or `[` that is no existing path is a pattern (`**` as in a shell's globstar).
+    Anything with `*`, `?` or `[` that is no existing path is a pattern (`**` as in a shell's globstar), and `~` a home.
+    listed: more sources, of a program's list, whose names are taken as they are.
     """
     paths: dict[str, Path] = {}
     empty: list[str] = []
-    for source in sources:
-        found = list(_expand(str(source), recursive))
+    named = ((str(source), _named(str(source), recursive)) for source in sources)
+    for source, found in (*named, *((str(path), _there(path, recursive)) for path in listed)):
         if not found:
-            empty.append(str(source))
+            empty.append(source)
         for path in found:
             paths.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - normalised, links kept
     return Pictures(tuple(paths.values()), tuple(empty))
 
 
-def _expand(source: str, recursive: bool) -> Iterator[Path]:
+def _named(source: str, recursive: bool) -> list[Path]:
     path = _home_expanded(source)
-    if os.path.isdir(path):  # noqa: PTH112 - False, and no error, for names that no system takes
-        yield from _inside(path, recursive)
-    elif os.path.lexists(path) or not glob.has_magic(source):
-        yield path
-    else:
-        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - patterns may be absolute
-            if os.path.isdir(match):  # noqa: PTH112
-                yield from _inside(Path(match), recursive)
-            else:
-                yield Path(match)
+    if os.path.lexists(path) or not glob.has_magic(source):
+        return _there(path, recursive)
+    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - patterns may be absolute
+    return [found for match in matches for found in _there(Path(match), recursive)]
+
+
+def _there(path: Path, recursive: bool) -> list[Path]:
+    """The pictures in a folder; anything else is one. No error for names that no system takes."""
+    return _inside(path, recursive) if os.path.isdir(path) else [path]  # noqa: PTH112
 
 
 def _home_expanded(source: str) -> Path:

@@ -74,7 +74,7 @@ class Outcome:
 def act_on(ranking: Ranking, options: ActionOptions, events: Events = ignore) -> Outcome:
     """Write scores back first, then take the kept pictures where they go. Raises OSError where a folder cannot be made."""
     written, unwritten = _write_back(ranking, options, events)
-    plan, moves = _take(list(dict.fromkeys(row.path for row in ranking.kept)), options, events)
+    plan, moves = take(list(dict.fromkeys(row.path for row in ranking.kept)), options, events)
     return Outcome(plan=plan, moves=moves, written=written, unwritten=unwritten)
 
 
@@ -84,7 +84,7 @@ def apply_chosen(chosen: Path, options: ActionOptions, events: Events = ignore) 
         raise OptionsError("--apply needs a place for the chosen pictures: --copy-to, --move-to or --link-to")
     if options.write_back is not None:
         raise OptionsError("--write-back needs scores, which a list has not; leave it out")
-    plan, moves = _take(list(read_chosen(chosen).keep), options, events)
+    plan, moves = take(list(read_chosen(chosen).keep), options, events)
     return Outcome(plan=plan, moves=moves)
 
 
@@ -93,7 +93,8 @@ def take_back(folder: Path) -> Undone:
     return undo(folder)
 
 
-def _take(paths: Sequence[Path], options: ActionOptions, events: Events) -> tuple[Plan | None, Moves | None]:
+def take(paths: Sequence[Path], options: ActionOptions, events: Events) -> tuple[Plan | None, Moves | None]:
+    """Copy, move or link files as the options say, or plan it with a dry run; no plan without a target."""
     if options.target is None:
         return None, None
     action, folder = options.target
