@@ -14,6 +14,7 @@ from clipcond.encode.text_embedder import Forward, TextEmbedder
 from clipcond.encode.text_layout import TextLayout
 from clipcond.encode.tokenizers import ClipTokenizer, LibraryTokenizer, library_layout, siglip_clean
 from clipcond.errors import ModelError
+from clipcond.images.patches import HEADER_BITS, PatchPreprocess
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.dual import DualEncoder, dual_from_transformers, logit_head, on_device_of, ready
 from clipcond.models.spec import ModelSpec, Overrides
@@ -42,7 +43,7 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
     return DualEncoder(
         name=spec,
         texts=texts,
-        image=ImageTower(model, preprocess, _image_forward(model)),
+        image=ImageTower(model, preprocess, _image_forward(model, preprocess)),
         head=head,
         notes=(*loaded.notes, *notes),
     )
@@ -50,6 +51,8 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
 
 def picture_preprocess(spec: str, loaded: LibraryModel, processor: Any) -> Preprocess:
     """The preprocessing of a model's pictures. Raises ModelError where it makes others than the model reads."""
+    if loaded.family.model_type == "siglip2":
+        return PatchPreprocess.from_settings(processor, int(loaded.config.vision_config.patch_size))
     preprocess = Preprocess.from_processor(processor)
     own = getattr(loaded.config.vision_config, "image_size", None)
     if loaded.family.model_type not in _CONVOLUTIONS and own not in (None, preprocess.height):
@@ -112,10 +115,27 @@ def _text_forward(model: Any, *, masked: bool) -> Forward:
     return forward
 
 
-def _image_forward(model: Any) -> Callable[[Tensor], Tensor]:
+def _image_forward(model: Any, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    if isinstance(preprocess, PatchPreprocess):
+        return lambda pixels: _projected(model.get_image_features(**patch_inputs(pixels, preprocess)))
     if hasattr(model, "vision_proj"):  # BlipForImageTextRetrieval
         return lambda pixels: model.vision_proj(model.vision_model(pixel_values=pixels).last_hidden_state[:, 0])
     return lambda pixels: _projected(model.get_image_features(pixel_values=pixels))
+
+
+def patch_inputs(pixels: Tensor, preprocess: PatchPreprocess) -> dict[str, Tensor]:
+    """What a NaFlex model is called with, of (N, 3, H, W) normalised pixels of `PatchPreprocess`.
+
+    pixel_values: (N, patches, 3 · patch²), 0 where there is none.   pixel_attention_mask: (N, patches).   spatial_shapes:
+    (N, 2), rows and columns.
+    """
+    side, count = preprocess.patch, len(pixels)
+    half = (0.5 - preprocess.mean[0]) / preprocess.std[0]
+    bits = pixels[:, 0, :side].reshape(count, -1)[:, : 2 * HEADER_BITS].reshape(count, 2, HEADER_BITS) > half
+    grid = (bits.long() << torch.arange(HEADER_BITS, device=bits.device)).sum(dim=2)
+    mask = torch.arange(preprocess.most, device=grid.device) < grid.prod(dim=1, keepdim=True)
+    patches = pixels[:, :, side:].reshape(count, 3, preprocess.most, side, side).permute(0, 2, 3, 4, 1).flatten(2)
+    return {"pixel_values": patches * mask[..., None], "pixel_attention_mask": mask.long(), "spatial_shapes": grid}
 
 
 def _projected(features: Any) -> Tensor:

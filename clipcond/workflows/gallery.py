@@ -67,6 +67,8 @@ def note_unseen(scorer: Scorer, texts: tuple[str, ...], model: str, events: Even
     from clipcond.encode.unseen_words import tell_unseen, unseen_words
     from clipcond.prompt.plan import plan
 
+    if not scorer.dual.reads_clip_tokens:
+        return
     tokens = [
         token
         for text in dict.fromkeys(texts)

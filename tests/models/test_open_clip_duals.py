@@ -17,7 +17,10 @@ from tokenizer_folders import SIZE, Kind, write_tokenizer
 from clipcond.errors import ModelError
 from clipcond.models.load import load_dual
 from clipcond.models.trainable import load_trainable
+from clipcond.rerank.pairing import Pairing
+from clipcond.rerank.ranking import rank_pictures
 from clipcond.rerank.scorer import Scorer
+from clipcond.rerank.settings import Scoring, parse_scores
 from clipcond.runtime.torchvision_repair import repair
 
 TEXTS = ["a red fox", "", "A Fox, (red) on-the sea!", "the sea at night " * 12]
@@ -267,3 +270,19 @@ def test_configs_that_say_what_no_model_does(
     write_tokenizer(tmp_path, "t5")
     with pytest.raises(ModelError, match=message):
         load_dual(str(tmp_path))
+
+
+def test_a_model_of_sigmoids_ranks_on_its_own_scale(siglip: Path, tmp_path: Path) -> None:
+    for number in (-3, -2):
+        Image.effect_mandelbrot((24, 20), (number, -2, 2, 1), 40).convert("RGB").save(tmp_path / f"{number}.png")
+    scorer = Scorer.load(str(siglip), device="cpu")
+    pairs = [Pairing(path=path, prompt="a red fox") for path in sorted(tmp_path.glob("*.png"))]
+    scoring = Scoring(scores=parse_scores("cosine, logit, probability"), distractors=("a cat",))
+    ranking = rank_pictures(pairs, scorer=scorer, scoring=scoring)
+    head = scorer.dual.head
+    assert (head.activation, head.bias) == ("sigmoid", -10)
+    for row in ranking.rows:
+        logit = head.scale * row.scores["cosine"] - 10
+        assert row.scores["logit"] == pytest.approx(logit, abs=1e-4)
+        assert row.scores["probability"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+    assert any("judges each text by itself (sigmoid of its logit)" in note for note in ranking.notes)
