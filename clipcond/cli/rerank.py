@@ -26,6 +26,16 @@ def rerank(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
+        ),
+    ] = "fp32",
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Decode large JPEGs at a part of their size: quicker, not quite exact.")
+    ] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither use nor keep embeddings of earlier runs (clipcond cache).")
     ] = False,
@@ -203,6 +213,8 @@ def rerank(
         duplicates=duplicates,
         recursive=recursive,
         batch_size=batch_size,
+        precision=precision,  # type: ignore[arg-type]
+        draft=draft,
         cache=not no_cache,
     )
     rank_and_show(

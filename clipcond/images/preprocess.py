@@ -16,7 +16,7 @@ from PIL import Image
 from clipcond.errors import ModelError
 from clipcond.images.colour import flatten, to_srgb
 
-VERSION = 1  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
+VERSION = 2  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
 LARGEST_SIDE = 4096  # of a model's input: the largest that are published have 1024
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,7 +44,10 @@ _FILTERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """The pictures that a model reads. Policies: `shortest` crops the centre, `longest` pads, `squash` distorts."""
+    """The pictures that a model reads. Policies: `shortest` crops the centre, `longest` pads, `squash` distorts.
+
+    draft: JPEGs may be decoded at a part of their size, which is quicker and not quite the model's own preprocessing.
+    """
 
     height: int
     width: int
@@ -56,6 +59,7 @@ class Preprocess:
     short: int | None = None  # short side before the crop, where that is not the crop itself
     stretch: tuple[int, int] | None = None  # height and width of a squash, where a crop follows
     crop: Literal["round", "floor"] = "round"  # an odd rest: open_clip rounds half to even, transformers cuts off
+    draft: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in _FILTERS:
@@ -110,10 +114,15 @@ class Preprocess:
         ratio = pick(height / self.height, width / self.width)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
+    @property
+    def shrink_to(self) -> int | None:
+        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.3 of 255; None for all."""
+        return 2 * max(self.height, self.width, self.short or 0, *(self.stretch or ())) if self.draft else None
+
     def described(self) -> str:
         """One short text for people: side, policy and filter."""
         policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed"}[self.policy]
-        return f"{self.width}×{self.height} {policy}, {self.interpolation}"
+        return f"{self.width}×{self.height} {policy}, {self.interpolation}{', JPEG draft' if self.draft else ''}"
 
     def share_seen(self, width: int, height: int) -> float:
         """Return how much of a picture of this size the model sees: 1 except where a crop cuts."""

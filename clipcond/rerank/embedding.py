@@ -147,7 +147,7 @@ class _Batch:
     def flush(self) -> None:
         if not self._waiting:
             return
-        rows = self._tower.embed_pixels(np.stack([pixels for _, pixels, _ in self._waiting])).numpy()
+        rows = self._tower.embed_pixels(np.stack([pixels for _, pixels, _ in self._waiting]), self._size).numpy()
         for (place, _, _), row in zip(self._waiting, rows, strict=True):
             self._vectors.put(place, row[None])
         if self._remembered is not None:
@@ -180,25 +180,39 @@ def _prepare(job: _Job, tower: ImageTower, read_prompts: bool) -> _Prepared:
                 prompt = picture_prompt(path, image, decoded=False) if read_prompts else None
                 if prompt is not None or not read_prompts:
                     return _Prepared(picture=_picture(path, image, tower, prompt), job=job)
-        with decoded(path) as image:
+        size = _full_size(path) if tower.preprocess.draft else None
+        with decoded(path, shrink_to=tower.preprocess.shrink_to) as image:
             prompt = picture_prompt(path, image, decoded=True) if read_prompts else None
-            picture = _picture(path, image, tower, prompt)
+            picture = _picture(path, image, tower, prompt, size)
             pixels = tower.preprocess.pixels(image) if job.vector is None else None
             return _Prepared(picture=picture, job=job, pixels=pixels)
     except ImageError as error:
         return _Prepared(picture=Picture(path=path, error=str(error).removeprefix(f"{path}: ")), job=job)
 
 
-def _picture(path: Path, image: Image.Image, tower: ImageTower, prompt: PicturePrompt | None) -> Picture:
+def _full_size(path: Path) -> tuple[int, int]:
+    with open_header(path) as image:
+        return image.size
+
+
+def _picture(
+    path: Path,
+    image: Image.Image,
+    tower: ImageTower,
+    prompt: PicturePrompt | None,
+    size: tuple[int, int] | None = None,
+) -> Picture:
+    """size: width and height where the picture was decoded at a part of them."""
+    width, height = size or image.size
     try:
         modified = os.stat(path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
     except OSError:
         modified = 0.0
     return Picture(
         path=path,
-        width=image.width,
-        height=image.height,
-        share_seen=tower.preprocess.share_seen(image.width, image.height),
+        width=width,
+        height=height,
+        share_seen=tower.preprocess.share_seen(width, height),
         modified=modified,
         prompt=prompt,
     )

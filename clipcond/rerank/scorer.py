@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipcond.encode.embedding_space import EmbeddingSpace, preprocessing_id
 from clipcond.encode.fingerprint import Fingerprint
+from clipcond.encode.precision import Precision, cast_tower, dtype_of
 from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ShapeError
 from clipcond.models.load import DualEncoder, load_dual
@@ -59,9 +60,20 @@ class Scorer:
         self._texts: dict[str, EncodedText] = {}
 
     @classmethod
-    def load(cls, spec: str = "mini", *, device: str | None = None) -> Scorer:
-        """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError."""
-        return cls(load_dual(spec, device=str(device_of(device))))
+    def load(
+        cls, spec: str = "mini", *, device: str | None = None, precision: Precision = "fp32", draft: bool = False
+    ) -> Scorer:
+        """Load a model by its name, on `device` or else on the GPU where there is one.
+
+        precision: of the image encoder, see `clipcond.encode.precision`; texts are encoded in float32.
+        draft: decode JPEGs at a part of their size. Raises ModelError, and ConfigError for a precision not to be had there.
+        """
+        where = device_of(device)
+        dtype_of(precision, where)  # before a model is read
+        dual = load_dual(spec, device=str(where))
+        notes = cast_tower(dual.image, precision)
+        dual.image.preprocess = replace(dual.image.preprocess, draft=draft)
+        return cls(replace(dual, notes=(*dual.notes, *notes)))
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.

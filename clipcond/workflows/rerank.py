@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clipcond.score.aesthetic import AestheticHead
 
 LongPrompt = Literal["mean", "max", "first", "min"]
+Precision = Literal["fp32", "auto", "bf16", "fp16"]
 DEFAULT_SCORE = "cosine"
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
@@ -33,6 +34,7 @@ class RerankOptions:
     pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
+    precision: of the image encoder.   draft: decode JPEGs at a part of their size.
     Raises OptionsError for options that contradict one another or are out of range.
     """
 
@@ -59,6 +61,8 @@ class RerankOptions:
     duplicates: float | None = None
     recursive: bool = False
     batch_size: int = 32
+    precision: Precision = "fp32"
+    draft: bool = False
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -98,6 +102,8 @@ def _problem(options: RerankOptions) -> str:
         return "the prompt is empty; pass a text, or none to use each picture's own"
     if options.batch_size < 1:
         return f"batch_size is {options.batch_size}; expected 1 or more"
+    if options.precision not in get_args(Precision):
+        return f"--precision is {options.precision}; expected one of {', '.join(get_args(Precision))}"
     if options.long_prompt not in get_args(LongPrompt):
         return f"--long-prompt is {options.long_prompt}; expected one of {', '.join(get_args(LongPrompt))}"
     if options.missing_margin is not None and not options.missing_margin > 0:
@@ -143,7 +149,7 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
     from clipcond.rerank.scorer import Scorer
 
     with task(events, f"loading {options.model}"):
-        scorer = Scorer.load(options.model)
+        scorer = Scorer.load(options.model, precision=options.precision, draft=options.draft)
     for note in scorer.dual.notes:
         events(Note(note))
     if options.prompt is not None:
