@@ -21,7 +21,7 @@ _TEXTS, _SCORES, _KEEP, _DO, _RATE, _OUTPUT = (
 @command
 def rerank(
     images: Annotated[
-        list[str] | None, typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")
+        list[str] | None, typer.Argument(help="Picture files, folders (their top level), tars, or quoted patterns.")
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",

@@ -20,6 +20,7 @@ from PIL import Image
 
 from clipcond.errors import ImageError
 from clipcond.images.decode import decoded, open_header, quiet_pillow, workers
+from clipcond.images.tar_paths import tar_of
 from clipcond.rerank.picture_prompt import PicturePrompt, picture_prompt
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _prepare(job: _Job, tower: ImageTower, read_prompts: bool) -> _Prepared:
 
 def _picture(path: Path, image: Image.Image, tower: ImageTower, prompt: PicturePrompt | None) -> Picture:
     try:
-        modified = os.stat(path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
+        modified = os.stat(tar_of(path) or path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
     except OSError:
         modified = 0.0
     return Picture(

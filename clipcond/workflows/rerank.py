@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -28,7 +28,7 @@ _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 class RerankOptions:
     """Pictures, the texts to match, the numbers, and what to keep.
 
-    images: files, folders, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
+    images: files, folders, tars, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
     picture.   assign: for what shows the ranking: match both.   pairs: a table of
     pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
@@ -105,13 +105,19 @@ def _problem(options: RerankOptions) -> str:
     return ""
 
 
-def run(options: RerankOptions, events: Events = ignore) -> Ranking:
+def run(
+    options: RerankOptions, events: Events = ignore, *, check: Callable[[Iterable[Path]], object] | None = None
+) -> Ranking:
     """Find the pictures, load the model and rank. A source without pictures becomes a note.
+
+    check: told of the pictures before the model is loaded, and may raise.
 
     All files are read and checked before the model is loaded. Raises ImageError where no source has any picture,
     DataError for a table that will not do, ModelError, and OptionsError.
     """
     pairings = _pairings(options, events)
+    if check is not None:
+        check(pairing.path for pairing in pairings)
     scoring = _scoring(options)
     selection = options.selection()
     selection.check(scoring.columns)
