@@ -26,6 +26,12 @@ def rerank(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            "--view", help="What the model sees: crop (the centre), pad, or tiles; by default as its config says."
+        ),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither use nor keep embeddings of earlier runs (clipcond cache).")
     ] = False,
@@ -203,6 +209,7 @@ def rerank(
         duplicates=duplicates,
         recursive=recursive,
         batch_size=batch_size,
+        view=view,  # type: ignore[arg-type]
         cache=not no_cache,
     )
     rank_and_show(

@@ -24,6 +24,8 @@ from clipcond.score.similarity import DIGITS, cosines
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clipcond.images.preprocess import View
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodedText:
@@ -59,9 +61,15 @@ class Scorer:
         self._texts: dict[str, EncodedText] = {}
 
     @classmethod
-    def load(cls, spec: str = "mini", *, device: str | None = None) -> Scorer:
-        """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError."""
-        return cls(load_dual(spec, device=str(device_of(device))))
+    def load(cls, spec: str = "mini", *, device: str | None = None, view: View | None = None) -> Scorer:
+        """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError.
+
+        view: what of a picture it sees, in place of what its own config says.
+        """
+        scorer = cls(load_dual(spec, device=str(device_of(device))))
+        if view is not None:
+            scorer.dual.image.preprocess = scorer.dual.image.preprocess.with_view(view)
+        return scorer
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ImageError, OptionsError, ResourceMissing
+from clipcond.wording import visible
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from clipcond.score.aesthetic import AestheticHead
 
 LongPrompt = Literal["mean", "max", "first", "min"]
+View = Literal["crop", "pad", "tiles"]
 DEFAULT_SCORE = "cosine"
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
@@ -33,6 +35,7 @@ class RerankOptions:
     pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
+    view: what of a picture the model sees, in place of what its own config says.
     Raises OptionsError for options that contradict one another or are out of range.
     """
 
@@ -59,6 +62,7 @@ class RerankOptions:
     duplicates: float | None = None
     recursive: bool = False
     batch_size: int = 32
+    view: View | None = None
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -98,6 +102,8 @@ def _problem(options: RerankOptions) -> str:
         return "the prompt is empty; pass a text, or none to use each picture's own"
     if options.batch_size < 1:
         return f"batch_size is {options.batch_size}; expected 1 or more"
+    if options.view is not None and options.view not in get_args(View):
+        return f"--view is {visible(options.view)}; expected one of {', '.join(get_args(View))}"
     if options.long_prompt not in get_args(LongPrompt):
         return f"--long-prompt is {options.long_prompt}; expected one of {', '.join(get_args(LongPrompt))}"
     if options.missing_margin is not None and not options.missing_margin > 0:
@@ -149,7 +155,7 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
     from clipcond.rerank.scorer import Scorer
 
     with task(events, f"loading {options.model}"):
-        scorer = Scorer.load(options.model)
+        scorer = Scorer.load(options.model, view=options.view)
     for note in scorer.dual.notes:
         events(Note(note))
     if options.prompt is not None:
