@@ -21,7 +21,7 @@ _TEXTS, _SCORES, _KEEP, _DO, _RATE, _OUTPUT = (
 @command
 def rerank(
     images: Annotated[
-        list[str] | None, typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")
+        list[str] | None, typer.Argument(help="Picture files, folders (their top level), tars, or quoted patterns.")
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
@@ -36,6 +36,12 @@ def rerank(
     draft: Annotated[
         bool, typer.Option("--draft", help="Decode large JPEGs at a part of their size: quicker, not quite exact.")
     ] = False,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            "--view", help="What the model sees: crop (the centre), pad, or tiles; by default as its config says."
+        ),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither use nor keep embeddings of earlier runs (clipcond cache).")
     ] = False,
@@ -215,6 +221,7 @@ def rerank(
         batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]
         draft=draft,
+        view=view,  # type: ignore[arg-type]
         cache=not no_cache,
     )
     rank_and_show(

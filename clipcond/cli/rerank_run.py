@@ -68,7 +68,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     given = read_given(rating)
     try:
         with progress() as events:
-            ranking = run(options, events)
+            ranking = run(options, events, check=actions.check_pictures)
             report = compare(ranking, given, rating, events)
             page = None if output.html is None else _sheet(ranking, events)  # before a picture is moved
     except KeyboardInterrupt:

@@ -106,9 +106,21 @@ class ImageTower:
         if not images:
             raise ConfigError("no pictures to encode; expected one or more")
         with ThreadPoolExecutor(workers()) as pool:
-            prepared = pool.map(self.preprocess.pixels, images)
-            batches = _batches(prepared, batch_size)
-            return torch.cat([self.embed_pixels(np.stack(batch), batch_size) for batch in batches])
+            prepared = pool.map(self.preprocess.crops, images)
+            return torch.cat([self.embed_crops(batch, batch_size) for batch in _batches(prepared, batch_size)])
+
+    def embed_crops(self, crops: Sequence[np.ndarray], rows: int) -> Tensor:
+        """Encode N pictures of which each has one crop or several, `rows` crops at a time: (N, P) float32 unit rows on the CPU.
+
+        crops: (T, height, width, 3) uint8 of each, from `preprocess.crops`. Of several, the mean of their vectors, made unit.
+        """
+        pixels = np.concatenate(crops)
+        parts = [self.embed_pixels(pixels[at : at + rows], rows) for at in range(0, len(pixels), rows)]
+        vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(vectors) == len(crops):
+            return vectors
+        means = torch.stack([own.mean(dim=0) for own in vectors.split([len(each) for each in crops])])
+        return torch.nn.functional.normalize(means, dim=-1)
 
     @torch.inference_mode()
     def embed_pixels(self, pixels: np.ndarray, rows: int | None = None) -> Tensor:

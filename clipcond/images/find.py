@@ -1,4 +1,4 @@
-"""Pictures that a command line names: files, folders and patterns, each once."""
+"""Pictures that a command line names: files, folders, tars and patterns, each once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"})
+from clipcond.images.suffixes import PICTURES
+from clipcond.images.tar_paths import is_tar, pictures_in
+from clipcond.images.tars import ENDINGS, written_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,10 @@ def find_pictures(sources: Iterable[str | Path], *, recursive: bool = False) -> 
     A file stands for itself whatever its suffix, and one that does not exist too: it becomes an error where it is read.
     A folder stands for the pictures in it, by suffix, hidden ones left out; recursive: and in the folders below. Linked
     folders are followed, each folder once. A folder that cannot be read and a link to nothing stand for themselves.
-    Anything with `*`, `?` or `[` that is no existing path is a pattern (`**` as in a shell's globstar).
+    A tar stands for the pictures in it, `shard.tar/00017.jpg`, and so does a folder of tars that holds no other picture; a
+    damaged tar stands for itself behind the pictures before the damage.
+    Anything with `*`, `?` or `[` that is no existing path is a pattern (`**` as in a shell's globstar), and so are groups in
+    braces in a tar's name, `train-{000..012}.tar`. Raises DataError for such a group that names none or too many.
     """
     paths: dict[str, Path] = {}
     empty: list[str] = []
@@ -40,16 +45,28 @@ def find_pictures(sources: Iterable[str | Path], *, recursive: bool = False) -> 
 
 def _expand(source: str, recursive: bool) -> Iterator[Path]:
     path = _home_expanded(source)
-    if os.path.isdir(path):  # noqa: PTH112 - False, and no error, for names that no system takes
-        yield from _inside(path, recursive)
-    elif os.path.lexists(path) or not glob.has_magic(source):
-        yield path
+    if os.path.lexists(path):
+        yield from _all_of(path, recursive)
+    elif "{" in source and source.endswith(ENDINGS):
+        for name in written_out(str(path)):
+            yield from _matches(name, recursive)
     else:
-        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - patterns may be absolute
-            if os.path.isdir(match):  # noqa: PTH112
-                yield from _inside(Path(match), recursive)
-            else:
-                yield Path(match)
+        yield from _matches(str(path), recursive)
+
+
+def _matches(pattern: str, recursive: bool) -> Iterator[Path]:
+    if not glob.has_magic(pattern) or os.path.lexists(pattern):
+        yield from _all_of(Path(pattern), recursive)
+    else:
+        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - patterns may be absolute
+            yield from _all_of(Path(match), recursive)
+
+
+def _all_of(path: Path, recursive: bool) -> Iterable[Path]:
+    """The pictures that one path stands for."""
+    if os.path.isdir(path):  # noqa: PTH112 - False, and no error, for names that no system takes
+        return _inside(path, recursive)
+    return pictures_in(path) if is_tar(path) else [path]
 
 
 def _home_expanded(source: str) -> Path:
@@ -60,7 +77,7 @@ def _home_expanded(source: str) -> Path:
 
 
 def _inside(folder: Path, recursive: bool) -> list[Path]:
-    found: list[Path] = []
+    found, tars = list[Path](), list[Path]()
     below, linked, met = [folder], list[Path](), set[str]()
     while below or linked:
         current = below.pop() if below else linked.pop(0)  # links last: a folder goes by its own name where it has two
@@ -74,7 +91,8 @@ def _inside(folder: Path, recursive: bool) -> list[Path]:
             found.append(current)
             continue
         folders = [path for path in sorted(entries) if os.path.isdir(path)]  # noqa: PTH112
-        found += [path for path in entries if path.suffix.lower() in SUFFIXES and path not in folders]
+        found += [path for path in entries if path.suffix.lower() in PICTURES and path not in folders]
+        tars += [path for path in entries if is_tar(path)]
         for path in folders if recursive else ():
             (linked if path.is_symlink() else below).append(path)
-    return sorted(found)
+    return sorted(found) or [path for tar in sorted(tars) for path in pictures_in(tar)]

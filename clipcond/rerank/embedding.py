@@ -20,6 +20,7 @@ from PIL import Image
 
 from clipcond.errors import ImageError
 from clipcond.images.decode import decoded, open_header, quiet_pillow, workers
+from clipcond.images.tar_paths import tar_of
 from clipcond.rerank.picture_prompt import PicturePrompt, picture_prompt
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _Job:
 class _Prepared:
     picture: Picture
     job: _Job
-    pixels: NDArray[np.uint8] | None = None
+    crops: NDArray[np.uint8] | None = None
 
 
 def embed_files(
@@ -99,8 +100,8 @@ def embed_files(
             pictures.append(item.picture)
             if item.job.vector is not None and item.picture.error is None:
                 vectors.put(vectors.reserve(1), item.job.vector[None])
-            elif item.pixels is not None:
-                batch.add(item.pixels, item.job.key)
+            elif item.crops is not None:
+                batch.add(item.crops, item.job.key)
             on_progress(1)
     batch.flush()
     return Embedded(pictures=tuple(pictures), vectors=vectors.tensor(), computed=batch.computed)
@@ -139,15 +140,15 @@ class _Batch:
         self._waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
         self.computed = 0
 
-    def add(self, pixels: NDArray[np.uint8], key: bytes | None) -> None:
-        self._waiting.append((self._vectors.reserve(1), pixels, key))
-        if len(self._waiting) == self._size:
+    def add(self, crops: NDArray[np.uint8], key: bytes | None) -> None:
+        self._waiting.append((self._vectors.reserve(1), crops, key))
+        if sum(len(each) for _, each, _ in self._waiting) >= self._size:
             self.flush()
 
     def flush(self) -> None:
         if not self._waiting:
             return
-        rows = self._tower.embed_pixels(np.stack([pixels for _, pixels, _ in self._waiting]), self._size).numpy()
+        rows = self._tower.embed_crops([crops for _, crops, _ in self._waiting], self._size).numpy()
         for (place, _, _), row in zip(self._waiting, rows, strict=True):
             self._vectors.put(place, row[None])
         if self._remembered is not None:
@@ -184,8 +185,8 @@ def _prepare(job: _Job, tower: ImageTower, read_prompts: bool) -> _Prepared:
         with decoded(path, shrink_to=tower.preprocess.shrink_to) as image:
             prompt = picture_prompt(path, image, decoded=True) if read_prompts else None
             picture = _picture(path, image, tower, prompt, size)
-            pixels = tower.preprocess.pixels(image) if job.vector is None else None
-            return _Prepared(picture=picture, job=job, pixels=pixels)
+            crops = tower.preprocess.crops(image) if job.vector is None else None
+            return _Prepared(picture=picture, job=job, crops=crops)
     except ImageError as error:
         return _Prepared(picture=Picture(path=path, error=str(error).removeprefix(f"{path}: ")), job=job)
 
@@ -205,7 +206,7 @@ def _picture(
     """size: width and height where the picture was decoded at a part of them."""
     width, height = size or image.size
     try:
-        modified = os.stat(path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
+        modified = os.stat(tar_of(path) or path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
     except OSError:
         modified = 0.0
     return Picture(

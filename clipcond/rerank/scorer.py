@@ -25,6 +25,8 @@ from clipcond.score.similarity import DIGITS, cosines
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clipcond.images.preprocess import View
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodedText:
@@ -61,18 +63,26 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, spec: str = "mini", *, device: str | None = None, precision: Precision = "fp32", draft: bool = False
+        cls,
+        spec: str = "mini",
+        *,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        view: View | None = None,
+        draft: bool = False,
     ) -> Scorer:
         """Load a model by its name, on `device` or else on the GPU where there is one.
 
         precision: of the image encoder, see `clipcond.encode.precision`; texts are encoded in float32.
-        draft: decode JPEGs at a part of their size. Raises ModelError, and ConfigError for a precision not to be had there.
+        view: what of a picture it sees, in place of what its own config says.   draft: decode JPEGs at a part of their size.
+        Raises ModelError, and ConfigError for a precision that is not to be had on the device.
         """
         where = device_of(device)
         dtype_of(precision, where)  # before a model is read
         dual = load_dual(spec, device=str(where))
         notes = cast_tower(dual.image, precision)
-        dual.image.preprocess = replace(dual.image.preprocess, draft=draft)
+        preprocess = dual.image.preprocess if view is None else dual.image.preprocess.with_view(view)
+        dual.image.preprocess = replace(preprocess, draft=draft)
         return cls(replace(dual, notes=(*dual.notes, *notes)))
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:

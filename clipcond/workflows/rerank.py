@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ImageError, OptionsError, ResourceMissing
+from clipcond.wording import visible
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LongPrompt = Literal["mean", "max", "first", "min"]
 Precision = Literal["fp32", "auto", "bf16", "fp16"]
+View = Literal["crop", "pad", "tiles"]
 DEFAULT_SCORE = "cosine"
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
@@ -29,12 +31,13 @@ _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 class RerankOptions:
     """Pictures, the texts to match, the numbers, and what to keep.
 
-    images: files, folders, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
+    images: files, folders, tars, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
     picture.   assign: for what shows the ranking: match both.   pairs: a table of
     pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
     precision: of the image encoder.   draft: decode JPEGs at a part of their size.
+    view: what of a picture the model sees, in place of what its own config says.
     Raises OptionsError for options that contradict one another or are out of range.
     """
 
@@ -63,6 +66,7 @@ class RerankOptions:
     batch_size: int = 32
     precision: Precision = "fp32"
     draft: bool = False
+    view: View | None = None
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -104,6 +108,8 @@ def _problem(options: RerankOptions) -> str:
         return f"batch_size is {options.batch_size}; expected 1 or more"
     if options.precision not in get_args(Precision):
         return f"--precision is {options.precision}; expected one of {', '.join(get_args(Precision))}"
+    if options.view is not None and options.view not in get_args(View):
+        return f"--view is {visible(options.view)}; expected one of {', '.join(get_args(View))}"
     if options.long_prompt not in get_args(LongPrompt):
         return f"--long-prompt is {options.long_prompt}; expected one of {', '.join(get_args(LongPrompt))}"
     if options.missing_margin is not None and not options.missing_margin > 0:
@@ -111,13 +117,19 @@ def _problem(options: RerankOptions) -> str:
     return ""
 
 
-def run(options: RerankOptions, events: Events = ignore) -> Ranking:
+def run(
+    options: RerankOptions, events: Events = ignore, *, check: Callable[[Iterable[Path]], object] | None = None
+) -> Ranking:
     """Find the pictures, load the model and rank. A source without pictures becomes a note.
+
+    check: told of the pictures before the model is loaded, and may raise.
 
     All files are read and checked before the model is loaded. Raises ImageError where no source has any picture,
     DataError for a table that will not do, ModelError, and OptionsError.
     """
     pairings = _pairings(options, events)
+    if check is not None:
+        check(pairing.path for pairing in pairings)
     scoring = _scoring(options)
     selection = options.selection()
     selection.check(scoring.columns)
@@ -149,7 +161,7 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
     from clipcond.rerank.scorer import Scorer
 
     with task(events, f"loading {options.model}"):
-        scorer = Scorer.load(options.model, precision=options.precision, draft=options.draft)
+        scorer = Scorer.load(options.model, precision=options.precision, view=options.view, draft=options.draft)
     for note in scorer.dual.notes:
         events(Note(note))
     if options.prompt is not None:

@@ -13,7 +13,7 @@ from clipcond.rerank.undo import Undone, undo
 from clipcond.workflows.events import Events, ignore, task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from clipcond.rerank.rows import RankedImage, Ranking
 
@@ -47,6 +47,18 @@ class ActionOptions:
             )
         if self.target is not None and self.target[1].exists() and not self.target[1].is_dir():
             raise OptionsError(f"{self.target[1]} is a file; name a folder for the pictures")
+
+    def check_pictures(self, paths: Iterable[Path]) -> None:
+        """Raise OptionsError for pictures in a tar that would have to be changed there."""
+        from clipcond.images.tar_paths import tar_of
+
+        names = {"--move-to": self.move_to, "--link-to": self.link_to, "--write-back": self.write_back}
+        given = next((name for name, value in names.items() if value is not None), None)
+        tar = None if given is None else next(filter(None, map(tar_of, paths)), None)
+        if tar is not None:
+            raise OptionsError(
+                f"{given} would change {tar}, and a tar stays as it is; --copy-to takes pictures out of it"
+            )
 
     @property
     def target(self) -> tuple[Action, Path] | None:
@@ -84,7 +96,9 @@ def apply_chosen(chosen: Path, options: ActionOptions, events: Events = ignore) 
         raise OptionsError("--apply needs a place for the chosen pictures: --copy-to, --move-to or --link-to")
     if options.write_back is not None:
         raise OptionsError("--write-back needs scores, which a list has not; leave it out")
-    plan, moves = _take(list(read_chosen(chosen).keep), options, events)
+    keep = read_chosen(chosen).keep
+    options.check_pictures(keep)
+    plan, moves = _take(list(keep), options, events)
     return Outcome(plan=plan, moves=moves)
 
 
