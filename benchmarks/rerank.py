@@ -13,11 +13,11 @@ busy moment of the machine hits all; the tables give medians with the least and 
 - clipcond: `rank_pictures` without a cache, in float32 and bfloat16; with an empty cache (cold) and once more (cached).
 
 First the limit is counted: operations of one picture's forward, the machine's speed in products of those sizes, and the time
-of decoding and resizing one picture on one core. `of the limit`: if nothing waited, all cores would work all the time: the
-processor seconds of decode, resize and forward, each measured alone in this run, over the number of cores, as a share of
-the median. `forward`: the share of the wall time during which the encoder runs.
+of decoding and resizing one picture on one core. `of the limit`: the least that is possible without another
+encoder, as a share of the median: the forward alone, or where that is more the processor seconds of decode, resize and
+forward over the number of cores. `forward`: the share of the wall time during which the encoder runs.
 
-    python benchmarks/rerank.py [--pictures 32] [--large-pictures 4] [--runs 3] [--threads 2] [--many 10000]
+    python benchmarks/rerank.py [--pictures 32] [--large-pictures 4] [--runs 3] [--threads 1] [--many 10000]
 """
 
 from __future__ import annotations
@@ -101,8 +101,15 @@ def make_models(folder: Path, name: str) -> tuple[Path, Path]:
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, ours / "open_clip_model.safetensors")
     width, layers = config["vision_cfg"]["width"], config["vision_cfg"]["layers"]
-    vision = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "hidden_act": "gelu",
-              "num_attention_heads": width // 64, "patch_size": config["vision_cfg"]["patch_size"], "image_size": 224}  # fmt: skip
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "hidden_act": "gelu",
+        "num_attention_heads": width // 64,
+        "patch_size": config["vision_cfg"]["patch_size"],
+        "image_size": 224,
+    }
     shape = CLIPConfig(vision_config=vision, text_config=clip_text_config(model), projection_dim=config["embed_dim"])
     converted = CLIPModel(shape)
     text = open_clip_text_to_transformers(model.state_dict(), config["text_cfg"]["heads"])
@@ -116,25 +123,18 @@ def make_models(folder: Path, name: str) -> tuple[Path, Path]:
 
 def vision_to_transformers(model: Any) -> dict[str, torch.Tensor]:
     """The weights of an open_clip vision transformer under transformers' names."""
-    blocks = {
-        f"text_model.{key.removeprefix('visual.')}": value
-        for key, value in model.state_dict().items()
-        if "visual.transformer" in key
-    }
-    layers = open_clip_text_to_transformers(
-        {
-            **{key.removeprefix("text_model."): value for key, value in blocks.items()},
-            "token_embedding.weight": model.visual.positional_embedding, "positional_embedding": model.visual.positional_embedding,
-            "ln_final.weight": model.visual.ln_post.weight, "ln_final.bias": model.visual.ln_post.bias,
-        },
-        model.visual.transformer.resblocks[0].attn.num_heads,
-    )  # fmt: skip
-    found = {
-        f"vision_model.{key.removeprefix('text_model.')}": value for key, value in layers.items() if ".encoder." in key
-    }
     visual = model.visual
+    as_text = {  # the blocks are those of a text encoder; what else one has is left out below
+        **{key: value for key, value in visual.state_dict().items() if key.startswith("transformer.")},
+        "token_embedding.weight": visual.positional_embedding,
+        "positional_embedding": visual.positional_embedding,
+        "ln_final.weight": visual.ln_post.weight,
+        "ln_final.bias": visual.ln_post.bias,
+    }
+    layers = open_clip_text_to_transformers(as_text, visual.transformer.resblocks[0].attn.num_heads)
+    prefix = "text_model."
     return {
-        **found,
+        **{f"vision_model.{key.removeprefix(prefix)}": value for key, value in layers.items() if ".encoder." in key},
         "vision_model.embeddings.class_embedding": visual.class_embedding,
         "vision_model.embeddings.patch_embedding.weight": visual.conv1.weight,
         "vision_model.embeddings.position_embedding.weight": visual.positional_embedding,
@@ -374,50 +374,65 @@ def compare(name: str, paths: list[Path], ours: Path, theirs: Path, work: Path, 
     flops = operations(ours)
     speeds = {dtype: speed(dtype, 1024 if "L-14" in name else 768) for dtype in (torch.float32, torch.bfloat16)}
     print(f"\n### {name}, {len(paths)} pictures\n")
+    print(f"One picture, processor ms alone: {', '.join(f'{part} {1000 * took:.1f}' for part, took in alone.items())}.")
+    reached = [
+        f"{each / 1e9:.0f} GFLOP/s in {dtype} (the forward reaches {flops / each / alone[f'forward {short}']:.0%} of it)"
+        for each, dtype, short in zip(speeds.values(), ("float32", "bfloat16"), ("fp32", "bf16"), strict=True)
+    ]
     print(
-        f"One picture, processor ms alone: {', '.join(f'{part} {1000 * taken:.1f}' for part, taken in alone.items())}."
+        f"Counted: {flops / 1e9:.1f} GFLOP a forward; products of a layer run at {' and '.join(reached)}.\n", flush=True
     )
+    race = Race(contestants(ours, theirs, work), work / f"{ours.name}.sqlite")
+    race.run(paths, prompts, runs)
+    show(race, alone, len(paths))
+    exact, half = batch_effect(ours, paths), batch_effect(ours, paths, "bf16")
     print(
-        f"Counted: {flops / 1e9:.1f} GFLOP a forward; products of a layer run at {speeds[torch.float32] / 1e9:.0f} GFLOP/s a core in"
-        f" float32, {speeds[torch.bfloat16] / 1e9:.0f} in bfloat16: the forward reaches {flops / speeds[torch.float32] / alone['forward fp32']:.0%} and"
-        f" {flops / speeds[torch.bfloat16] / alone['forward bf16']:.0%} of them.\n"
+        f"Scores move by {exact:.1e} between batches of 1, 3 and 32 in float32, by {half:.1e} in bfloat16.", flush=True
     )
-    racing = contestants(ours, theirs, work)
-    times: dict[str, list[float]] = {each: [] for each in racing}
-    scores: dict[str, Scores] = {}
-    shares: dict[str, list[float]] = {each: [] for each in racing}
-    for each, call in racing.items():  # not timed: first calls allocate
-        if "cache" not in each:
-            call(paths[:2], prompts[:2])
-    for _ in range(runs):
-        (work / f"{ours.name}.sqlite").unlink(missing_ok=True)
-        for each, call in racing.items():
-            start = time.perf_counter()
-            scores[each] = call(paths, prompts)
-            times[each].append(time.perf_counter() - start)
-            if isinstance(call, Ours):
-                shares[each].append(call.forward / times[each][-1])
-    peers = [each for each in racing if not each.startswith("clipcond")]
-    winner = min(peers, key=lambda each: statistics.median(times[each]))
-    print(
-        f"| | seconds | pictures/s | × {winner} | forward | of the limit | scores from open_clip's |\n|---|---|---|---|---|---|---|"
-    )
-    for each, taken in times.items():
-        ratios = [slow / quick for slow, quick in zip(times[winner], taken, strict=True)]
-        cores = torch.get_num_threads()
+
+
+class Race:
+    """Contestants that take turns: seconds of each run, the last scores, and the encoder's share of clipcond's runs."""
+
+    def __init__(self, racing: dict[str, Callable[[list[Path], list[str]], Scores]], cache: Path) -> None:
+        self._racing, self._cache = racing, cache
+        self.times: dict[str, list[float]] = {each: [] for each in racing}
+        self.shares: dict[str, list[float]] = {each: [] for each in racing}
+        self.scores: dict[str, Scores] = {}
+
+    def run(self, paths: list[Path], prompts: list[str], runs: int) -> None:
+        """Take turns; first once with two pictures, not timed, as first calls allocate."""
+        for each, call in self._racing.items():
+            if "cache" not in each:
+                call(paths[:2], prompts[:2])
+        for _ in range(runs):
+            self._cache.unlink(missing_ok=True)
+            for each, call in self._racing.items():
+                start = time.perf_counter()
+                self.scores[each] = call(paths, prompts)
+                self.times[each].append(time.perf_counter() - start)
+                if isinstance(call, Ours):
+                    self.shares[each].append(call.forward / self.times[each][-1])
+
+
+def show(race: Race, alone: dict[str, float], count: int) -> None:
+    """Print the table of a race."""
+    peers = [each for each in race.times if not each.startswith("clipcond")]
+    winner = min(peers, key=lambda each: statistics.median(race.times[each]))
+    print(f"| | seconds | pictures/s | × {winner} | forward | of the limit | scores from open_clip's |")
+    print("|---|---|---|---|---|---|---|")
+    for each, taken in race.times.items():
+        ratios = [slow / quick for slow, quick in zip(race.times[winner], taken, strict=True)]
         forward = alone["forward bf16" if "bfloat16" in each else "forward fp32"]
-        limit = len(paths) * (alone["decode"] + alone["resize"] + forward) / cores / statistics.median(taken)
-        print(
-            f"| {each} | {spread(taken, '.2f')} | {len(paths) / statistics.median(taken):.1f} | {spread(ratios, '.2f')} |"
-            f" {f'{statistics.median(shares[each]):.0%}' if shares[each] else '–'} | {'–' if 'cached' in each else f'{limit:.0%}'} |"
-            f" {difference(scores[each], scores['open_clip loop']):.1e} |"
-        )
-    cold, cached = times["clipcond float32, cold cache"], times["clipcond float32, cached"]
+        least = count * max(forward, (alone["decode"] + alone["resize"] + forward) / (os.cpu_count() or 1))
+        share = f"{statistics.median(race.shares[each]):.0%}" if race.shares[each] else "–"
+        limit = "–" if "cached" in each else f"{least / statistics.median(taken):.0%}"
+        off = difference(race.scores[each], race.scores["open_clip loop"])
+        pace = f"{spread(taken, '.2f')} | {count / statistics.median(taken):.1f} | {spread(ratios, '.2f')}"
+        print(f"| {each} | {pace} | {share} | {limit} | {off:.1e} |")
+    cold, cached = race.times["clipcond float32, cold cache"], race.times["clipcond float32, cached"]
     again = [slow / quick for slow, quick in zip(cold, cached, strict=True)]
     print(f"\nA second run over the cache is {spread(again, '.0f')} times faster than the first.")
-    print(
-        f"Scores move by {batch_effect(ours, paths):.1e} between batches of 1, 3 and 32 in float32, by {batch_effect(ours, paths, 'bf16'):.1e} in bfloat16."
-    )
 
 
 def difference(found: Scores, expected: Scores) -> float:
@@ -467,10 +482,8 @@ def many(count: int, work: Path) -> None:
     for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((128, 128)).save(folder / f"{number:05}.{'jpg' if number % 2 else 'png'}")
-    print(
-        f"\n### {count:,} small pictures with mini\n\n| pictures | seconds | pictures/s | peak MiB of the process |\n|---|---|---|---|",
-        flush=True,
-    )
+    print(f"\n### {count:,} small pictures with mini\n")
+    print("| pictures | seconds | pictures/s | peak MiB of the process |\n|---|---|---|---|", flush=True)
     subprocess.run([sys.executable, "-c", MANY, str(folder)], check=True)
 
 
@@ -480,10 +493,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--large-pictures", type=int, default=4)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=1, help="of torch; decoding has its own")
     parser.add_argument("--many", type=int, default=10_000)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    os.environ["TQDM_DISABLE"] = "1"
     versions = []
     for name in PACKAGES:
         with contextlib.suppress(Exception):

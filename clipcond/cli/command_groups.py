@@ -12,6 +12,7 @@ GROUPS = {
     "Pictures": {
         "generate": "clipcond.cli.generate",
         "rerank": "clipcond.cli.rerank",
+        "embed": "clipcond.cli.embed",
         "cache": "clipcond.cli.cache",
     },
     "Training": {

@@ -33,6 +33,11 @@ _EXAMPLES = {
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
         'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
     ),
+    "embed": (
+        "clipcond embed pictures --out embeddings",
+        "clipcond embed 'shards/*.tar' --out embeddings --model ViT-L-14/openai --precision auto --store float16",
+        "clipcond embed s3://bucket/pictures --out embeddings --engine ray --workers 8",
+    ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",
