@@ -33,6 +33,11 @@ _EXAMPLES = {
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
         'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
     ),
+    "compare": (
+        "clipcond compare before after",
+        "clipcond compare run-a run-b --model ViT-L-14/openai --score clipscore --json",
+        "clipcond compare a.csv b.csv --score hpsv3",
+    ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",

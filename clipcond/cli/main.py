@@ -30,6 +30,7 @@ COMMANDS = {
     "encode": "clipcond.cli.encode",
     "generate": "clipcond.cli.generate",
     "rerank": "clipcond.cli.rerank",
+    "compare": "clipcond.cli.compare",
     "cache": "clipcond.cli.cache",
     "train": "clipcond.cli.train",
     "evaluate": "clipcond.cli.train",

@@ -12,7 +12,7 @@ import numpy as np
 
 from clipcond.errors import ImageError, OptionsError
 from clipcond.rerank.choosing import Scored, choose
-from clipcond.rerank.columns import ToScore, formulas, noise_of, ordering_score, score_columns
+from clipcond.rerank.columns import ToScore, column_noise, formulas, noise_of, ordering_score, score_columns
 from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
 from clipcond.rerank.pairing import Pairing as Pairing
 from clipcond.rerank.phrases import with_phrases
@@ -204,6 +204,7 @@ def _row(pairing: Pairing, picture: Picture, scoring: Scoring) -> RankedImage:
         return replace(row, error=picture.error, stage="read")
     row = replace(row, width=picture.width, height=picture.height, share_seen=round(picture.share_seen, 4))
     own = picture.prompt
+    row = replace(row, seed=(own.seed or None) if own else None)
     if pairing.prompt is not None:
         negative = pairing.negative_prompt if pairing.negative_prompt is not None else own.negative if own else ""
         return replace(row, prompt=pairing.prompt, negative_prompt=negative or None, prompt_source=pairing.source)
@@ -276,4 +277,5 @@ def _header(scorer: Scorer, scoring: Scoring, noise: float) -> Header:
         preprocessing=image.preprocess.described(),
         dtype=str(image.dtype).removeprefix("torch."),
         noise=noise,
+        column_noise=column_noise(scoring.columns, scoring, scorer.dual.logit_scale),
     )
