@@ -127,7 +127,7 @@ def _unique(key: PairedBy, pictures: Sequence[ScoredPicture]) -> dict[str, Score
 
 
 def _values(alone: _Match | None, matches: Sequence[_Match], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is compared of a column: the pairs of the only prompt, or the mean of each prompt."""
+    """The numbers that a column is compared by: the pairs of the only prompt, or the mean of each prompt."""
     if alone is not None:
         sides = ([[each.scores[name]] for each in alone.first], [[each.scores[name]] for each in alone.second])
     else:
