@@ -5,25 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from shutil import get_terminal_size
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
 from clipcond._version import __version__
+from clipcond.cli.command_groups import GROUPS
 from clipcond.cli.examples import examples
 from clipcond.cli.exit_codes import INTERRUPTED
 
 P = ParamSpec("P")
 
 MOST_COLUMNS = 100  # of a help
+MOST_LETTERS = 200  # of a command's line in the list of all: beyond any, so that none ends in dots
 
 
 def _width() -> int:
     return min(get_terminal_size().columns, MOST_COLUMNS) - 2
 
 
+class _Commands(TyperGroup):
+    """The commands, whose help lists them by what people do."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each group's commands, a line each where the terminal is wide enough."""
+        column = max(map(len, self.commands))
+        for group, names in GROUPS.items():
+            with formatter.section(group):
+                commands = [self.commands[name] for name in names if name in self.commands]
+                formatter.write_dl([(f"{c.name:<{column}}", c.get_short_help_str(MOST_LETTERS)) for c in commands])
+
+
 app = typer.Typer(
     name="clipcond",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

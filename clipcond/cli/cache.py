@@ -24,7 +24,7 @@ def cache(
     to: Annotated[str | None, typer.Option("--to", help="Size to prune to, such as 500MB.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Show, prune or clear the embeddings of pictures that earlier runs have made.
+    """Show, prune or clear the embeddings of earlier runs.
 
     They lie in the folder CLIPCOND_CACHE, or in the user's cache folder. Clearing them costs time and nothing else.
     """

@@ -37,7 +37,10 @@ def drift(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Measure how far a text encoder has moved where its target reads it, and name what differs."""
+    """Measure how far a text encoder has moved, and why.
+
+    Its token states are compared where the target reads them, and what differs in the two encoders is named.
+    """
     options = DriftOptions(
         before=before, after=after, target=cast("Family", target), encoder=encoder, prompts=prompts, pipeline=pipeline,
         limits=parse_limits(fail_over or []),

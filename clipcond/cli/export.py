@@ -33,7 +33,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is at OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the text encoder of MODEL for another program, and read it back to prove that it is the same."""
+    """Write a text encoder for another program, and prove it.
+
+    What was written is read back, and its token states and pooled vectors are compared with those of MODEL.
+    """
     options = ExportOptions(
         model=model, to=cast("Format", to), out=out, into=into, encoder=cast("Encoder | None", encoder),
         projection=projection, dtype=cast("Dtype | None", dtype), force=force,

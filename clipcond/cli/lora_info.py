@@ -22,8 +22,9 @@ def lora_info(
     file: Annotated[Path, typer.Argument(help="A .safetensors file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what of a LoRA touches the text encoders and the denoiser, and what a loader would ignore.
+    """Say what of a LoRA acts, and what a loader would ignore.
 
+    Its layers are listed by the text encoder or denoiser that they change.
     Only the header is read: nothing of the file is run, and it may be of any size.
     """
     info = run(LoraInfoOptions(file))

@@ -16,31 +16,12 @@ from io import TextIOWrapper
 from itertools import takewhile
 from typing import TextIO, cast
 
+from clipcond.cli.command_groups import COMMANDS
 from clipcond.cli.exit_codes import FAILED, INTERRUPTED, OK, READER_GONE, USAGE
 from clipcond.cli.interruption import check, interrupted, noted
 from clipcond.cli.stand_ins import STAND_INS
 from clipcond.errors import ClipCondError, OptionsError
 from clipcond.wording import visible
-
-# command -> module that defines it, in the order of `clipcond --help`
-COMMANDS = {
-    "tokens": "clipcond.cli.tokens",
-    "translate": "clipcond.cli.translate",
-    "expand": "clipcond.cli.expand",
-    "encode": "clipcond.cli.encode",
-    "generate": "clipcond.cli.generate",
-    "rerank": "clipcond.cli.rerank",
-    "compare": "clipcond.cli.compare",
-    "cache": "clipcond.cli.cache",
-    "train": "clipcond.cli.train",
-    "evaluate": "clipcond.cli.train",
-    "drift": "clipcond.cli.drift",
-    "export": "clipcond.cli.export",
-    "lora-info": "clipcond.cli.lora_info",
-    "models": "clipcond.cli.doctor",
-    "doctor": "clipcond.cli.doctor",
-    "demo": "clipcond.cli.demo",
-}
 
 
 def _load(command: str | None) -> None:
@@ -48,14 +29,6 @@ def _load(command: str | None) -> None:
     modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:
         import_module(module)
-    from clipcond.cli.app import app
-
-    place = {name: number for number, name in enumerate(COMMANDS)}
-    app.registered_commands.sort(
-        key=lambda info: place.get(
-            str(info.name or getattr(info.callback, "__name__", "")).replace("_", "-"), len(place)
-        )
-    )
 
 
 def _plain_tokens(arguments: list[str]) -> int | None:

@@ -170,7 +170,7 @@ def rerank(
         ),
     ] = None,
 ) -> None:
-    """Score pictures against a prompt, sort them, and say which to keep.
+    """Score and sort pictures, and say which to keep.
 
     A prompt of any length counts in full. The table shows what is kept, --json every picture. One that cannot be read
     is listed with the reason, and the rest goes on: the exit code is 3 only if no picture could be scored.

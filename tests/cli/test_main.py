@@ -14,7 +14,8 @@ import typer
 
 import clipcond
 from clipcond.cli.app import app
-from clipcond.cli.main import COMMANDS, main
+from clipcond.cli.command_groups import COMMANDS, GROUPS
+from clipcond.cli.main import main
 from clipcond.errors import ModelError, OutputExists
 
 
@@ -49,6 +50,16 @@ def test_every_command_has_a_module_and_help(capsys) -> None:
     assert len(app.registered_commands) == len(COMMANDS)
 
 
+def test_help_groups_the_commands_and_gives_each_a_line() -> None:
+    shown = run("--help", env={"COLUMNS": "80"}).stdout
+    assert [line[:-1] for line in shown.splitlines() if line.endswith(":") and line[:1].strip()][-len(GROUPS) :] == [
+        *GROUPS
+    ]
+    listed = shown[shown.index(f"{next(iter(GROUPS))}:") :].splitlines()
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == [*COMMANDS]
+    assert not [line for line in listed if line.endswith("...")]
+
+
 def test_help_fits_a_narrow_terminal() -> None:
     shown = run("--help", env={"COLUMNS": "40"})
     assert shown.returncode == 0, shown.stderr
@@ -67,7 +78,7 @@ def test_only_the_module_of_the_command_is_imported() -> None:
         "print([m for m in sys.modules if m.startswith('clipcond.cli.')], file=sys.stderr)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    loaded = {"exit_codes", "interruption", "main", "render", "stand_ins", "tokens_plain"}
+    loaded = {"command_groups", "exit_codes", "interruption", "main", "render", "stand_ins", "tokens_plain"}
     assert set(eval(shown.stderr)) == {f"clipcond.cli.{name}" for name in loaded}
 
 

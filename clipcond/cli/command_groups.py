@@ -1,0 +1,32 @@
+"""The commands by what people do with them, and the module that defines each, in the order of `clipcond --help`."""
+
+from __future__ import annotations
+
+GROUPS = {
+    "Prompts": {
+        "tokens": "clipcond.cli.tokens",
+        "translate": "clipcond.cli.translate",
+        "expand": "clipcond.cli.expand",
+        "encode": "clipcond.cli.encode",
+    },
+    "Pictures": {
+        "generate": "clipcond.cli.generate",
+        "rerank": "clipcond.cli.rerank",
+        "compare": "clipcond.cli.compare",
+        "cache": "clipcond.cli.cache",
+    },
+    "Training": {
+        "train": "clipcond.cli.train",
+        "evaluate": "clipcond.cli.train",
+        "drift": "clipcond.cli.drift",
+        "export": "clipcond.cli.export",
+    },
+    "Models and machine": {
+        "models": "clipcond.cli.doctor",
+        "lora-info": "clipcond.cli.lora_info",
+        "doctor": "clipcond.cli.doctor",
+        "demo": "clipcond.cli.demo",
+    },
+}
+
+COMMANDS = {command: module for group in GROUPS.values() for command, module in group.items()}
