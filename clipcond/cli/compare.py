@@ -42,9 +42,9 @@ def compare(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep embeddings.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Compare two generators on the same prompts: which is better, by how much, and may it be chance?
+    """Compare two generators on the same prompts.
 
-    Pictures are paired by prompt, and within it by seed, else by file name. Two tables that `rerank --csv` wrote do as well.
+    Which is better, by how much, and may it be chance? Pictures are paired by prompt, and within it by seed, else by file name. Two tables that `rerank --csv` wrote do as well.
     """
     options = CompareOptions(
         first=first,

@@ -75,7 +75,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
         raise stopped("interrupted: nothing was ranked, and no file was changed") from None
     try:
         with progress() as events:
-            outcome = act_on(ranking, actions, events)
+            outcome = act_on(ranking, actions, events, cache=options.cache)
     except KeyboardInterrupt:
         raise stopped("interrupted among the files: --undo DIR takes back what was done") from None
     _show(ranking, report, options.assign, output)
