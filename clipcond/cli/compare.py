@@ -44,7 +44,8 @@ def compare(
 ) -> None:
     """Compare two generators on the same prompts.
 
-    Which is better, by how much, and may it be chance? Pictures are paired by prompt, and within it by seed, else by file name. Two tables that `rerank --csv` wrote do as well.
+    Which is better, by how much, and may it be chance? Pictures are paired by prompt, and within it by seed, else by
+    file name. Two tables that `rerank --csv` wrote do as well.
     """
     options = CompareOptions(
         first=first,
@@ -78,6 +79,8 @@ def _show(report: CompareReport) -> None:
     console.print(Text(f"B  {visible(report.second)}  ({_count(found.pictures[1])})"))
     if report.line:
         console.print(Text.assemble(("scale   ", "bold"), (visible(report.line), "dim")))
+    if report.warning:
+        console.print(Text.assemble(("words   ", "bold"), (visible(report.warning), "yellow")))
     console.print(Text(_pairing(report)))
     console.print(_table(report))
     console.print(Text(_legend(report), style="dim"))

@@ -21,6 +21,7 @@ from clipcond.rerank.rows import RankedImage as RankedImage
 from clipcond.rerank.rows import Ranking as Ranking
 from clipcond.rerank.scorer import Scorer
 from clipcond.rerank.settings import MISSING_NATS, Scoring, Selection, parse_threshold
+from clipcond.rerank.unseen import unseen_in, unseen_line
 from clipcond.score.normalise import percentiles, z_scores
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def rank_pictures(
     notes += cache.problems if cache is not None else ()
     bad = sorted((row for row in found.rows if row.error is not None), key=lambda row: str(row.path))
     good = [picture.path for picture in embedded.pictures if picture.error is None]
+    unseen = unseen_in([row.prompt or "" for row in found.good], scorer) if scoring.needs_prompt else ()
     return Ranking(
         rows=(*done, *bad),
         model=scorer.dual.name,
@@ -112,6 +114,8 @@ def rank_pictures(
         header=header,
         notes=notes,
         embedded=embedded.computed,
+        unseen=unseen,
+        warning=unseen_line(unseen, scorer.dual.name),
         vectors=dict(zip(good, embedded.vectors.numpy(), strict=True)),
     )
 

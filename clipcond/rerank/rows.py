@@ -121,7 +121,7 @@ class Ranking:
 
     prompt: the one that all were scored against; None where each has its own.   vectors: the (P,) float32 embedding of
     each picture, for what comes after: a fit, a map.   embedded: how many of them the model made in this run; the others
-    were remembered.
+    were remembered.   unseen: words of the prompts that the model never learned.   warning: the same in one line.
     """
 
     rows: tuple[RankedImage, ...]
@@ -130,6 +130,8 @@ class Ranking:
     header: Header | None = None
     notes: tuple[str, ...] = ()
     embedded: int = 0
+    unseen: tuple[str, ...] = ()
+    warning: str = ""
     vectors: Mapping[Path, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -78,12 +78,14 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareReport:
-    """A comparison and what its numbers are. line: their scale, empty for tables.   errors: pictures without a score."""
+    """A comparison and what its numbers are. line: their scale, empty for tables.   warning: words that the model has
+    never seen.   errors: pictures without a score."""
 
     first: str
     second: str
     comparison: Comparison
     line: str
+    warning: str = ""
     errors: tuple[RankedImage, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -100,6 +102,7 @@ class CompareReport:
             "only_first": list(found.only_first),
             "only_second": list(found.only_second),
             "errors": len(self.errors),
+            "warning": self.warning or None,
             "columns": {
                 name: {
                     "first": each.first,
@@ -172,6 +175,7 @@ def _scored(options: CompareOptions, events: Events) -> CompareReport:
         first=options.first,
         second=options.second,
         line=header.line(),
+        warning=ranking.warning,
         comparison=compare_pictures(*sides, noise),
         errors=ranking.errors,
     )
