@@ -33,6 +33,10 @@ _EXAMPLES = {
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
         'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
     ),
+    "compare": (
+        "clipcond compare before after",
+        "clipcond compare run-a run-b --model ViT-L-14/openai --score clipscore --json",
+        "clipcond compare a.csv b.csv --score hpsv3",
     "embed": (
         "clipcond embed pictures --out embeddings",
         "clipcond embed 'shards/*.tar' --out embeddings --model ViT-L-14/openai --precision auto --store float16",

@@ -33,6 +33,8 @@ def show(ranking: Ranking) -> None:
         console.print(_heading(ranking.scored[0]))
     if ranking.header is not None and ranking.scored:
         console.print(Text.assemble(("scale   ", "bold"), (visible(ranking.header.line()), "dim")))
+    if ranking.warning:
+        console.print(Text.assemble(("words   ", "bold"), (visible(ranking.warning), "yellow")))
     if ranking.kept:
         _print_table(ranking, several=len(prompts) > 1)
     for line in error_lines(ranking.errors):

@@ -119,7 +119,8 @@ class ImageTower:
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
         if len(vectors) == len(crops):
             return vectors
-        means = torch.stack([own.mean(dim=0) for own in vectors.split([len(each) for each in crops])])
+        ends = np.cumsum([len(each) for each in crops]).tolist()
+        means = torch.stack([vectors[end - len(own) : end].mean(dim=0) for own, end in zip(crops, ends, strict=True)])
         return torch.nn.functional.normalize(means, dim=-1)
 
     @torch.inference_mode()

@@ -164,19 +164,7 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
         scorer = Scorer.load(options.model, precision=options.precision, view=options.view, draft=options.draft)
     for note in scorer.dual.notes:
         events(Note(note))
-    if options.prompt is not None:
-        _note_unseen(scorer, options.prompt, options.model, events)
     return scorer
-
-
-def _note_unseen(scorer: Scorer, prompt: str, model: str, events: Events) -> None:
-    """Note the words of the prompt that the model has never seen."""
-    from clipcond.encode.unseen_words import tell_unseen, unseen_words
-    from clipcond.prompt.plan import plan
-
-    tokens = [token for chunk in plan(prompt).encoders["clip_l"].chunks for token in chunk.tokens]
-    if text := tell_unseen(unseen_words(scorer.dual.text, tokens), model):
-        events(Note(text))
 
 
 def _cache(options: RerankOptions) -> EmbeddingCache | None:

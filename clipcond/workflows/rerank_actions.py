@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -61,6 +63,11 @@ class ActionOptions:
             )
 
     @property
+    def writes(self) -> bool:
+        """True if something is written into pictures."""
+        return self.write_back is not None and not self.dry_run
+
+    @property
     def target(self) -> tuple[Action, Path] | None:
         """The action and its folder."""
         if self.copy_to is not None:
@@ -83,9 +90,13 @@ class Outcome:
     unwritten: tuple[tuple[Path, str], ...] = ()
 
 
-def act_on(ranking: Ranking, options: ActionOptions, events: Events = ignore) -> Outcome:
-    """Write scores back first, then take the kept pictures where they go. Raises OSError where a folder cannot be made."""
-    written, unwritten = _write_back(ranking, options, events)
+def act_on(ranking: Ranking, options: ActionOptions, events: Events = ignore, *, cache: bool = True) -> Outcome:
+    """Write scores back first, then take the kept pictures where they go. Raises OSError where a folder cannot be made.
+
+    cache: what is remembered of a picture stays known when a score is written into it.
+    """
+    with _kept_known([row.path for row in ranking.scored], cache and options.writes):
+        written, unwritten = _write_back(ranking, options, events)
     plan, moves = _take(list(dict.fromkeys(row.path for row in ranking.kept)), options, events)
     return Outcome(plan=plan, moves=moves, written=written, unwritten=unwritten)
 
@@ -116,6 +127,25 @@ def _take(paths: Sequence[Path], options: ActionOptions, events: Events) -> tupl
         return plan, None
     with task(events, action, len(plan.steps), "files") as advance:
         return plan, carry_out(plan, events=lambda _: advance(1))
+
+
+@contextmanager
+def _kept_known(paths: Sequence[Path], wanted: bool) -> Iterator[None]:
+    """Carry the embeddings of pictures over to what their files are after the block, which leaves the pixels as they are."""
+    if not wanted:
+        yield
+        return
+    from clipcond.encode.embedding_cache import EmbeddingCache
+
+    cache = EmbeddingCache()
+    before = cache.keys(paths)
+    try:
+        yield
+    finally:  # what was written before a fault, too
+        after = cache.keys(paths)
+        both = zip(before, after, strict=True)
+        cache.carry_over({old: new for old, new in both if old is not None and new is not None and old != new})
+        cache.close()
 
 
 def _write_back(
