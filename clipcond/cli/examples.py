@@ -37,6 +37,7 @@ _EXAMPLES = {
         "clipcond compare before after",
         "clipcond compare run-a run-b --model ViT-L-14/openai --score clipscore --json",
         "clipcond compare a.csv b.csv --score hpsv3",
+    ),
     "embed": (
         "clipcond embed pictures --out embeddings",
         "clipcond embed 'shards/*.tar' --out embeddings --model ViT-L-14/openai --precision auto --store float16",

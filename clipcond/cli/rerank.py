@@ -71,6 +71,12 @@ def rerank(
         Path | None,
         typer.Option("--pairs", rich_help_panel=_TEXTS, help="CSV or JSONL with the columns image and prompt."),
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            "--embeddings", help="A folder that clipcond embed made, in place of pictures: no file of theirs is read."
+        ),
+    ] = None,
     long_prompt: Annotated[
         str,
         typer.Option(
@@ -202,6 +208,7 @@ def rerank(
         prompts=prompts,
         assign=assign,
         pairs=pairs,
+        embeddings=embeddings,
         model=model,
         score=score,
         distractors=distractors,

@@ -9,21 +9,39 @@ workers nor an interruption changes a row.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from clipcond.encode.embedding_shards import VERSION, ShardRow, ShardSpace, read_shard
 from clipcond.errors import ConfigError, DataError, OutputExists
 from clipcond.files import write_file
-from clipcond.rerank.embedding import Embedded, Picture
-from clipcond.rerank.picture_prompt import PicturePrompt
-from clipcond.wording import first_line, visible
+from clipcond.wording import first_line
+
+if TYPE_CHECKING:
+    from clipcond.encode.precision import Precision
+    from clipcond.images.preprocess import View
 
 ABOUT = "embeddings.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedJob:
+    """How a collection is embedded. precision: of the encoder.   stored: the dtype of vectors in the shards.
+
+    device: None is CUDA where there is one.
+    """
+
+    folder: Path
+    model: str = "mini"
+    precision: Precision = "fp32"
+    view: View | None = None
+    draft: bool = False
+    stored: str = "float32"
+    shard_size: int = 1024
+    batch_size: int = 32
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +131,7 @@ class Collection:
 
     def is_done(self, number: int) -> bool:
         """True if a shard is in the folder."""
-        return self._file(number).is_file()
+        return self.file(number).is_file()
 
     def write(self, number: int, content: bytes, errors: Sequence[PictureError]) -> None:
         """Put a shard in its place, its errors first: a shard that is there is complete."""
@@ -121,7 +139,7 @@ class Collection:
         if errors or beside.is_file():
             lines = "".join(json.dumps(asdict(error)) + "\n" for error in errors)
             write_file(beside, lines, overwrite=True)
-        write_file(self._file(number), content, overwrite=True)
+        write_file(self.file(number), content, overwrite=True)
 
     def errors(self, shards: Iterable[Shard]) -> list[PictureError]:
         """Return the pictures of finished shards that cannot be used, in order."""
@@ -135,36 +153,12 @@ class Collection:
             found.append([str(json.loads(line)) for line in lines])
         return found
 
-    def _file(self, number: int) -> Path:
+    def file(self, number: int) -> Path:
+        """Return the path of a shard."""
         return self.folder / f"{number:05}.parquet"
 
     def _errors(self, number: int) -> Path:
         return self.folder / f"{number:05}.errors.jsonl"
-
-    def read(self) -> tuple[Embedded, CollectionSettings]:
-        """Return all pictures with their vectors, those with errors among them, as if they had been embedded just now.
-
-        Raises DataError for a folder without embeddings, with shards that are missing, or of different models.
-        """
-        settings = self.settings() if self.folder.is_dir() else None
-        if settings is None:
-            raise DataError(f"{self.folder} holds no embeddings; expected a folder that clipcond embed made")
-        shards = self.shards(settings.shard_size)
-        missing = [shard.number for shard in shards if not self.is_done(shard.number)]
-        if missing:
-            raise DataError(
-                f"{self.folder} lacks {len(missing):,} of {len(shards):,} shards; run clipcond embed again, it goes on"
-            )
-        pictures: list[Picture] = []
-        vectors = [np.zeros((0, settings.width), dtype=np.float32)]
-        for shard in shards:
-            rows, own, space = read_shard(self._file(shard.number))
-            _check_space(space, settings, self._file(shard.number))
-            pictures += map(_picture, rows)
-            vectors.append(own)
-        bad = [Picture(path=Path(each.path), error=each.error) for each in self.errors(shards)]
-        joined = torch.from_numpy(np.concatenate(vectors))
-        return Embedded(pictures=(*pictures, *bad), vectors=joined, computed=0), settings
 
 
 def _lines(path: Path) -> list[str]:
@@ -174,39 +168,26 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _check_space(space: ShardSpace, settings: CollectionSettings, path: Path) -> None:
-    if (space.fingerprint, space.preprocessing, space.width) != (
-        settings.fingerprint,
-        settings.preprocessing,
-        settings.width,
-    ):
-        raise DataError(f"{path} holds vectors of another model or preprocessing than {ABOUT} beside it says")
+def check_complete(folder: Path) -> CollectionSettings:
+    """Return what a folder's vectors are; nothing large is read. Raises DataError for one without embeddings or not complete."""
+    settings = Collection(folder).settings() if (folder / ABOUT).is_file() else None
+    if settings is None:
+        raise DataError(f"{folder} holds no embeddings; expected a folder that clipcond embed made")
+    shards = Collection(folder).shards(settings.shard_size)
+    missing = sum(not Collection(folder).is_done(shard.number) for shard in shards)
+    if missing or not shards:
+        raise DataError(
+            f"{folder} lacks {missing:,} of {len(shards):,} shards; run the same clipcond embed again, it goes on"
+        )
+    return settings
 
 
-def _picture(row: ShardRow) -> Picture:
-    reason = "" if row.prompt else "it has no prompt"
-    return Picture(
-        path=Path(row.path),
-        width=row.width,
-        height=row.height,
-        share_seen=row.share_seen,
-        modified=row.modified,
-        content=bytes.fromhex(row.content),
-        prompt=PicturePrompt(
-            text=row.prompt or "",
-            negative=row.negative_prompt or "",
-            source=row.prompt_source or "",
-            reason=reason,
-        ),
-    )
+def check_agreement(old: CollectionSettings, now: Mapping[str, object], folder: Path) -> None:
+    """Raise ConfigError where a run would put other vectors into a folder than those that are in it.
 
-
-def check_agreement(old: CollectionSettings, new: CollectionSettings, folder: Path) -> None:
-    """Raise ConfigError where a run would put other vectors into a folder than those that are in it."""
-    names = {"fingerprint": "weights", "preprocessing": "preprocessing"}
-    for name in CollectionSettings.__dataclass_fields__:
-        before, now = getattr(old, name), getattr(new, name)
-        if before != now and name != "model":
-            told = names.get(name)
-            what = f"other {told} of {visible(new.model)}" if told else f"{name} {before}, not {now}"
-            raise ConfigError(f"{folder} was made with {what}; name another folder, or the same options")
+    now: the settings that are known of the run, by their names.
+    """
+    for name, value in now.items():
+        if (before := getattr(old, name)) != value and name != "model":
+            what = "other weights or preprocessing" if name in ("fingerprint", "preprocessing") else f"{name} {before}"
+            raise ConfigError(f"{folder} was made with {what}; name another folder, or pass the same options")

@@ -78,11 +78,13 @@ def rank_pictures(
     on_progress: Callable[[int], object] | None = None,
     cache: EmbeddingCache | None = None,
     prompt: str | None = None,
+    embedded: Embedded | None = None,
 ) -> Ranking:
     """Score pictures, each against its prompt, and put them in order; each file is embedded once.
 
     scoring: the numbers, by default cosine and CLIPScore.   selection: what to keep, by default all.   prompt: the one
-    of all of them, for the ranking to name.   Errors are as for `rerank`.
+    of all of them, for the ranking to name.   embedded: all of the pictures, by this model; no file is read then.
+    Errors are as for `rerank`.
     """
     scoring, selection = scoring or Scoring(), selection or Selection()
     _check(prompt, pairings, batch_size)
@@ -92,10 +94,13 @@ def rank_pictures(
     pairings = _distinct(pairings)
     paths = list({_absolute(pairing.path): pairing.path for pairing in reversed(pairings)}.values())[::-1]
     remembered = None if cache is None or not paths else Remembered(cache=cache, space=scorer.image_space())
-    embedded = embed_files(
+    read_prompts = any(_reads(pairing, scoring) for pairing in pairings)
+    if embedded is not None and not read_prompts:
+        embedded = replace(embedded, pictures=tuple(replace(each, prompt=None) for each in embedded.pictures))
+    embedded = embedded or embed_files(
         paths,
         scorer.dual.image,
-        read_prompts=any(_reads(pairing, scoring) for pairing in pairings),
+        read_prompts=read_prompts,
         batch_size=batch_size,
         on_progress=on_progress or (lambda _: None),
         remembered=remembered,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +12,14 @@ from clipcond.encode.embedding_shards import ShardRow, ShardSpace, shard_bytes
 from clipcond.encode.embedding_space import preprocessing_id
 from clipcond.encode.fingerprint import Fingerprint
 from clipcond.encode.image import ImageTower
-from clipcond.encode.precision import Precision, cast_tower, dtype_of
-from clipcond.images.preprocess import View
+from clipcond.encode.precision import cast_tower, dtype_of
 from clipcond.images.remote import fetched, is_remote
 from clipcond.models.load import load_dual
-from clipcond.rerank.collection import Collection, CollectionSettings, PictureError, Shard, check_agreement
+from clipcond.rerank.collection import Collection, CollectionSettings, EmbedJob, PictureError, Shard, check_agreement
 from clipcond.rerank.embedding import Picture, embed_files
 from clipcond.runtime.devices import device_of
 
 _FETCHED = 64  # remote pictures at a time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedJob:
-    """How a collection is embedded. precision: of the encoder.   stored: the dtype of vectors in the shards.
-
-    device: None is CUDA where there is one.
-    """
-
-    folder: Path
-    model: str = "mini"
-    precision: Precision = "fp32"
-    view: View | None = None
-    draft: bool = False
-    stored: str = "float32"
-    shard_size: int = 1024
-    batch_size: int = 32
-    device: str | None = None
 
 
 class ShardEmbedder:
@@ -67,7 +48,7 @@ class ShardEmbedder:
             shard_size=job.shard_size,
         )
         if (old := self.collection.settings()) is not None:
-            check_agreement(old, self.settings, job.folder)
+            check_agreement(old, asdict(self.settings), job.folder)
 
     def __call__(self, shard: Shard, on_progress: Callable[[int], object]) -> tuple[int, int]:
         """Embed a shard and put it in its place. Returns how many pictures it holds, and how many are errors."""

@@ -14,8 +14,7 @@ from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
-    from clipcond.rerank.collection import Collection, Shard
-    from clipcond.rerank.shards import EmbedJob
+    from clipcond.rerank.collection import Collection, CollectionSettings, EmbedJob, Shard
 
 Engine = Literal["local", "ray"]
 Stored = Literal["float32", "float16"]
@@ -51,7 +50,7 @@ class EmbedOptions:
 
     def job(self) -> EmbedJob:
         """The part of the options that a worker needs."""
-        from clipcond.rerank.shards import EmbedJob
+        from clipcond.rerank.collection import EmbedJob
 
         return EmbedJob(
             folder=Path(os.path.abspath(self.out)),  # noqa: PTH100 - links kept
@@ -126,13 +125,11 @@ def run(options: EmbedOptions, events: Events = ignore) -> EmbedReport:
     job = options.job()
     collection = Collection(job.folder)
     old = collection.settings()
-    if old is not None and old.shard_size != job.shard_size:
-        raise OptionsError(
-            f"{options.out} has shards of {old.shard_size:,} pictures; pass --shard-size {old.shard_size}"
-        )
+    if old is not None:
+        _check_options(old, job, options.out)
     sources = _sources(options.sources, events)
     todo = [] if old is None else _todo(collection, job.shard_size)
-    if old is None or todo or collection.lacks(sources):
+    if old is None or todo or old.model != job.model or collection.lacks(sources):
         with task(events, f"loading {options.model}"):
             from clipcond.rerank.shards import ShardEmbedder
 
@@ -148,6 +145,17 @@ def run(options: EmbedOptions, events: Events = ignore) -> EmbedReport:
         with task(events, "embedding", sum(len(shard.sources) for shard in todo), "pictures") as advance:
             _embed(options, embedder, todo, advance)
     return _report(collection, job.shard_size, todo)
+
+
+def _check_options(old: CollectionSettings, job: EmbedJob, out: Path) -> None:
+    """Hold the options against those that a folder was made with, as far as they are known without the model."""
+    from clipcond.rerank.collection import check_agreement
+
+    dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    now: dict[str, object] = {"stored": job.stored, "view": job.view, "draft": job.draft, "shard_size": job.shard_size}
+    if job.precision in dtypes:
+        now["precision"] = dtypes[job.precision]
+    check_agreement(old, now, out)
 
 
 def _embed(
@@ -189,6 +197,8 @@ def _sources(sources: Iterable[str], events: Events) -> list[str]:
     for source in sources:
         if is_remote(source):
             pictures = remote_pictures(source)
+        elif not (os.path.lexists(Path(source).expanduser()) or any(mark in source for mark in "*?[{")):
+            raise ImageError(f"{source}: there is no such file or folder")
         else:
             paths = find_pictures([source], recursive=True).paths
             pictures = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links kept

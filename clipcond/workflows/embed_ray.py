@@ -11,8 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from clipcond.errors import ClipCondError, ConfigError
-from clipcond.rerank.collection import Collection, Shard
-from clipcond.rerank.shards import EmbedJob, ShardEmbedder
+from clipcond.rerank.collection import Collection, EmbedJob, Shard
 from clipcond.wording import first_line
 
 
@@ -60,6 +59,8 @@ class ShardWorker:
     """A worker of Ray Data: a model in memory, and a shard for each row."""
 
     def __init__(self, job: EmbedJob) -> None:
+        from clipcond.rerank.shards import ShardEmbedder
+
         self._embedder = ShardEmbedder(job)
         self._collection = Collection(job.folder)
         self._shards = self._collection.shards(job.shard_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,6 +11,7 @@ from clipcond.errors import ImageError, OptionsError, ResourceMissing
 from clipcond.wording import visible
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
+from clipcond.workflows.stored_embeddings import read_stored, stored_scorer, with_stored_dtype
 
 if TYPE_CHECKING:
     from clipcond.encode.embedding_cache import EmbeddingCache
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from clipcond.rerank.scorer import Scorer
     from clipcond.rerank.settings import Scoring, Selection
     from clipcond.score.aesthetic import AestheticHead
+    from clipcond.workflows.stored_embeddings import StoredEmbeddings
 
 LongPrompt = Literal["mean", "max", "first", "min"]
 Precision = Literal["fp32", "auto", "bf16", "fp16"]
 View = Literal["crop", "pad", "tiles"]
+DEFAULT_MODEL = "mini"
 DEFAULT_SCORE = "cosine"
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
@@ -33,7 +36,7 @@ class RerankOptions:
 
     images: files, folders, tars, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
     picture.   assign: for what shows the ranking: match both.   pairs: a table of
-    pictures and their prompts, in place of images.
+    pictures and their prompts, in place of images.   embeddings: a folder that `embed` made, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
     precision: of the image encoder.   draft: decode JPEGs at a part of their size.
@@ -47,7 +50,8 @@ class RerankOptions:
     prompts: Path | None = None
     assign: bool = False
     pairs: Path | None = None
-    model: str = "mini"
+    embeddings: Path | None = None
+    model: str = DEFAULT_MODEL
     score: str = DEFAULT_SCORE
     distractors: Path | None = None
     aesthetic: Path | None = None
@@ -100,7 +104,14 @@ def _problem(options: RerankOptions) -> str:
         return "--assign matches many prompts with pictures; give them with --prompts FILE"
     if options.pairs is not None and options.images:
         return "--pairs names the pictures; leave the others out"
-    if options.pairs is None and not options.images:
+    if options.embeddings is not None:
+        if options.images or options.pairs is not None:
+            return (
+                f"--embeddings names the pictures; leave {'--pairs' if options.pairs is not None else 'the others'} out"
+            )
+        if options.precision != "fp32" or options.view is not None or options.draft:
+            return "--precision, --view and --draft are for pictures; the embeddings were made with their own"
+    elif options.pairs is None and not options.images:
         return "no pictures are named; give files, folders or quoted patterns"
     if options.prompt is not None and not options.prompt.strip():
         return "the prompt is empty; pass a text, or none to use each picture's own"
@@ -127,16 +138,19 @@ def run(
     All files are read and checked before the model is loaded. Raises ImageError where no source has any picture,
     DataError for a table that will not do, ModelError, and OptionsError.
     """
-    pairings = _pairings(options, events)
+    stored = None if options.embeddings is None else read_stored(options.embeddings)
+    pairings = _pairings(options, events, stored)
     if check is not None:
         check(pairing.path for pairing in pairings)
     scoring = _scoring(options)
     selection = options.selection()
     selection.check(scoring.columns)
+    if stored is not None and options.model == DEFAULT_MODEL:
+        options = replace(options, model=stored.model)
     check_model(options.model)
     from clipcond.rerank.ranking import rank_pictures
 
-    scorer = _scorer(options, events)
+    scorer = _scorer(options, events) if stored is None else stored_scorer(stored, options.model, events)
     cache = _cache(options)
     pictures = len({pairing.path for pairing in pairings})
     with task(events, "scoring", pictures, "pictures") as advance:
@@ -149,9 +163,12 @@ def run(
             on_progress=advance,
             cache=cache,
             prompt=options.prompt,
+            embedded=None if stored is None else stored.embedded,
         )
     if cache is not None:
         cache.close()
+    if stored is not None:
+        ranking = with_stored_dtype(ranking, stored)
     for note in ranking.notes:
         events(Note(note))
     return ranking
@@ -213,14 +230,14 @@ def _head(path: Path) -> AestheticHead:
     return aesthetic_head(file.name, file.tensors, file.metadata)
 
 
-def _pairings(options: RerankOptions, events: Events) -> Sequence[Pairing]:
+def _pairings(options: RerankOptions, events: Events, stored: StoredEmbeddings | None) -> Sequence[Pairing]:
     """Every picture with the prompt it is scored against. Raises ImageError, DataError and OptionsError."""
     from clipcond.rerank.pairs import read_pairs, read_prompts
 
     if options.pairs is not None:
         return read_pairs(options.pairs, options.negative_prompt)
     prompts = None if options.prompts is None else read_prompts(options.prompts)
-    paths = _pictures(options, events)
+    paths = _pictures(options, events) if stored is None else stored.paths
     from clipcond.rerank.pairing import Pairing
 
     if prompts is None:
