@@ -17,7 +17,8 @@ of decoding and resizing one picture on one core. `of the limit`: the least that
 encoder, as a share of the median: the forward alone, or where that is more the processor seconds of decode, resize and
 forward over the number of cores. `forward`: the share of the wall time during which the encoder runs.
 
-    python benchmarks/rerank.py [--pictures 32] [--large-pictures 4] [--cache-pictures 200] [--runs 3] [--threads 1] [--many 10000]
+    python benchmarks/rerank.py [--pictures 32] [--large-pictures 4] [--cache-pictures 200] [--runs 3]
+        [--threads 1] [--many 10000]
 """
 
 from __future__ import annotations
@@ -434,11 +435,8 @@ def second_run(paths: list[Path], folder: Path, runs: int) -> None:
     ranker = Ours(folder, "fp32", folder.parent / "embeddings.sqlite")
     times = [best(lambda: ranker(paths, prompts), 1, time.perf_counter) for _ in range(runs + 1)]
     again = [times[0] / each for each in times[1:]]
-    print(
-        f"\nOver the cache, {len(paths)} pictures: {times[0]:.1f} s the first time, then {spread(times[1:], '.2f')} s:",
-        end=" ",
-    )
-    print(f"{spread(again, '.0f')} times faster.", flush=True)
+    taken = f"{times[0]:.1f} s the first time, then {spread(times[1:], '.2f')} s"
+    print(f"\nOver the cache, {len(paths)} pictures: {taken}: {spread(again, '.0f')} times faster.", flush=True)
 
 
 def difference(found: Scores, expected: Scores) -> float:
