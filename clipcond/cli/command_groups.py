@@ -12,6 +12,8 @@ GROUPS = {
     "Pictures": {
         "generate": "clipcond.cli.generate",
         "rerank": "clipcond.cli.rerank",
+        "compare": "clipcond.cli.compare",
+        "embed": "clipcond.cli.embed",
         "cache": "clipcond.cli.cache",
     },
     "Finding": {

@@ -73,6 +73,16 @@ _EXAMPLES = {
         "clipcond screen pictures --rules rules.toml --fail-on-match --json",
         "clipcond screen examples --rules rules.toml --calibrate right.csv --precision 0.95 -o calibrated.toml",
     ),
+    "compare": (
+        "clipcond compare before after",
+        "clipcond compare run-a run-b --model ViT-L-14/openai --score clipscore --json",
+        "clipcond compare a.csv b.csv --score hpsv3",
+    ),
+    "embed": (
+        "clipcond embed pictures --out embeddings",
+        "clipcond embed 'shards/*.tar' --out embeddings --model ViT-L-14/openai --precision auto --store float16",
+        "clipcond embed s3://bucket/pictures --out embeddings --engine ray --workers 8",
+    ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,16 @@ def open_clip_models(cache: Path | None = None) -> tuple[Model, ...]:
     readable = {name for name in open_clip.list_models() if _reads_like_clip(name, open_clip.get_model_config(name))}
     pairs = [(name, tag) for name, tag in open_clip.list_pretrained() if name in readable]
     return tuple(_of_open_clip(name, tag, get_pretrained_cfg(name, tag), cache) for name, tag in pairs)
+
+
+def pretrained_here(use: str) -> str:
+    """Return the spec of the largest pretrained model that needs no download, for a use such as `rerank`; empty without one."""
+    known = [model for model in local_models() if model.kind != "embedded"]
+    if use != "generate":
+        with suppress(ModelError):
+            known += open_clip_models()
+    fitting = [model for model in known if model.cached and use in model.use]
+    return max(fitting, key=lambda model: (model.bytes or 0, model.spec)).spec if fitting else ""
 
 
 def _embedded() -> Iterator[Model]:
