@@ -115,8 +115,8 @@ _EXAMPLES = {
     ),
     "models": (
         "clipcond models",
-        "clipcond models bigG",
-        "clipcond models --all --json",
+        "clipcond models SigLIP2",
+        "clipcond models --kind dual --all --json",
     ),
     "doctor": (
         "clipcond doctor",
