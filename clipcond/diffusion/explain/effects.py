@@ -20,7 +20,8 @@ def effect_maps(whole: Tensor, masked: Tensor) -> Tensor:
     """
     size = check_axes("whole", whole, "C H W")
     check_axes("masked", masked, "P C H W", **size)
-    return torch.linalg.vector_norm(masked.float() - whole.float(), dim=1)
+    maps: Tensor = torch.linalg.vector_norm(masked.float() - whole.float(), dim=1)
+    return maps
 
 
 def strengths(maps: Tensor, total: Tensor) -> Tensor:

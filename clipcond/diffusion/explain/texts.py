@@ -77,7 +77,7 @@ def explained_texts(
     sides = encode_counterfactuals(conditioner, plans, empty, spans, options)
     return ExplainedTexts(
         spans=spans,
-        sides=sides,
+        sides=Sides(sides.positive, tuple(each for each in sides.negative if each.phrases)),  # a row saved
         cut=frozenset(range(len(spans))) - held,
         chunks=max(_clip_chunks(each) for each in (*plans.positive, *plans.negative)),
         has_pooled=POOLED in sides.positive[0].whole,

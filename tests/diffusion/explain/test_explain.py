@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,15 +84,12 @@ def test_what_the_stock_pipeline_cuts_off_is_dead_exactly(mini: Any) -> None:
         ExplainSettings(stock=True, dialect="a1111")
 
 
-def test_words_through_which_others_act(mini: Any) -> None:
-    prompt = "bottom right a yellow star and a green ring"
-    made = explain_prompt(mini, prompt, settings=ExplainSettings(by="word", steps=4, at=(0.5,)))
-    through = {each.text: each.through for each in made.phrases if each.through}
-    assert through, "the token states behind a word carry it"
-    assert all(prompt.index(name) < len(prompt) for name in through.values())
-    plain = explain_prompt(mini, prompt, settings=ExplainSettings(by="word", steps=4, at=(0.5,), through=False))
+def test_looking_for_carriers_takes_rows_and_changes_nothing_else(mini: Any) -> None:
+    settings = ExplainSettings(by="word", steps=4, at=(0.5,))
+    made = explain_prompt(mini, "a yellow star", settings=settings)
+    plain = explain_prompt(mini, "a yellow star", settings=replace(settings, through=False))
     assert plain.strengths == pytest.approx(made.strengths, abs=1e-4)
-    assert plain.rows < made.rows
+    assert (plain.rows, made.rows) == (1 + 1 + 3, 5 + 1 + 3 + 6), "each word's own states and those of later words"
     assert not any(each.through for each in plain.phrases)
 
 
