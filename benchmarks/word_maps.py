@@ -7,7 +7,7 @@
 have its largest mean in the object's cell, one of nine? Beside `clipcond.explain`: cross-attention as DAAM reads it, heads
 and layers averaged, summed over the rows of the object's words, and over those and the rows of all later words. Same
 pictures, same latents, same steps.
-`dead`: phrases that `explain` names as doing nothing. Words of no meaning to `mini` stand between objects that it draws; and
+`dead`: phrases that `explain` names as doing nothing. Words of no meaning to `mini` stand between two to six objects; and
 captions beyond 75 tokens are left to the stock pipeline, which never reads their end. What the picture does not show, and a
 phrase that token 75 goes through, is neither dead nor alive and not counted.
 """

@@ -29,6 +29,7 @@ COMMANDS = {
     "expand": "clipcond.cli.expand",
     "encode": "clipcond.cli.encode",
     "generate": "clipcond.cli.generate",
+    "explain": "clipcond.cli.explain",
     "rerank": "clipcond.cli.rerank",
     "cache": "clipcond.cli.cache",
     "train": "clipcond.cli.train",

@@ -115,11 +115,12 @@ def calls_of_picture(
 ) -> list[DenoiserCall]:
     """The calls that a pipeline would make at some steps on its way to a picture that is there.
 
-    run: calls the pipeline with its texts, steps and guidance, and the further arguments that it is given. The picture is
-    encoded by the pipeline's autoencoder and noised to each wanted step with noise of `seed`.
+    picture: of any size; it is read at the size that the pipeline draws, in its own shape, encoded by the autoencoder and
+    noised to each wanted step with noise of `seed`.   run: calls the pipeline with its texts, steps and guidance, and the
+    further arguments that it is given.
     Raises ModelError where the autoencoder gives latents of another shape than the denoiser takes.
     """
-    pixels = pipe.image_processor.preprocess(picture.convert("RGB"))
+    pixels = pipe.image_processor.preprocess(_fitted(pipe, picture.convert("RGB")))
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     with recorded(pipe, [1]) as calls:
         run(height=size[0], width=size[1], output_type="latent", callback_on_step_end=_interrupt)
@@ -135,6 +136,16 @@ def calls_of_picture(
             replace(_moved(pipe, first, _noised(pipe.scheduler, clean, noise, time), time), step=step, size=size)
         )
     return made
+
+
+def _fitted(pipe: Any, picture: Image.Image) -> Image.Image:
+    """A picture with about as many pixels as the pipeline draws."""
+    own = getattr(pipe, "default_sample_size", None) or denoiser_of(pipe).config.sample_size
+    sides = list(own) if isinstance(own, (list, tuple)) else [own, own]
+    ratio = (sides[0] * sides[-1] * pipe.vae_scale_factor**2 / (picture.width * picture.height)) ** 0.5
+    step = int(pipe.image_processor.config.vae_scale_factor)
+    size = [max(1, round(each * ratio / step)) * step for each in picture.size]
+    return picture if 0.9 < ratio < 1.1 else picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
 def _interrupt(pipe: Any, step: int, time: Any, state: dict[str, Any]) -> dict[str, Any]:

@@ -74,13 +74,14 @@ def explain_prompt(
         effects.append(_mean(made))
         pictures.append(ExplainedPicture(image=image, seed=seed, maps=effects[-1].maps))
     phrases = tuple(_phrases(texts, _mean(effects), pictures[0].places, through, settings))
-    unread = () if guided or not negative_prompt else (_negative_unread(negative_prompt, run.guidance_scale),)
+    told = guided or not negative_prompt or conditioner.family == "flux"
+    unread = () if told else (_negative_unread(negative_prompt or "", run.guidance_scale),)
     return Explanation(
         prompt=prompt,
         negative_prompt=negative_prompt or "",
         phrases=phrases,
         pictures=tuple(pictures),
-        findings=(*unread, *verdicts(phrases, pictures[0].cells)),
+        findings=(*_findings(run), *unread, *verdicts(phrases, pictures[0].cells)),
         steps=run.steps,
         at_steps=wanted,
         rows=rows,
@@ -236,7 +237,7 @@ def _phrases(
     for number, span in enumerate(texts.spans):
         total = float(effects.totals[int(span.side != "prompt")])
         strength = float(means[number]) / total if total else 0.0
-        dead = strength < settings.dead_below
+        dead = strength < settings.threshold
         yield ExplainedPhrase(
             text=span.text,
             start=span.start,
@@ -250,6 +251,11 @@ def _phrases(
             pooled_share=float(effects.pooled[number]) if texts.has_pooled else None,
             through=texts.spans[through[number]].text if number in through and not dead else None,
         )
+
+
+def _findings(run: _Run) -> tuple[PlacedFinding, ...]:
+    """The findings of the prompts themselves."""
+    return () if run.conditioning is None else run.conditioning.findings
 
 
 def _negative_unread(negative_prompt: str, scale: float) -> PlacedFinding:

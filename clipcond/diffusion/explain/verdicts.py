@@ -9,7 +9,6 @@ from clipcond.diffusion.explain.places import named_cells, strongest_cell
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.wording import visible
 
-DEAD_BELOW = 0.1  # of the whole prompt's effect
 Cells = Sequence[Sequence[Sequence[float]]]  # (P, 3, 3)
 
 
@@ -22,7 +21,7 @@ def verdicts(phrases: Sequence[ExplainedPhrase], cells: Cells) -> Iterator[Place
         if phrase.cut:
             yield _warn("phrase-cut", phrase, f"“{_quoted(phrase)}” is never read: the stock pipeline cuts it off")
         elif phrase.dead:
-            message = f"“{_quoted(phrase)}” does nothing: {phrase.strength:.1%} of the whole prompt's effect"
+            message = f"“{_quoted(phrase)}” does next to nothing: {phrase.strength:.1%} of the whole prompt's effect"
             yield _warn("phrase-dead", phrase, message)
         elif phrase.through is not None:
             message = f"“{_quoted(phrase)}” acts only through “{visible(phrase.through)}”, whose states carry it"
