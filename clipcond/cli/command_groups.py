@@ -11,6 +11,7 @@ GROUPS = {
     },
     "Pictures": {
         "generate": "clipcond.cli.generate",
+        "explain": "clipcond.cli.explain",
         "rerank": "clipcond.cli.rerank",
         "compare": "clipcond.cli.compare",
         "embed": "clipcond.cli.embed",

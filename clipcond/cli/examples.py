@@ -28,6 +28,11 @@ _EXAMPLES = {
         'clipcond generate "a red fox" --pipeline ./sdxl -n 8 --keep 2 --out best',
         "clipcond generate --infotext picture.png --out again",
     ),
+    "explain": (
+        'clipcond explain "a red circle at the top left, a blue star in the center"',
+        'clipcond explain "a red fox, golden hour" --by word --html fox.html --png fox.png',
+        'clipcond explain picture.png --phrases "red, fox" --json',
+    ),
     "rerank": (
         "clipcond rerank pictures --top 2",
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
