@@ -20,11 +20,13 @@ from clipcond.train.pixels import Pixels
 class Batch:
     """One step's pairs.
 
-    pixels: (B, H, W, 3) uint8. ids: (B, L) int64. cut: how many captions were cut to 75 tokens. false_negatives: (B, B)
-    bool, true where the text of a column is also a caption of another row's image; None where there is no such text.
+    rows: (B,) int64, the images' numbers in the run's pairs. pixels: (B, H, W, 3) uint8. ids: (B, L) int64. cut: how many
+    captions were cut to 75 tokens. false_negatives: (B, B) bool, true where the text of a column is also a caption of
+    another row's image; None where there is no such text.
     """
 
     step: int
+    rows: np.ndarray
     pixels: np.ndarray
     ids: np.ndarray
     cut: int
@@ -56,7 +58,7 @@ class Batches:
         said = [self.pairs.captions[row] for row in rows]
         texts = [of[int(share * len(of))] if self._any else of[0] for of, share in zip(said, draw, strict=True)]
         ids, cut = id_rows(texts)
-        return Batch(step, self.pixels[rows], ids, cut, false_negatives(said, texts))
+        return Batch(step, rows, self.pixels[rows], ids, cut, false_negatives(said, texts))
 
     def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
         """Yield the batches of steps `start` to `stop`; a thread prepares them `depth` ahead, and its errors come out here."""

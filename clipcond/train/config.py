@@ -48,6 +48,7 @@ class TrainConfig:
         temperature and the image tower train; `image` keeps the whole image tower.
     init: `weights` loads the model's weights; `random` starts from random ones and must be asked for by name.
     max_bad_rows: leave out so many rows of a source that will not do (no caption, no picture) before one is an error.
+    contrastive: weight of the contrastive loss in the objective; 0 leaves it out.
     captions: which of several captions an image trains with: a `random` one each time, or the `first`.
     """
 
@@ -70,6 +71,7 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()
     init: str = "weights"
     captions: str = "random"
+    contrastive: float = 1.0
     device: str = "auto"
     threads: int | None = None
     cache_gib: float = 4.0
@@ -218,7 +220,7 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(
             f"batch_size is {config.batch_size}, expected 2 or more: the loss compares pairs with one another"
         )
-    for name in ("val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib"):
+    for name in ("val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive"):
         value = getattr(config, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name} is {value}, expected 0 or more")

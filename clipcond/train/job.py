@@ -30,6 +30,7 @@ from clipcond.train.model import (
     train_mode,
     use_plain_attention,
 )  # fmt: skip
+from clipcond.train.objective import Contrastive, Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.run_folder import refuse_unfinished
@@ -47,7 +48,7 @@ class Job:
     device: torch.device
     trainable: Trainable
     optimizer: Optimizer
-    normalise: Normalisation
+    objective: Objective
     pairs: Pairs
     batches: Batches
     steps: int
@@ -81,14 +82,15 @@ def prepare(config: TrainConfig) -> Job:
         batch_size=config.batch_size, seed=config.seed, captions=config.captions,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
+    towers = Towers(model=trainable.model, normalise=normalise, device=device, precision=config.precision)
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
-        config=config, device=device, trainable=trainable, optimizer=optimizer, normalise=normalise, pairs=train_pairs,
-        batches=batches, steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs) + (_left_out(held_out) if held_out is not None and config.val_data else ()),
+        config=config, device=device, trainable=trainable, optimizer=optimizer,
+        objective=_objective(config, towers), pairs=train_pairs, batches=batches, steps=steps, warmup=warmup,
+        measure=measure, notes=_notes(train_pairs) + (_left_out(held_out) if held_out is not None and config.val_data else ()),
         fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
     )  # fmt: skip
 
@@ -111,6 +113,12 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable
+
+
+def _objective(config: TrainConfig, towers: Towers) -> Objective:
+    """Return the terms that the settings ask for, with their weights."""
+    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive())]
+    return Objective([(weight, term) for weight, term in terms if weight], towers)
 
 
 def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:

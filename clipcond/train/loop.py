@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from clipcond.train.batches import Batch, Batches
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
 from clipcond.train.job import Job, prepare
-from clipcond.train.losses import clamp_logit_scale, info_nce
-from clipcond.train.model import image_features, text_features
+from clipcond.train.losses import clamp_logit_scale
+from clipcond.train.objective import Losses
 from clipcond.train.optimizer import learning_rate_at
 from clipcond.train.run_folder import RunFolder, held
 from clipcond.train.signals import stop_signals
@@ -80,6 +79,19 @@ class _Window:
     since: float
     count: int = 0
     loss: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def add(self, losses: Losses) -> None:
+        """Take in a step."""
+        self.count += 1
+        self.loss += losses.total
+        for name, value in losses.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+
+    def means(self) -> dict[str, Any]:
+        """Return the mean loss and, by name, the mean of each term before its weight."""
+        terms = {name: round(value / self.count, 5) for name, value in self.terms.items()}
+        return {"loss": round(self.loss / self.count, 5), "terms": terms}
 
 
 class _Run:
@@ -162,27 +174,20 @@ class _Run:
 
     def optimise(self, batch: Batch) -> None:
         """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
-        job, model = self.job, self.job.model
+        job = self.job
         job.optimizer.zero_grad()
-        with _autocast(job.config.precision, job.device):
-            images = image_features(model, job.normalise(batch.pixels, job.device).contiguous())
-            texts = text_features(model, torch.from_numpy(batch.ids).to(job.device))
-        masked = None if batch.false_negatives is None else torch.from_numpy(batch.false_negatives).to(job.device)
-        loss = info_nce(images, texts, model.logit_scale, masked)
-        value = float(loss.detach())
-        self._check_finite("loss", value)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = job.objective.backward(batch)
+        self._check_finite("loss", losses.total)
         self.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
         self._check_finite("gradient's norm", self.grad_norm)
         self.learning_rate = learning_rate_at(self.step, job.steps, job.config.learning_rate, job.warmup)
         job.optimizer.step(self.learning_rate)
-        clamp_logit_scale(model.logit_scale)
+        clamp_logit_scale(job.model.logit_scale)
 
         self.step += 1
         self.cut += batch.cut
-        self.loss = value
-        self._window.loss += value
-        self._window.count += 1
+        self.loss = losses.total
+        self._window.add(losses)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -216,7 +221,7 @@ class _Run:
         window, now = self._window, time.monotonic()
         batch_size, model = self.job.config.batch_size, self.job.model
         self._log(
-            loss=round(window.loss / window.count, 5), learning_rate=self.learning_rate,
+            **window.means(), learning_rate=self.learning_rate,
             rate=self.learning_rate,  # the old name, for one version
             grad_norm=round(self.grad_norm, 4), logit_scale=round(float(model.logit_scale.detach().exp()), 3),
             pairs_per_second=round(window.count * batch_size / (now - window.since), 1),
@@ -242,7 +247,3 @@ class _Run:
         written = write_open_clip_folder(self.job.model, self.job.trainable.config, self.folder.model)
         self._log(event="done", model=str(written))
         return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False)
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

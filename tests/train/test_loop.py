@@ -153,15 +153,15 @@ def test_a_folder_with_a_config_that_no_run_wrote_is_left_alone(config):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config, monkeypatch):
-    from clipcond.train import loop
+    from clipcond.train import objective
 
-    whole, seen = loop.info_nce, []
+    whole, seen = objective.info_nce, []
 
     def poisoned(*features):
         seen.append(1)
         return whole(*features) * (float("nan") if len(seen) == 5 else 1.0)
 
-    monkeypatch.setattr(loop, "info_nce", poisoned)
+    monkeypatch.setattr(objective, "info_nce", poisoned)
     with pytest.raises(
         ConfigError, match=r"the loss is nan at step 5; the last good checkpoint is .*step-00000003\.pt"
     ):
@@ -174,10 +174,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config,
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_weight(config, monkeypatch):
-    from clipcond.train import loop
+    from clipcond.train import objective
 
-    whole = loop.info_nce
-    monkeypatch.setattr(loop, "info_nce", lambda *f: torch.sqrt(whole(*f) - whole(*f).detach()) + 1.0)
+    whole = objective.info_nce
+    monkeypatch.setattr(objective, "info_nce", lambda *f: torch.sqrt(whole(*f) - whole(*f).detach()) + 1.0)
     with pytest.raises(ConfigError, match="the gradient's norm is nan at step 1; there is no checkpoint yet"):
         train(config)
 
