@@ -48,9 +48,15 @@ class TrainConfig:
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
         temperature and the image tower train; `image` keeps the whole image tower.
+    lock_image: freeze the image tower, and embed every picture once: each step then takes the text tower alone.
+    unseen_rate: peak learning rate of token rows that are zero in the model, words that no training has ever reached,
+        as in towers trained on a small vocabulary; they train even where `text` is frozen. None: as all rows.
     init: `weights` loads the model's weights; `random` starts from random ones and must be asked for by name.
     max_bad_rows: leave out so many rows of a source that will not do (no caption, no picture) before one is an error.
     contrastive: weight of the contrastive loss in the objective; 0 leaves it out.
+    denoise_weight: weight of the loss of a frozen denoiser that reads the captions' states; it needs `pipeline`.
+    pipeline: the pipeline of that denoiser: `mini`, a diffusers folder or a hub id of Stable Diffusion 1 or 2.
+    denoise_batch: pairs of each batch that it is computed on.
     target: the family and encoder that the text tower is for: it says which layer, which pooled vector and which
         padding count. With it the drift on general prompts is measured at each evaluation, trained on or not.
     retention: weight of the loss that holds what the target reads of general prompts to what it was; 0 leaves it out.
@@ -79,9 +85,14 @@ class TrainConfig:
     seed: int = 0
     precision: str = "float32"
     freeze: tuple[str, ...] = ()
+    lock_image: bool = False
+    unseen_rate: float | None = None
     init: str = "weights"
     captions: str = "random"
     contrastive: float = 1.0
+    denoise_weight: float = 0.0
+    pipeline: str | None = None
+    denoise_batch: int = 32
     target: str | None = None
     retention: float = 0.0
     retention_prompts: str | None = None
@@ -98,6 +109,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The towers that stay as they are, of `freeze` and `lock_image`."""
+        return tuple(part for part in FREEZABLE if part in self.freeze or (part == "image" and self.lock_image))
 
     @property
     def rate(self) -> float:
@@ -194,6 +210,8 @@ def _typed(name: str, kind: str, value: Any, source: str) -> Any:
             value = [value]
         if isinstance(value, (list, tuple)):
             return tuple(value)
+    elif base == "bool" and isinstance(value, bool):
+        return value
     elif base == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif base == "int" and isinstance(value, int) and not isinstance(value, bool):
@@ -228,6 +246,8 @@ def _check(config: TrainConfig) -> None:
         "save_every",
         "keep",
         "retention_batch",
+        "denoise_batch",
+        "unseen_rate",
         "max_drift",
     )
     for name in positive:
@@ -238,12 +258,25 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(
             f"batch_size is {config.batch_size}, expected 2 or more: the loss compares pairs with one another"
         )
-    for name in ("val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention"):
+    for name in (
+        "val_count",
+        "max_bad_rows",
+        "weight_decay",
+        "warmup",
+        "cache_gib",
+        "contrastive",
+        "retention",
+        "denoise_weight",
+    ):
         value = getattr(config, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name} is {value}, expected 0 or more")
     if config.target is not None and config.target not in TARGET_NAMES:
         raise ConfigError(f"target is {config.target!r}, expected one of {', '.join(TARGET_NAMES)}")
+    if bool(config.denoise_weight) != bool(config.pipeline):
+        raise ConfigError(
+            f"denoise_weight is {config.denoise_weight:g} and pipeline {config.pipeline!r}; the denoising loss needs both"
+        )
     if config.target is None and (config.retention or config.retention_prompts):
         raise ConfigError(f"retention needs to know what is read; name a target: {', '.join(TARGET_NAMES)}")
     if len(config.betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in config.betas):

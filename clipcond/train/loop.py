@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
+from clipcond.train.denoising import Denoiser
 from clipcond.train.job import Job, prepare
 from clipcond.train.losses import clamp_logit_scale
 from clipcond.train.objective import Losses
@@ -42,24 +43,28 @@ class TrainResult:
     interrupted: bool
 
 
-def train(config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False, denoiser: Denoiser | None = None
+) -> TrainResult:
     """Train both towers, or what `config.freeze` leaves of them, and write them to `out/model`, an open_clip folder.
 
     Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads
     the weights are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and
     return; before the first step they raise KeyboardInterrupt. Every log line goes to `out/log.jsonl` and to `report`.
 
-    allow_changes: resume even if settings or data differ from the checkpoint's.
+    allow_changes: resume even if settings or data differ from the checkpoint's.   denoiser: of `config.pipeline`, where the
+    run has a denoising loss, as `clipcond.diffusion.denoising_loss` loads it.
     Raises DataError and ModelError before the first step, OutputExists if another process trains in `out`, or if it
     holds a model or a config that this run did not write, ConfigError for a refused resumption or a loss that is not
     finite. A picture that turns out unreadable on the way is a DataError after saving.
     """
     with stop_signals() as signals, held(Path(config.out)) as folder:
         folder.refuse_foreign()
-        run = _Run(prepare(config), folder, report)
+        run = _Run(prepare(config, denoiser), folder, report)
         run.resume(allow_changes)
-        signals.defer()
         run.start()
+        run.store()
+        signals.defer()
         for batch in run.batches():
             run.optimise(batch)
             if run.due(config.log_every):
@@ -135,7 +140,7 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         job = self.job
-        frozen, now = checkpoint.config.get("freeze"), list(job.config.freeze)
+        frozen, now = _trained(checkpoint.config), _trained(job.config.to_dict())
         try:
             job.model.load_state_dict(checkpoint.model)
             if frozen == now:
@@ -147,7 +152,7 @@ class _Run:
                 "choose another out"
             ) from error
         if frozen != now:
-            self._notes.append(f"freeze is {now}, it was {frozen}: the optimizer's moments start anew")
+            self._notes.append(f"what trains is {now}, it was {frozen}: the optimizer's moments start anew")
 
     def start(self) -> None:
         """Write the config and the log's first lines."""
@@ -161,6 +166,15 @@ class _Run:
         )  # fmt: skip
         for note in self._notes:
             self._log(event="note", note=note)
+        self._window = _Window(time.monotonic())
+
+    def store(self) -> None:
+        """Compute what frozen modules make of the pictures, once."""
+        for stored in self.job.stores:
+            since = time.monotonic()
+            size = stored.fill()
+            text = f"{stored.what} of {len(self.job.pairs)} pictures stored: {size / 2**20:.1f} MiB"
+            self._log(event="note", note=f"{text} in {time.monotonic() - since:.0f} s")
         self._window = _Window(time.monotonic())
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -265,3 +279,10 @@ class _Run:
         written = write_open_clip_folder(self.job.model, self.job.trainable.config, self.folder.model)
         self._log(event="done", model=str(written))
         return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False)
+
+
+def _trained(settings: Mapping[str, Any]) -> str:
+    """The settings that say what trains, in words: optimizers of runs where they differ do not fit."""
+    frozen = sorted({*settings.get("freeze", ()), *(["image"] if settings.get("lock_image") else [])})
+    rows = "" if settings.get("unseen_rate") is None else ", unseen rows apart"
+    return f"all but {' and '.join(frozen)}{rows}" if frozen else f"everything{rows}"

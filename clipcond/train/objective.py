@@ -15,19 +15,27 @@ from clipcond.encode.image import Normalisation
 from clipcond.train.batches import Batch
 from clipcond.train.losses import info_nce
 from clipcond.train.model import image_features, text_features
+from clipcond.train.stored import Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Towers:
-    """Both towers as a run encodes with them. precision: `float32`, or `bf16` for bfloat16 products."""
+    """Both towers as a run encodes with them.
+
+    precision: `float32`, or `bf16` for bfloat16 products.   stored: the features of all pictures, of a locked image tower.
+    """
 
     model: Any
     normalise: Normalisation
     device: torch.device
     precision: str
+    stored: Stored | None = None
 
     def images(self, batch: Batch) -> Tensor:
         """Return the (B, P) unit rows of a batch's pictures, float32."""
+        if self.stored is not None:
+            return self.stored[batch.rows].to(self.device)
+        assert batch.pixels is not None, "a run without stored features decodes its pictures"
         with self.autocast():
             return image_features(self.model, self.normalise(batch.pixels, self.device).contiguous())
 
