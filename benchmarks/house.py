@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 OPENERS = ("What", "Whether", "Where", "How")
 MOST_LINES = 60
 # a file written whole by other means than clipcond.files
-EXEMPT = ("clipcond.files", "clipcond.train.tars")  # the writer itself; what unpacks into a temporary folder of its own
+EXEMPT = (
+    "clipcond.files",
+    "clipcond.images.tars",
+)  # the writer itself; what unpacks into a temporary folder of its own
 WRITES = re.compile(
     r"\.write_text\(|\.write_bytes\(|open\([^)]*[\"'][wx]b?[\"']|\bsave_file\(|\bmkstemp\(|os\.replace\("
 )

@@ -11,7 +11,10 @@ GROUPS = {
     },
     "Pictures": {
         "generate": "clipcond.cli.generate",
+        "explain": "clipcond.cli.explain",
         "rerank": "clipcond.cli.rerank",
+        "compare": "clipcond.cli.compare",
+        "embed": "clipcond.cli.embed",
         "cache": "clipcond.cli.cache",
     },
     "Finding": {

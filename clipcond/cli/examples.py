@@ -28,6 +28,11 @@ _EXAMPLES = {
         'clipcond generate "a red fox" --pipeline ./sdxl -n 8 --keep 2 --out best',
         "clipcond generate --infotext picture.png --out again",
     ),
+    "explain": (
+        'clipcond explain "a red circle at the top left, a blue star in the center"',
+        'clipcond explain "a red fox, golden hour" --by word --html fox.html --png fox.png',
+        'clipcond explain picture.png --phrases "red, fox" --json',
+    ),
     "rerank": (
         "clipcond rerank pictures --top 2",
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
@@ -73,10 +78,20 @@ _EXAMPLES = {
         "clipcond screen pictures --rules rules.toml --fail-on-match --json",
         "clipcond screen examples --rules rules.toml --calibrate right.csv --precision 0.95 -o calibrated.toml",
     ),
+    "compare": (
+        "clipcond compare before after",
+        "clipcond compare run-a run-b --model ViT-L-14/openai --score clipscore --json",
+        "clipcond compare a.csv b.csv --score hpsv3",
+    ),
+    "embed": (
+        "clipcond embed pictures --out embeddings",
+        "clipcond embed 'shards/*.tar' --out embeddings --model ViT-L-14/openai --precision auto --store float16",
+        "clipcond embed s3://bucket/pictures --out embeddings --engine ray --workers 8",
+    ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",
-        "clipcond train --data pairs.csv --model mini --out runs/mine --freeze image --val-count 100",
+        "clipcond train --data pairs.csv --model mini --out runs/mine --lock-image --target sd15 --retention 3",
     ),
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",

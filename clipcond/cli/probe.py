@@ -12,7 +12,7 @@ from clipcond.cli.gallery_options import BatchSize, Model, NoCache, for_programs
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
 from clipcond.errors import OptionsError
-from clipcond.files import refuse_to_overwrite
+from clipcond.files import refuse_to_overwrite, write_file
 from clipcond.workflows.probe import ProbeOptions, run
 
 
@@ -46,12 +46,17 @@ def probe(
     options = ProbeOptions(
         train=train, test=test, model=model, labels_file=labels_file, templates=templates,
         shots=tuple(dict.fromkeys(map(int, numbers))), draws=draws, seed=seed, batch_size=batch_size, cache=not no_cache,
-        plot=plot,
     )  # fmt: skip
     if plot is not None:
+        if plot.suffix.lower() not in (".png", ".svg"):
+            raise OptionsError(f"--plot {plot}: expected a name that ends in .png or .svg")
         refuse_to_overwrite(plot)
     with progress() as events:
         report = run(options, events)
+    if plot is not None:
+        from clipcond.pages.probe_plot import probe_plot
+
+        write_file(plot, probe_plot(report, plot.suffix.lower()[1:]))
     if for_programs(as_json):
         print_json(report.to_json(), indent=2)
         return

@@ -21,7 +21,7 @@ _TEXTS, _SCORES, _KEEP, _DO, _RATE, _OUTPUT = (
 @command
 def rerank(
     images: Annotated[
-        list[str] | None, typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")
+        list[str] | None, typer.Argument(help="Picture files, folders (their top level), tars, or quoted patterns.")
     ] = None,
     files_from: Annotated[
         str | None,
@@ -33,6 +33,22 @@ def rerank(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
+        ),
+    ] = "fp32",
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Decode large JPEGs at a part of their size: quicker, not quite exact.")
+    ] = False,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            "--view", help="What the model sees: crop (the centre), pad, or tiles; by default as its config says."
+        ),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither use nor keep embeddings of earlier runs (clipcond cache).")
     ] = False,
@@ -61,6 +77,12 @@ def rerank(
     pairs: Annotated[
         Path | None,
         typer.Option("--pairs", rich_help_panel=_TEXTS, help="CSV or JSONL with the columns image and prompt."),
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            "--embeddings", help="A folder that clipcond embed made, in place of pictures: no file of theirs is read."
+        ),
     ] = None,
     long_prompt: Annotated[
         str,
@@ -194,6 +216,7 @@ def rerank(
         prompts=prompts,
         assign=assign,
         pairs=pairs,
+        embeddings=embeddings,
         model=model,
         score=score,
         distractors=distractors,
@@ -211,6 +234,9 @@ def rerank(
         duplicates=duplicates,
         recursive=recursive,
         batch_size=batch_size,
+        precision=precision,  # type: ignore[arg-type]
+        draft=draft,
+        view=view,  # type: ignore[arg-type]
         cache=not no_cache,
     )
     rank_and_show(

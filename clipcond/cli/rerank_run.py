@@ -68,17 +68,19 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     given = read_given(rating)
     try:
         with progress() as events:
-            ranking = run(options, events)
+            ranking = run(options, events, check=actions.check_pictures)
             report = compare(ranking, given, rating, events)
             page = None if output.html is None else sheet(ranking, events)  # before a picture is moved
     except KeyboardInterrupt:
         raise stopped("interrupted: nothing was ranked, and no file was changed") from None
     try:
         with progress() as events:
-            outcome = act_on(ranking, actions, events)
+            outcome = act_on(ranking, actions, events, cache=options.cache)
     except KeyboardInterrupt:
         raise stopped("interrupted among the files: --undo DIR takes back what was done") from None
-    _show(ranking, report, options.assign, output)
+    table = _show(ranking, report, options.assign, output)
+    if ranking.warning and not table:  # which says so above it
+        typer.echo(f"note: {visible(ranking.warning)}", err=True)
     write_files(ranking, page, output)
     if not output.bare or not ranking.kept:
         _summarise(ranking, options)
@@ -87,8 +89,8 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
         raise typer.Exit(FAILED)
 
 
-def _show(ranking: Ranking, report: RatingReport | None, assigned: bool, output: OutputOptions) -> None:
-    """Print the report on ratings, the matches of prompts and pictures, or the ranking."""
+def _show(ranking: Ranking, report: RatingReport | None, assigned: bool, output: OutputOptions) -> bool:
+    """Print the report on ratings, the matches of prompts and pictures, or the ranking; True if that was its table."""
     if report is not None:
         _show_report(report, output.lines)
     elif assigned:
@@ -106,6 +108,8 @@ def _show(ranking: Ranking, report: RatingReport | None, assigned: bool, output:
         write_paths(ranking, b"\0" if output.print0 else b"\n")
     else:
         show(ranking)
+        return True
+    return False
 
 
 def _show_report(report: RatingReport, as_json: bool) -> None:

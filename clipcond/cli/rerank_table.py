@@ -19,6 +19,7 @@ _WIDE_ENOUGH = 56  # cells of a terminal that leave room for a file name beside 
 _NARROW = 8  # cells of a column of numbers, with its border
 _FOR_NAMES = 24
 _TITLES = {"clipscore": "CLIPScore"}
+_ALL_OF_IT = 0.995  # of a picture: rounding cuts a pixel
 _NAMED = 3  # pictures of a kind of error that a line names
 
 
@@ -32,6 +33,8 @@ def show(ranking: Ranking) -> None:
         console.print(_heading(ranking.scored[0]))
     if ranking.header is not None and ranking.scored:
         console.print(Text.assemble(("scale   ", "bold"), (visible(ranking.header.line()), "dim")))
+    if ranking.warning:
+        console.print(Text.assemble(("words   ", "bold"), (visible(ranking.warning), "yellow")))
     if ranking.kept:
         _print_table(ranking, several=len(prompts) > 1)
     for line in error_lines(ranking.errors):
@@ -89,15 +92,25 @@ def _print_table(ranking: Ranking, *, several: bool) -> None:
     columns = _columns(ranking, console.width - (_BAR if bars else 0) - _FOR_NAMES)
     for name in columns:
         table.add_column(_TITLES.get(name, visible(name)), justify="right", no_wrap=True)
+    cut = bars and any((row.share_seen or 1) < _ALL_OF_IT for row in ranking.kept)
+    if cut:
+        table.add_column("seen", justify="right", no_wrap=True)
     table.add_column("file", overflow="fold")
     scores = [row.score or 0.0 for row in ranking.scored]
     for row in ranking.kept:
         numbers = [Text(f"{row.score if name == 'score' else row.scores[name]:.4f}") for name in columns]
         bar = [_bar(row.score or 0.0, scores)] if bars else []
-        table.add_row(Text(f"{row.rank}{'=' if row.tied else ''}"), *bar, *numbers, _name(row, several))
+        seen = [Text(f"{row.share_seen:.0%}")] if cut and row.share_seen is not None else []
+        table.add_row(Text(f"{row.rank}{'=' if row.tied else ''}"), *bar, *numbers, *seen, _name(row, several))
     console.print(table)
-    if any(row.tied for row in ranking.kept):
-        console.print(Text("=  scores too near to tell apart", style="dim"))
+    if any(row.tied for row in ranking.kept) and ranking.header is not None:
+        console.print(
+            Text(f"=  too near to tell apart: within {ranking.header.noise:.2g} of another score", style="dim")
+        )
+    if cut:
+        console.print(
+            Text("seen: the share of the picture that the model sees; --view pad or tiles show all", style="dim")
+        )
 
 
 def _columns(ranking: Ranking, width: int) -> list[str]:

@@ -8,6 +8,9 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from clipcond.errors import DataError
+from clipcond.images.tar_paths import member_of, tar_of
+
 KEY_BYTES = 20
 _BLOCK = 1 << 20
 _SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system that is in use
@@ -39,12 +42,16 @@ def state_seal(name: bytes, state: FileState, key: bytes) -> bytes:
 
 
 def file_state(path: str | Path) -> FileState | None:
-    """Return the state of a regular file; None for anything else, which is never opened."""
+    """Return the state of a regular file, or of a tar with the size of its member; None for anything else, never opened."""
+    tar = tar_of(path)
     try:
-        found = os.stat(path)  # noqa: PTH116 - ten thousand times a second
-    except (OSError, ValueError):
+        found = os.stat(path if tar is None else tar)  # noqa: PTH116 - ten thousand times a second
+        member = None if tar is None else member_of(path)
+    except (OSError, ValueError):  # a DataError is one
         return None
-    return _state(found) if stat.S_ISREG(found.st_mode) else None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return _state(found) if member is None else _state(found)._replace(size=member.length())
 
 
 def file_key(path: str | Path) -> tuple[bytes, FileState] | None:
@@ -52,8 +59,11 @@ def file_key(path: str | Path) -> tuple[bytes, FileState] | None:
 
     The key is that of `content_key` for the file's bytes.
     """
-    if file_state(path) is None:
+    state = file_state(path)
+    if state is None:
         return None
+    if tar_of(path) is not None:
+        return _member_key(path, state)
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -67,6 +77,16 @@ def file_key(path: str | Path) -> tuple[bytes, FileState] | None:
     if not stat.S_ISREG(before.st_mode) or _state(before) != _state(after):
         return None
     return digest.digest(), _state(after)
+
+
+def _member_key(path: str | Path, state: FileState) -> tuple[bytes, FileState] | None:
+    """The key of a picture in a tar, unless the tar changes meanwhile."""
+    try:
+        member = member_of(path)
+        key = None if member is None else content_key(member.read())
+    except DataError:
+        return None
+    return None if key is None or file_state(path) != state else (key, state)
 
 
 def _state(found: os.stat_result) -> FileState:

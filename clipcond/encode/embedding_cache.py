@@ -136,6 +136,18 @@ class EmbeddingCache:
             self._run(lambda connection: write(connection, rows, space, now, self.limit), None)
         return {key: vector if (kept := read[key]) is None else kept for key, vector in vectors.items()}
 
+    def carry_over(self, keys: Mapping[bytes, bytes]) -> None:
+        """Keep embeddings of all spaces under further keys: those of files whose bytes have changed and pixels have not.
+
+        keys: new by old.
+        """
+        for use in self.info().spaces if keys else ():
+            space = EmbeddingSpace(
+                model=use.model, preprocess=use.preprocess, width=use.width, dtype=use.dtype, name=use.name
+            )
+            found = self.get(list(keys), space)
+            self.put({keys[old]: vector for old, vector in found.items()}, space)
+
     def info(self) -> CacheInfo:
         """Return what the cache holds."""
         nothing = CacheInfo(path=self.path, bytes=0, limit=self.limit, files=0, embeddings=0, spaces=())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clipcond.encode.content_key import FileState, state_seal
 from clipcond.encode.embedding_space import SEAL_BYTES, EmbeddingSpace
@@ -39,7 +39,7 @@ class SpaceUse:
     name: str
     model: str
     preprocess: str
-    dtype: str
+    dtype: Literal["float16", "float32"]
     width: int
     embeddings: int
     bytes: int

@@ -26,12 +26,13 @@ def unseen_words(tower: TextTower, tokens: Sequence[PlannedToken]) -> tuple[str,
     return tuple(dict.fromkeys("".join(token.text for token in word).lower() for word in found))
 
 
-def tell_unseen(words: Sequence[str], model: str) -> str:
-    """Say which words a model has never seen; empty for none."""
+def tell_unseen(words: Sequence[str], model: str, instead: str = "") -> str:
+    """Say which words a model has never seen; empty for none. instead: the option that names another model that is here."""
     if not words:
         return ""
-    named = ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
-    return f"{model} has never seen {'the word' if len(words) == 1 else 'the words'} {named}; it reads nothing there"
+    named = ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED:,} more" if len(words) > _NAMED else "")
+    other = f"; in your cache lies a pretrained model, {instead}" if instead else ""
+    return f"{model} has never seen {'the word' if len(words) == 1 else 'the words'} {named}; it reads nothing there{other}"
 
 
 def _words(tokens: Iterable[PlannedToken]) -> Iterator[list[PlannedToken]]:

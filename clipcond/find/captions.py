@@ -11,7 +11,7 @@ import numpy as np
 
 from clipcond.find.gallery import Gallery
 from clipcond.score.similarity import DIGITS
-from clipcond.score.zero_shot import class_probabilities, top_k
+from clipcond.score.zero_shot import top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,8 +86,7 @@ def rank_captions(
     vectors = np.array([each.vector for each in encoded])
     images = pictures.vectors.double().cpu().numpy()
     cosines = np.round(images @ vectors.T, DIGITS)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    shares = class_probabilities(images, unit, logit_scale=pictures.scorer.dual.logit_scale)
+    shares = pictures.scorer.dual.head.probabilities(cosines)
     best = top_k(cosines, top or len(captions))
     return tuple(
         CaptionedPicture(

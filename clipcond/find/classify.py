@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipcond.encode.logits import LogitHead
 from clipcond.find.gallery import Gallery, Unread
 from clipcond.find.labels import Label
 from clipcond.rerank.scorer import Scorer
 from clipcond.score.classification import accuracy
-from clipcond.score.zero_shot import class_probabilities, classifier, ensemble, top_k
+from clipcond.score.zero_shot import classifier, ensemble, top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Classifier:
-    """Labels as vectors: (C, P) float64 unit rows, and the model's logit scale."""
+    """Labels as vectors: (C, P) float64 unit rows, and how the model's cosines become probabilities."""
 
     labels: tuple[Label, ...]
     vectors: NDArray[np.float64]
-    logit_scale: float
+    head: LogitHead
 
     def probabilities(self, pictures: Gallery) -> NDArray[np.float64]:
-        """(N, C) float64, each row the softmax of logit_scale · cosine over the labels."""
-        return class_probabilities(pictures.vectors, self.vectors, logit_scale=self.logit_scale)
+        """(N, C) float64: among the labels, or of a SigLIP each label's own."""
+        return self.head.probabilities(self.cosines(pictures))
 
     def cosines(self, pictures: Gallery) -> NDArray[np.float64]:
         """(N, C) float64, the cosine of each picture and label."""
@@ -80,9 +81,7 @@ def build_classifier(scorer: Scorer, labels: Sequence[Label]) -> Classifier:
     texts = [text for label in labels for text in label.texts]
     owners = [number for number, label in enumerate(labels) for _ in label.texts]
     vectors = np.array([each.vector for each in scorer.texts(texts)])
-    return Classifier(
-        labels=tuple(labels), vectors=classifier(vectors, owners, len(labels)), logit_scale=scorer.dual.logit_scale
-    )
+    return Classifier(labels=tuple(labels), vectors=classifier(vectors, owners, len(labels)), head=scorer.dual.head)
 
 
 def classify(pictures: Gallery, of: Classifier, *, top: int = 1, none_below: float = 0.0) -> Classification:
@@ -128,8 +127,7 @@ class TemplateBench:
     def accuracy(self, chosen: Sequence[int]) -> float:
         """The accuracy of the ensemble of these templates, by number."""
         weights = np.array([ensemble(self._texts[list(chosen), label]) for label in range(self._texts.shape[1])])
-        scale = self._pictures.scorer.dual.logit_scale
-        return accuracy(class_probabilities(self._pictures.vectors, weights, logit_scale=scale), self._truth)
+        return accuracy(self._pictures.vectors.double().cpu().numpy() @ weights.T, self._truth)
 
     def gains(self) -> tuple[TemplateGain, ...]:
         """The worth of each template. Without the only one nothing is left: its loss is the whole accuracy."""

@@ -132,7 +132,7 @@ def fit_near(train: Examples, prior: NDArray[np.float64], strength: float, logit
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    solver.step(loss)
+    solver.step(loss)  # type: ignore[no-untyped-call]
     found: NDArray[np.float64] = weights.detach().numpy()
     return found
 

@@ -16,7 +16,7 @@ import numpy as np
 from clipcond.find.classify import Answer
 from clipcond.find.gallery import Gallery
 from clipcond.score.similarity import DIGITS
-from clipcond.score.zero_shot import class_probabilities, classifier, top_k
+from clipcond.score.zero_shot import classifier, top_k
 
 _COLOUR = re.compile(r"what (?:colou?r|kind|type|sort) (?:of )?(?:is|are|was|were) (?P<the>the |a |an )?(?P<thing>.+)")
 _IS = re.compile(r"(?:what|which|who|where|how|when) (?P<is>is|are|was|were) (?P<rest>(?:the |a |an )?.+)")
@@ -109,8 +109,8 @@ def ask(pictures: Gallery, statements: Statements, answers: Sequence[str]) -> tu
     vectors = np.array([each.vector for each in pictures.scorer.texts(texts)])
     images = pictures.vectors.double().cpu().numpy()
     ensembles = classifier(vectors, owners, len(answers))
-    shares = class_probabilities(images, ensembles, logit_scale=pictures.scorer.dual.logit_scale)
     cosines = images @ ensembles.T
+    shares = pictures.scorer.dual.head.probabilities(cosines)
     best = top_k(shares, len(answers))
     apart = images @ vectors.T  # N T
     rows = []

@@ -19,7 +19,8 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from clipcond.errors import ClipCondError, ImageError
+from clipcond.errors import ClipCondError, DataError, ImageError
+from clipcond.images.tar_paths import member_of
 from clipcond.wording import visible
 
 # of Pillow's formats those that hold pixels and nothing else; it gives an EPS to Ghostscript, which runs it as a program
@@ -35,7 +36,7 @@ def open_image(
 ) -> Image.Image:
     """Open and decode a picture.
 
-    source: the path of a regular file, a picture's bytes, or a binary stream that can seek.
+    source: the path of a regular file or into a tar, a picture's bytes, or a binary stream that can seek.
     name: the picture's name in messages; by default the path.
     shrink_to: sides in pixels that will do. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, as long as both its
     sides stay at least that long; every other picture comes in full. Twice the size of the model's input is safe.
@@ -111,7 +112,8 @@ def _stream(source: str | Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield BytesIO(source)
     elif isinstance(source, (str, Path)):
-        with _regular_file(Path(source)) as file:
+        member = member_of(source)
+        with _regular_file(Path(source)) if member is None else member.stream() as file:
             yield file
     else:
         yield source
@@ -163,6 +165,8 @@ def _one_line(name: str) -> Iterator[None]:
         if str(error).startswith(f"{name}: "):
             raise
         raise ImageError(f"{name}: {error}") from error
+    except DataError as error:  # of a tar
+        raise ImageError(f"{name}: {str(error).removeprefix(f'{name} ')}") from error
     except ClipCondError:
         raise
     except UnidentifiedImageError:  # its own text names a buffer in memory

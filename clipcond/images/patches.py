@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipcond.errors import ModelError
 from clipcond.images.colour import flatten, to_srgb
-from clipcond.images.preprocess import FILTERS, Preprocess
+from clipcond.images.preprocess import FILTERS, Preprocess, View
 
 HEADER_BITS = 16  # for rows, and as many for columns
 _SEARCHED_TO = 1e-5  # of the scale, as in the library
@@ -66,6 +66,17 @@ class PatchPreprocess(Preprocess):
             patch=patch,
             most=most,
         )
+
+    def with_view(self, view: View) -> PatchPreprocess:
+        """Raise ModelError: nothing of a picture is cut, so that there is nothing to see otherwise."""
+        raise ModelError(
+            f"the model reads whole pictures in their own aspect; the view {view!r} is for those that crop"
+        )
+
+    @property
+    def shrink_to(self) -> int | None:
+        """None: all sides of a JPEG are wanted, as its size decides the grid."""
+        return None
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The header and the patches of a picture below one another: ((most + 1) · patch, patch, 3) uint8."""

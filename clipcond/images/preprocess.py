@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from PIL import Image
 from clipcond.errors import ModelError
 from clipcond.images.colour import flatten, to_srgb
 
-VERSION = 1  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
+VERSION = 2  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
 LARGEST_SIDE = 4096  # of a model's input: the largest that are published have 1024
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,8 +44,9 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "include_top": True,
     },
 }
-Policy = Literal["shortest", "longest", "squash"]
-
+_MOST_TILES = 16  # of one picture: a strip that is longer is not seen in full
+Policy = Literal["shortest", "longest", "squash", "tiles"]
+View = Literal["crop", "pad", "tiles"]
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -60,7 +61,11 @@ FILTERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """The pictures that a model reads. Policies: `shortest` crops the centre, `longest` pads, `squash` distorts."""
+    """The pictures that a model reads.
+
+    Policies: `shortest` crops the centre, `longest` pads, `squash` distorts, `tiles` gives several crops along the longer side.
+    draft: JPEGs may be decoded at a part of their size, which is quicker and not quite the model's own preprocessing.
+    """
 
     height: int
     width: int
@@ -72,11 +77,12 @@ class Preprocess:
     short: int | None = None  # short side before the crop, where that is not the crop itself
     stretch: tuple[int, int] | None = None  # height and width of a squash, where a crop follows
     crop: Literal["round", "floor"] = "round"  # an odd rest: open_clip rounds half to even, transformers cuts off
+    draft: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in FILTERS:
             raise ModelError(f"unknown interpolation {self.interpolation!r}; expected one of {', '.join(FILTERS)}")
-        if self.policy not in ("shortest", "longest", "squash"):
+        if self.policy not in get_args(Policy):
             raise ModelError(f"unknown resize mode {self.policy!r}; expected shortest, longest or squash")
         sides = (self.height, self.width, self.short or self.height, *(self.stretch or ()))
         if not all(1 <= side <= LARGEST_SIDE for side in sides):
@@ -101,8 +107,29 @@ class Preprocess:
         """
         return _from_processor(config)
 
+    def with_view(self, view: View) -> Preprocess:
+        """The same model's input by another policy: `crop` the centre, `pad` with black, or `tiles`.
+
+        A model whose own policy it is keeps its details, such as the level that it pads with.
+        """
+        wanted: Policy = {"crop": "shortest", "pad": "longest", "tiles": "tiles"}[view]  # type: ignore[assignment]
+        if wanted == self.policy:
+            return self
+        return replace(self, policy=wanted, fill=0, short=None, stretch=None, crop="round")
+
+    def crops(self, image: Image.Image) -> np.ndarray:
+        """Return what the model sees of a picture, (T, height, width, 3) uint8: T is 1, but with `tiles` up to 16.
+
+        Tiles lie evenly along the longer side from one end to the other. Raises ImageError as `pixels` does.
+        """
+        if self.policy != "tiles":
+            return self.pixels(image)[None]
+        profile = image.info.get("icc_profile")
+        image = flatten(image)
+        return np.stack([np.array(to_srgb(each, profile)) for each in self._tiles(image)])
+
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as the model sees it, before normalisation: (height, width, 3) uint8.
+        """Return the picture as the model sees it, before normalisation: (height, width, 3) uint8; of tiles the centre.
 
         Memory is bounded by the picture's own: of what a crop takes away no more is resized than fits. Raises
         ImageError for pictures that nobody could show.
@@ -119,34 +146,64 @@ class Preprocess:
         """Width and height of a picture after the resize, before crop or pad."""
         if self.policy == "squash":
             return (self.stretch[1], self.stretch[0]) if self.stretch else (self.width, self.height)
-        if self.policy == "shortest" and (self.short or self.height == self.width):
+        if self.policy in ("shortest", "tiles") and (self.short or self.height == self.width):
             short = self.short or self.height
             return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
         pick = max if self.policy == "longest" else min
         ratio = pick(height / self.height, width / self.width)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
+    @property
+    def shrink_to(self) -> int | None:
+        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.3 of 255; None for all."""
+        return 2 * max(self.height, self.width, self.short or 0, *(self.stretch or ())) if self.draft else None
+
     def described(self) -> str:
         """One short text for people: side, policy and filter."""
-        policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed"}[self.policy]
-        return f"{self.width}×{self.height} {policy}, {self.interpolation}"
+        tiles = "tiles along the longer side, the mean of their vectors"
+        policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed", "tiles": tiles}[self.policy]
+        return f"{self.width}×{self.height} {policy}, {self.interpolation}{', JPEG draft' if self.draft else ''}"
 
     def share_seen(self, width: int, height: int) -> float:
         """Return how much of a picture of this size the model sees: 1 except where a crop cuts."""
         after = self.resized(width, height)
-        return min(1.0, self.width / after[0]) * min(1.0, self.height / after[1])
+        across, down = (len(self._starts(*sides)) for sides in zip(after, (self.width, self.height), strict=True))
+        return min(1.0, across * self.width / after[0]) * min(1.0, down * self.height / after[1])
 
     def _resized(self, image: Image.Image) -> Image.Image:
         """Resize and crop, in the picture's own mode: at most as wide and as high as the model's input."""
         size = self.resized(*image.size)
-        spans = [self._span(have, want) for have, want in zip(size, (self.width, self.height), strict=True)]
-        (left, right), (top, bottom) = spans
+        across, down = (self._span(have, want) for have, want in zip(size, (self.width, self.height), strict=True))
+        return self._resized_part(image, size, across, down)
+
+    def _tiles(self, image: Image.Image) -> list[Image.Image]:
+        """The crops of a resized picture, each as large as the model's input, from its left or upper end on."""
+        size = self.resized(*image.size)
+        across, down = (self._starts(*sides) for sides in zip(size, (self.width, self.height), strict=True))
+        if size[0] * size[1] <= _LARGEST_RESIZE:  # once for all of them
+            image = _resize(image, size, self.interpolation)
+        return [
+            self._resized_part(image, size, (left, left + self.width), (top, top + self.height))
+            for top in down
+            for left in across
+        ]
+
+    def _starts(self, have: int, want: int) -> list[int]:
+        """The places at which crops of a resized side begin: one, but for tiles."""
+        count = min(_MOST_TILES, math.ceil(have / want)) if self.policy == "tiles" else 1
+        return [round(n * (have - want) / (count - 1)) for n in range(count)] if count > 1 else [0]
+
+    def _resized_part(
+        self, image: Image.Image, size: tuple[int, int], across: tuple[int, int], down: tuple[int, int]
+    ) -> Image.Image:
+        """Resize to a size and crop, or the other way round where what is resized would be huge."""
+        (left, right), (top, bottom) = across, down
         if size[0] * size[1] > _LARGEST_RESIZE:  # the crop first: exact to rounding, and of bounded size
-            across, down = image.width / size[0], image.height / size[1]
-            box = (left * across, top * down, right * across, bottom * down)
+            wide, high = image.width / size[0], image.height / size[1]
+            box = (left * wide, top * high, right * wide, bottom * high)
             return _resize(image, (right - left, bottom - top), self.interpolation, box)
         image = _resize(image, size, self.interpolation)
-        return image if image.size == (right, bottom) else image.crop((left, top, right, bottom))
+        return image if (0, 0, *image.size) == (left, top, right, bottom) else image.crop((left, top, right, bottom))
 
     def _span(self, have: int, want: int) -> tuple[int, int]:
         """The stretch of a resized side that a crop keeps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +75,16 @@ def open_clip_models(cache: Path | None = None) -> tuple[Model, ...]:
         _of_open_clip(f"{name}/{tag}", configs[name], get_pretrained_cfg(name, tag), cache)
         for name, tag in open_clip.list_pretrained()
     )
+
+
+def pretrained_here(use: str) -> str:
+    """Return the spec of the largest pretrained model that needs no download, for a use such as `rerank`; empty without one."""
+    known = [model for model in local_models() if model.library != "embedded"]
+    if use != "generate":
+        with suppress(ModelError):
+            known += open_clip_models()
+    fitting = [model for model in known if model.cached and use in model.use]
+    return max(fitting, key=lambda model: (model.bytes or 0, model.spec)).spec if fitting else ""
 
 
 def _embedded() -> Iterator[Model]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipcond.encode.image import ImageTower
 from clipcond.encode.logits import LogitHead
@@ -43,7 +43,7 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
     return DualEncoder(
         name=spec,
         texts=texts,
-        image=ImageTower(model, preprocess, _image_forward(model, preprocess)),
+        image=ImageTower(model, preprocess, _image_forward(model, preprocess), _image_modules(model)),
         head=head,
         notes=(*loaded.notes, *notes),
     )
@@ -121,6 +121,12 @@ def _image_forward(model: Any, preprocess: Preprocess) -> Callable[[Tensor], Ten
     if hasattr(model, "vision_proj"):  # BlipForImageTextRetrieval
         return lambda pixels: model.vision_proj(model.vision_model(pixel_values=pixels).last_hidden_state[:, 0])
     return lambda pixels: _projected(model.get_image_features(pixel_values=pixels))
+
+
+def _image_modules(model: Any) -> list[nn.Module]:
+    """The parts of a model that pictures go through."""
+    names = ("vision_model", "visual_projection", "vision_proj")
+    return [getattr(model, name) for name in names if hasattr(model, name)]
 
 
 def patch_inputs(pixels: Tensor, preprocess: PatchPreprocess) -> dict[str, Tensor]:

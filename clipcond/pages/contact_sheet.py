@@ -48,6 +48,7 @@ def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = la
     return template.substitute(
         title=escape(_title(ranking)),
         header=escape(visible(header.line()) if header else ""),
+        warning=f'<p class="warning">{escape(visible(ranking.warning))}</p>' if ranking.warning else "",
         scales="".join(
             f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(formula))}</dd>"
             for name, formula in (header.scales if header else ())

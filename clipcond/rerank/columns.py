@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from clipcond.rerank.scorer import EncodedText, Scorer
 
-NOISE = 1e-6  # of a cosine: what two batches of one float32 model, rounded to six digits, differ by
+NOISE = 1.5e-6  # of a cosine: what two batches of a float32 model differ by, a last digit, and what comparing them is off by
 IQA_PAIR = ("Good photo.", "Bad photo.")
 
 
@@ -152,6 +152,15 @@ def noise_of(
     score: ScoreExpression, columns: Mapping[str, NDArray[np.float64]], scoring: Scoring, logit_scale: float
 ) -> float:
     """The distance at which two scorings of one picture may lie, from the noise of a cosine; 0 for numbers of others."""
+    each = column_noise(score.columns, scoring, logit_scale)
+    if plain_column(score):
+        return max(each.values())
+    spread = {name: float(np.std(columns[name])) or 1.0 for name in score.columns}
+    return sum(abs(term.weight) * each[term.column] / spread[term.column] for term in score.terms) + 10.0**-DIGITS
+
+
+def column_noise(names: Iterable[str], scoring: Scoring, logit_scale: float) -> dict[str, float]:
+    """The noise of columns on their own scales, from that of a cosine."""
     steepest = {
         **dict.fromkeys(("clipscore", "refclipscore"), CLIPSCORE_WEIGHT),
         "logit": logit_scale,
@@ -160,11 +169,7 @@ def noise_of(
         "aesthetic": 0.0 if scoring.aesthetic is None else float(np.linalg.norm(scoring.aesthetic.weight)),
     }
     given = scoring.external.columns if scoring.external else ()
-    each = {name: 0.0 if name in given else NOISE * steepest.get(name, 1.0) for name in score.columns}
-    if plain_column(score):
-        return max(each.values())
-    spread = {name: float(np.std(columns[name])) or 1.0 for name in score.columns}
-    return sum(abs(term.weight) * each[term.column] / spread[term.column] for term in score.terms) + 10.0**-DIGITS
+    return {name: 0.0 if name in given else NOISE * steepest.get(name, 1.0) for name in names}
 
 
 def formulas(scoring: Scoring) -> tuple[tuple[str, str], ...]:

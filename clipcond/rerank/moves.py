@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from clipcond.errors import ClipCondError, ConfigError
-from clipcond.files import copy_file, move_file, refuse_to_overwrite
+from clipcond.files import copy_file, move_file, refuse_to_overwrite, writing
+from clipcond.images.suffixes import SIDECARS
+from clipcond.images.tar_paths import in_the_folder_of, is_there, opened, tar_of
 from clipcond.rerank.journal import Journal
 from clipcond.wording import first_line
 
-SIDECARS = (".txt", ".caption", ".json")
 _LONGEST = 255  # bytes of a file name
 _AT_ONCE = 64  # steps that the journal announces together, with one wait for the disk
 Action = Literal["copy", "move", "link"]
@@ -54,7 +56,7 @@ class Moves:
 
 
 def plan_moves(pictures: Iterable[str | Path], folder: str | Path, action: Action, *, sidecars: bool = True) -> Plan:
-    """Plan which file goes where; nothing is changed.
+    """Plan which file goes where; nothing is changed. A picture in a tar can be copied only, which writes its bytes.
 
     sidecars: files of the same stem in `.txt`, `.caption` or `.json` go along. Where another picture of that stem stays
     behind, it keeps its sidecar, and a copy goes. Names that are taken get a number, `name (2).png`, a picture and its
@@ -68,13 +70,13 @@ def plan_moves(pictures: Iterable[str | Path], folder: str | Path, action: Actio
     groups: dict[tuple[Path, str], list[Path]] = {}
     skipped = []
     for path in dict.fromkeys(Path(os.path.abspath(picture)) for picture in pictures):  # noqa: PTH100
-        reason = _reason_to_skip(path, folder)
+        reason = _reason_to_skip(path, folder, action)
         if reason:
             skipped.append((path, reason))
         else:
             groups.setdefault((path.parent, path.stem), []).append(path)
     names = _Names(folder)
-    listings = {parent: _listing(parent) if sidecars else {} for parent, _ in groups}
+    listings = {parent: _listing(parent, paths[0]) if sidecars else {} for (parent, _), paths in groups.items()}
     steps: list[Step] = []
     for (parent, stem), chosen in groups.items():
         steps += _group_steps(chosen, listings[parent].get(stem, []), names, action)
@@ -116,7 +118,9 @@ def _without_picture(step: Step, failed: dict[Path, str]) -> str:
 def _carried_out(step: Step) -> str:
     """Do one step; the reason if it cannot be done."""
     try:
-        if step.action == "copy":
+        if tar_of(step.source) is not None:
+            _extract(step.source, step.target)
+        elif step.action == "copy":
             copy_file(step.source, step.target, otherwise=f"{step.source} is not copied")
         elif step.action == "move":
             move_file(step.source, step.target)
@@ -127,6 +131,11 @@ def _carried_out(step: Step) -> str:
     except OSError as error:
         return first_line(error)
     return ""
+
+
+def _extract(source: Path, target: Path) -> None:
+    with opened(source) as member, writing(target, otherwise=f"{source} is not copied", durable=True) as file:
+        shutil.copyfileobj(member, file, 1 << 20)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -143,7 +152,9 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(source)
 
 
-def _reason_to_skip(path: Path, folder: Path) -> str:
+def _reason_to_skip(path: Path, folder: Path, action: Action) -> str:
+    if tar_of(path) is not None:
+        return "" if action == "copy" and is_there(path) else "is in a tar, out of which pictures are copied only"
     try:
         mode = path.lstat().st_mode
     except (OSError, ValueError):
@@ -155,9 +166,13 @@ def _reason_to_skip(path: Path, folder: Path) -> str:
     return f"is in {folder} already" if folder.is_dir() and path.parent.samefile(folder) else ""
 
 
-def _listing(folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder by stem, hidden ones and journals left out."""
+def _listing(folder: Path, picture: Path) -> dict[str, list[Path]]:
+    """The files of a folder by stem, hidden ones and journals left out; of a tar those beside a picture in it."""
     found: dict[str, list[Path]] = {}
+    if tar_of(picture) is not None:
+        for path in in_the_folder_of(picture):
+            found.setdefault(path.stem, []).append(path)
+        return found
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
             if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):

@@ -52,6 +52,7 @@ def document(ranking: Ranking) -> dict[str, object]:
         "preprocessing": header.preprocessing if header else None,
         "dtype": header.dtype if header else None,
         "noise": header.noise if header else None,
+        "unseen_words": list(ranking.unseen),
         "rows": [row.to_json() for row in ranking.rows],
     }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _BEFORE_COMMA = re.compile(r"\s+(?=,)")
+_LONGEST_SEED = 32  # characters
 _EMPTY = "its own prompt is empty; pass a prompt"
 
 
@@ -22,13 +23,14 @@ _EMPTY = "its own prompt is empty; pass a prompt"
 class PicturePrompt:
     """Positive and negative prompt without the marks of their syntax; a reason where there is no prompt to score.
 
-    source: `metadata (FIELD)`, `sidecar (FILE)` or `pixels (FIELD)`.
+    source: `metadata (FIELD)`, `sidecar (FILE)` or `pixels (FIELD)`.   seed: as it stands beside the prompt.
     """
 
     text: str = ""
     negative: str = ""
     source: str = ""
     reason: str = ""
+    seed: str = ""
 
 
 def picture_prompt(path: Path, image: Image.Image, *, decoded: bool) -> PicturePrompt | None:
@@ -59,7 +61,10 @@ def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
     negative = infotext.negative_prompt
     plain_negative = _tidy(plain_prompt(replace(infotext, prompt=negative))) if negative.strip() else ""
     source = f"{place} ({found.source})" if found.source else place
-    return PicturePrompt(text=text, negative=plain_negative, source=source, reason="" if text else _EMPTY)
+    seed = next((value for name, value in infotext.settings.items() if name.casefold() == "seed"), "")
+    return PicturePrompt(
+        text=text, negative=plain_negative, source=source, reason="" if text else _EMPTY, seed=str(seed)[:_LONGEST_SEED]
+    )
 
 
 def _tidy(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from clipcond.errors import ImageError, OptionsError
 from clipcond.rerank.choosing import Scored, choose
-from clipcond.rerank.columns import ToScore, formulas, noise_of, ordering_score, score_columns
+from clipcond.rerank.columns import ToScore, column_noise, formulas, noise_of, ordering_score, score_columns
 from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
 from clipcond.rerank.pairing import Pairing as Pairing
 from clipcond.rerank.phrases import with_phrases
@@ -21,6 +21,7 @@ from clipcond.rerank.rows import RankedImage as RankedImage
 from clipcond.rerank.rows import Ranking as Ranking
 from clipcond.rerank.scorer import Scorer
 from clipcond.rerank.settings import MISSING_NATS, Scoring, Selection, parse_threshold
+from clipcond.rerank.unseen import unseen_in, unseen_line
 from clipcond.score.normalise import percentiles, z_scores
 
 if TYPE_CHECKING:
@@ -77,11 +78,13 @@ def rank_pictures(
     on_progress: Callable[[int], object] | None = None,
     cache: EmbeddingCache | None = None,
     prompt: str | None = None,
+    embedded: Embedded | None = None,
 ) -> Ranking:
     """Score pictures, each against its prompt, and put them in order; each file is embedded once.
 
     scoring: the numbers, by default cosine and CLIPScore.   selection: what to keep, by default all.   prompt: the one
-    of all of them, for the ranking to name.   Errors are as for `rerank`.
+    of all of them, for the ranking to name.   embedded: all of the pictures, by this model; no file is read then.
+    Errors are as for `rerank`.
     """
     scoring, selection = scoring or Scoring(), selection or Selection()
     _check(prompt, pairings, batch_size)
@@ -91,10 +94,13 @@ def rank_pictures(
     pairings = _distinct(pairings)
     paths = list({_absolute(pairing.path): pairing.path for pairing in reversed(pairings)}.values())[::-1]
     remembered = None if cache is None or not paths else Remembered(cache=cache, space=scorer.image_space())
-    embedded = embed_files(
+    read_prompts = any(_reads(pairing, scoring) for pairing in pairings)
+    if embedded is not None and not read_prompts:
+        embedded = replace(embedded, pictures=tuple(replace(each, prompt=None) for each in embedded.pictures))
+    embedded = embedded or embed_files(
         paths,
         scorer.dual.image,
-        read_prompts=any(_reads(pairing, scoring) for pairing in pairings),
+        read_prompts=read_prompts,
         batch_size=batch_size,
         on_progress=on_progress or (lambda _: None),
         remembered=remembered,
@@ -105,6 +111,7 @@ def rank_pictures(
     notes += (*cache.notes, *cache.problems) if cache is not None else ()
     bad = sorted((row for row in found.rows if row.error is not None), key=lambda row: str(row.path))
     good = [picture.path for picture in embedded.pictures if picture.error is None]
+    unseen = unseen_in([row.prompt or "" for row in found.good], scorer) if scoring.needs_prompt else ()
     return Ranking(
         rows=(*done, *bad),
         model=scorer.dual.name,
@@ -112,6 +119,8 @@ def rank_pictures(
         header=header,
         notes=notes,
         embedded=embedded.computed,
+        unseen=unseen,
+        warning=unseen_line(unseen, scorer.dual.name),
         vectors=dict(zip(good, embedded.vectors.numpy(), strict=True)),
     )
 
@@ -204,6 +213,7 @@ def _row(pairing: Pairing, picture: Picture, scoring: Scoring) -> RankedImage:
         return replace(row, error=picture.error, stage="read")
     row = replace(row, width=picture.width, height=picture.height, share_seen=round(picture.share_seen, 4))
     own = picture.prompt
+    row = replace(row, seed=(own.seed or None) if own else None)
     if pairing.prompt is not None:
         negative = pairing.negative_prompt if pairing.negative_prompt is not None else own.negative if own else ""
         return replace(row, prompt=pairing.prompt, negative_prompt=negative or None, prompt_source=pairing.source)
@@ -280,4 +290,5 @@ def _header(scorer: Scorer, scoring: Scoring, noise: float) -> Header:
         preprocessing=image.preprocess.described(),
         dtype=str(image.dtype).removeprefix("torch."),
         noise=noise,
+        column_noise=column_noise(scoring.columns, scoring, scorer.dual.logit_scale),
     )

@@ -29,8 +29,8 @@ class RankedImage:
 
     rank: from 1, in the order of the ranking, or of its prompt's where each prompt has its own.   tied: its rank is
     open, as the next score lies within the noise.   score: the number that orders.   scores: every column by name.
-    prompt_source: where the prompt was found.   share_seen: the part of the picture that the model's crop leaves.
-    group: number of its near-duplicates, from 1.   stage: what failed.
+    prompt_source: where the prompt was found.   seed: what stands beside it there.   share_seen: the part of the picture
+    that the model's crop leaves.   group: number of its near-duplicates, from 1.   stage: what failed.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class RankedImage:
     prompt: str | None = None
     negative_prompt: str | None = None
     prompt_source: str | None = None
+    seed: str | None = None
     content_tokens: int | None = None
     chunks: int | None = None
     phrases: tuple[PhraseScore, ...] = ()
@@ -79,6 +80,7 @@ class RankedImage:
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
             "prompt_source": self.prompt_source,
+            "seed": self.seed,
             "content_tokens": self.content_tokens,
             "chunks": self.chunks,
             **({"phrases": phrases} if phrases else {}),
@@ -97,7 +99,7 @@ class Header:
     """The scale, model and preprocessing of a ranking's numbers: without them a score says nothing.
 
     score: the expression that orders.   scales: each column with its formula.   preprocessing: how pictures become the
-    model's input.   dtype: of the weights.   noise: scores nearer than this are tied.
+    model's input.   dtype: of the weights.   noise: scores nearer than this are tied.   column_noise: the same of each column.
     """
 
     model: str
@@ -106,6 +108,7 @@ class Header:
     preprocessing: str
     dtype: str
     noise: float
+    column_noise: Mapping[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
         """One line for people."""
@@ -118,7 +121,7 @@ class Ranking:
 
     prompt: the one that all were scored against; None where each has its own.   vectors: the (P,) float32 embedding of
     each picture, for what comes after: a fit, a map.   embedded: how many of them the model made in this run; the others
-    were remembered.
+    were remembered.   unseen: words of the prompts that the model never learned.   warning: the same in one line.
     """
 
     rows: tuple[RankedImage, ...]
@@ -127,6 +130,8 @@ class Ranking:
     header: Header | None = None
     notes: tuple[str, ...] = ()
     embedded: int = 0
+    unseen: tuple[str, ...] = ()
+    warning: str = ""
     vectors: Mapping[Path, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clipcond.encode.embedding_space import EmbeddingSpace, preprocessing_id
 from clipcond.encode.fingerprint import Fingerprint
+from clipcond.encode.precision import Precision, cast_tower, dtype_of
 from clipcond.models.load import DualEncoder, load_dual
 from clipcond.runtime.devices import device_of
 from clipcond.score.scales import clipscore
@@ -19,6 +20,8 @@ from clipcond.score.similarity import DIGITS, cosines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from clipcond.images.preprocess import View
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -55,9 +58,28 @@ class Scorer:
         self._texts: dict[str, EncodedText] = {}
 
     @classmethod
-    def load(cls, spec: str = "mini", *, device: str | None = None) -> Scorer:
-        """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError."""
-        return cls(load_dual(spec, device=str(device_of(device))))
+    def load(
+        cls,
+        spec: str = "mini",
+        *,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        view: View | None = None,
+        draft: bool = False,
+    ) -> Scorer:
+        """Load a model by its name, on `device` or else on the GPU where there is one.
+
+        precision: of the image encoder, see `clipcond.encode.precision`; texts are encoded in float32.
+        view: what of a picture it sees, in place of what its own config says.   draft: decode JPEGs at a part of their size.
+        Raises ModelError, and ConfigError for a precision that is not to be had on the device.
+        """
+        where = device_of(device)
+        dtype_of(precision, where)  # before a model is read
+        dual = load_dual(spec, device=str(where))
+        notes = cast_tower(dual.image, precision)
+        preprocess = dual.image.preprocess if view is None else dual.image.preprocess.with_view(view)
+        dual.image.preprocess = replace(preprocess, draft=draft)
+        return cls(replace(dual, notes=(*dual.notes, *notes)))
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Encode texts of any length, tokenised as the model's own texts are, in chunks as long as it reads them: 75 for CLIP.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clipcond.errors import ClipCondError, DataError
 from clipcond.files import UNFINISHED, move_file
+from clipcond.images.tar_paths import is_there, opened, tar_of
 from clipcond.rerank.journal import Announced, Record, latest_journal, read_journal
 from clipcond.wording import first_line
 
@@ -64,7 +65,7 @@ def _journal_of(place: Path) -> Path:
 
 def _take_back(step: Announced) -> str | None:
     """Take one step back. Returns a reason to keep the file, an empty text, or None where nothing was to be done."""
-    source, target = os.path.lexists(step.source), os.path.lexists(step.target)
+    source, target = is_there(step.source), os.path.lexists(step.target)
     if not target:
         lost = step.action == "move" and not source and step.done
         return f"is gone, and so is {step.source}" if lost else None
@@ -93,18 +94,19 @@ def _leads_to(target: Path, source: Path) -> bool:
 
 
 def _equal(one: Path, other: Path) -> bool:
-    """True if two regular files are the same or have the same bytes; a link to the other one is not the same."""
-    if one.is_symlink() or other.is_symlink() or not one.is_file() or not other.is_file():
+    """True if two regular files, or a file and a tar's member, have the same bytes; a link to the other is not the same."""
+    in_tar = tar_of(other) is not None
+    if one.is_symlink() or other.is_symlink() or not one.is_file() or not (in_tar or other.is_file()):
         return False
-    if one.samefile(other):
+    if not in_tar and one.samefile(other):
         return True
-    if one.stat().st_size != other.stat().st_size:
+    if not in_tar and one.stat().st_size != other.stat().st_size:
         return False
-    with open(one, "rb") as first, open(other, "rb") as second:
+    with open(one, "rb") as first, opened(other) as second:
         while block := first.read(_BLOCK):
             if block != second.read(_BLOCK):
                 return False
-    return True
+        return not second.read(1)
 
 
 def _remove_unfinished(record: Record) -> None:

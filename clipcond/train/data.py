@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from clipcond.errors import DataError
-from clipcond.train.image_source import ImageSource
+from clipcond.images.image_source import ImageSource
+from clipcond.images.tars import ENDINGS, find_shards
 from clipcond.train.rows import BadRows, PairRow
 from clipcond.train.tables import JSON_LINES, PARQUET, TABLES, table_rows
-from clipcond.train.tars import ENDINGS, Indexed, find_shards, index_shard
+from clipcond.train.tars import Indexed, index_shard
 from clipcond.wording import visible
 
 _METADATA = tuple(f"metadata{ending}" for ending in (TABLES[0], JSON_LINES[0], PARQUET[0]))

@@ -10,9 +10,9 @@ import numpy as np
 
 from clipcond.errors import DataError, ImageError
 from clipcond.images.decode import decoded, workers
+from clipcond.images.image_source import ImageSource
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.data import Pairs
-from clipcond.train.image_source import ImageSource
 from clipcond.train.rows import BadRows
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import DataError
-from clipcond.images.find import SUFFIXES
+from clipcond.images.suffixes import PICTURES
 from clipcond.train.rows import CAPTION_COLUMNS, IMAGE_COLUMNS, PairRow, captions_of, image_of, pair_row
 from clipcond.wording import first_line, visible
 
@@ -73,7 +73,7 @@ class _Header:
     def is_row(self, line: str) -> bool:
         """True if a line by itself is a whole row that names a picture."""
         fields = _columns(line, self.separator)
-        return len(fields) == self.columns and Path(fields[self.image].strip()).suffix.lower() in SUFFIXES
+        return len(fields) == self.columns and Path(fields[self.image].strip()).suffix.lower() in PICTURES
 
 
 def _header(line: str, path: Path, separator: str | None) -> _Header:

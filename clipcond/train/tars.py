@@ -1,88 +1,21 @@
-"""WebDataset tars: which files they are, and an index of the images and captions in one.
-
-Nothing is allocated by what a header claims: sizes are held against the file's own before anything is read.
-"""
+"""The images and captions of WebDataset tars, paired by name."""
 
 from __future__ import annotations
 
-import atexit
-import glob
-import gzip
-import posixpath
-import re
-import shutil
-import tarfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any, BinaryIO
 
 from clipcond.errors import DataError
-from clipcond.images.find import SUFFIXES
-from clipcond.train.image_source import ImageSource
+from clipcond.images.image_source import ImageSource
+from clipcond.images.tars import TarMember, tar_members
 from clipcond.train.rows import BadRows, captions_of, problem_with
 from clipcond.train.tables import parsed_json
-from clipcond.wording import first_line, visible
+from clipcond.wording import visible
 
-ENDINGS = (".tar", ".tar.gz", ".tgz")
-_MOST_SHARDS = 100_000
-_LONGEST_HEADER = 1 << 20  # bytes of a pax header or of a long name
+_CAPTIONS = (".txt", ".json")
 _LONGEST_CAPTION = 1 << 20  # bytes of a caption's file
-_MOST_UNPACKED = 100  # times the size of a compressed tar, beside 64 MiB
 
 Indexed = tuple[ImageSource, tuple[str, ...]]
-
-
-# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def find_shards(pattern: str) -> list[Path]:
-    """Return the tars that a path, a glob or a brace pattern (`train-{000..012}.tar`) names. Raises DataError."""
-    if Path(pattern).is_file():
-        return [Path(pattern)]
-    shards: dict[Path, None] = {}
-    names = list(islice(_braces(pattern), _MOST_SHARDS + 1))
-    if not names:
-        raise DataError(f"{pattern} names no file: its numbers run backwards")
-    if len(names) > _MOST_SHARDS:
-        raise DataError(f"{pattern} names more than {_MOST_SHARDS:,} tars")
-    for name in names:
-        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]  # noqa: PTH207  (a pattern may be absolute)
-        if not found:
-            raise DataError(f"no file matches {name}")
-        shards.update((Path(path), None) for path in found)
-    for shard in shards:
-        if not shard.is_file():
-            raise DataError(f"{shard} does not exist" + (f", which {pattern} names" if len(shards) > 1 else ""))
-    return list(shards)
-
-
-def _braces(pattern: str) -> Iterator[str]:
-    """Write out `{000..012}` and `{a,b}` of a pattern, in order."""
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if not found:
-        yield pattern
-        return
-    before, inside, behind = pattern[: found.start()], found[1], pattern[found.end() :]
-    numbers = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", inside)
-    if numbers:
-        first, last = numbers.groups()
-        width = len(first) if first.startswith("0") else 0
-        parts: Any = (str(number).zfill(width) for number in range(int(first), int(last) + 1))
-    elif "," in inside:
-        parts = inside.split(",")
-    else:
-        parts = (f"\0{inside}\1",)  # no pattern: stays as it is
-    for part in parts:
-        for name in _braces(before + part + behind):
-            yield name.replace("\0", "{").replace("\1", "}")
-
-
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)
@@ -160,101 +93,21 @@ def _captions(said: dict[str, bytes], stem: str) -> tuple[str, ...]:
 
 def _read_shard(path: Path, bad: BadRows) -> _Shard:
     shard = _Shard(path)
-    unpacked = None if path.suffix == ".tar" else _unpacked(path, path.stat().st_mtime_ns)
-    try:
-        with (unpacked or path).open("rb") as file:
-            for member in _members(path, file):
-                _add(shard, member, file, unpacked, bad)
-    except (tarfile.TarError, OSError, ValueError, ArithmeticError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable tar: {first_line(error)}") from error
+    for member in tar_members(path):
+        if member.is_picture or member.ending in _CAPTIONS:
+            _add(shard, member, bad)
     return shard
 
 
-def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar. Raises DataError at the first whose bytes are not all there, and for what is no tar."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    headers: Any = _Headers(file)
-    with tarfile.open(fileobj=headers, mode="r:") as tar:
-        for member in tar:
-            if member.size < 0 or (member.isreg() and member.offset_data + member.size > size):
-                name = visible(member.name)
-                raise DataError(f"{path}:{name} claims {member.size:,} bytes, but the tar ends after {size:,}")
-            yield member
-            vars(tar)["members"] = []  # tarfile would keep them all
-        file.seek(tar.offset)
-        if file.read(_LONGEST_HEADER).strip(b"\0"):
-            raise DataError(
-                f"{path} is damaged at byte {tar.offset:,}, or was joined with another: what follows there is not read"
-            )
-
-
-class _Headers:
-    """A tar's file as tarfile reads it, which is headers alone; a header that claims to be huge is refused."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LONGEST_HEADER:
-            raise tarfile.ReadError(f"a header claims to be {size:,} bytes long")
-        return self._file.read(size)
-
-
-def _add(shard: _Shard, member: tarfile.TarInfo, file: BinaryIO, unpacked: Path | None, bad: BadRows) -> None:
-    name = posixpath.normpath(member.name)
-    stem, ending = posixpath.splitext(name)
-    parts = name.split("/")
-    if parts[-1].startswith(".") or "__MACOSX" in parts or member.isdir():
-        return
-    ending = ending.lower()
-    if ending not in (*SUFFIXES, ".txt", ".json"):
-        return
-    if not member.isreg() or member.issparse():
-        bad.leave_out(DataError(f"{shard.path}:{visible(name)} is a link or a sparse file, not a file of its own"))
-    elif ending in SUFFIXES:
-        source = ImageSource(shard.path, member.offset_data, member.size, member.name, unpacked)
-        same = shard.pictures.setdefault(stem, [])
-        same[:] = [*(other for other in same if other.name != member.name), source]  # a later one replaces
+def _add(shard: _Shard, member: TarMember, bad: BadRows) -> None:
+    source = member.source
+    if not member.own:
+        bad.leave_out(
+            DataError(f"{shard.path}:{visible(member.name)} is a link or a sparse file, not a file of its own")
+        )
+    elif member.is_picture:
+        same = shard.pictures.setdefault(member.stem, [])
+        same[:] = [*(other for other in same if other.name != source.name), source]  # a later one replaces
     else:
-        file.seek(member.offset_data)
-        content = file.read(min(member.size, _LONGEST_CAPTION + 1))
-        shard.captions.setdefault(stem, {})[ending] = content
-
-
-# ── compressed tars ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@cache
-def _workroom() -> Path:
-    """Make a folder that goes when the process ends."""
-    folder = mkdtemp(prefix="clipcond-tars-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
-
-
-@cache
-def _unpacked(path: Path, _changed: int) -> Path:
-    """Unpack a compressed tar to a file that goes when the process ends. Raises DataError."""
-    most = (64 << 20) + _MOST_UNPACKED * path.stat().st_size
-    folder = _workroom()
-    target = folder / f"{len(list(folder.iterdir()))}.tar"
-    try:
-        with gzip.open(path) as packed, target.open("wb") as file:
-            while block := packed.read(1 << 20):
-                if file.tell() > most:
-                    raise DataError(f"{path} unpacks to more than {most >> 20:,} MiB, which no pictures do")
-                file.write(block)
-    except (OSError, EOFError, zlib.error) as error:
-        target.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            free = shutil.disk_usage(folder).free >> 20
-            raise DataError(f"cannot unpack {path} to {folder}: {error.strerror} ({free:,} MiB free)") from error
-        raise DataError(f"{path} is not a readable tar.gz: {first_line(error)}") from error
-    except DataError:
-        target.unlink(missing_ok=True)
-        raise
-    return target
+        most = min(source.length(), _LONGEST_CAPTION + 1)
+        shard.captions.setdefault(member.stem, {})[member.ending] = replace(source, size=most).read()

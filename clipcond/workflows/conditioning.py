@@ -90,10 +90,11 @@ def note_findings(conditioning: Conditioning | Composition, events: Events) -> N
 
 
 def note_unseen(pipe: Any, options: PromptOptions, model: str, events: Events) -> None:
-    """Note the words of the prompts that none of the pipeline's CLIP encoders has ever seen."""
+    """Note the words of the prompts that none of the pipeline's CLIP encoders has ever seen, and a pipeline in the cache."""
     from clipcond.diffusion.pipeline_view import view_pipeline
     from clipcond.encode.text import TextTower
     from clipcond.encode.unseen_words import tell_unseen, unseen_words
+    from clipcond.models.catalogue import pretrained_here
     from clipcond.prompt.plan import plan
 
     encoders = view_pipeline(pipe).encoders.values()
@@ -108,8 +109,9 @@ def note_unseen(pipe: Any, options: PromptOptions, model: str, events: Events) -
     ]
     first, *others = [unseen_words(tower, tokens) for tower in towers]
     unseen = [word for word in first if all(word in other for other in others)]
-    if text := tell_unseen(unseen, model):
-        events(Note(text))
+    if unseen:
+        other = pretrained_here("generate")
+        events(Note(tell_unseen(unseen, model, f"--pipeline {other}" if other and other != model else "")))
 
 
 def infotext_settings(options: PromptOptions) -> dict[str, object]:

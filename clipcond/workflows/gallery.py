@@ -58,25 +58,11 @@ def load_scorer(model: str, events: Events, texts: tuple[str, ...] = ()) -> Scor
         scorer = Scorer.load(model)
     for note in scorer.dual.notes:
         events(Note(note))
-    note_unseen(scorer, texts, model, events)
+    from clipcond.rerank.unseen import unseen_in, unseen_line
+
+    if line := unseen_line(unseen_in(texts, scorer), model):
+        events(Note(line))
     return scorer
-
-
-def note_unseen(scorer: Scorer, texts: tuple[str, ...], model: str, events: Events) -> None:
-    """Note the words of texts that the model has never seen."""
-    from clipcond.encode.unseen_words import tell_unseen, unseen_words
-    from clipcond.prompt.plan import plan
-
-    if not scorer.dual.reads_clip_tokens:
-        return
-    tokens = [
-        token
-        for text in dict.fromkeys(texts)
-        for chunk in plan(text).encoders["clip_l"].chunks
-        for token in chunk.tokens
-    ]
-    if tokens and (text := tell_unseen(unseen_words(scorer.dual.text, tokens), model)):
-        events(Note(text))
 
 
 def embed(paths: tuple[Path, ...], scorer: Scorer, options: GalleryOptions, events: Events) -> Gallery:

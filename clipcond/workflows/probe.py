@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipcond.errors import OptionsError, ResourceMissing
-from clipcond.files import write_file
 from clipcond.workflows import gallery
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.gallery import GalleryOptions
@@ -27,7 +26,6 @@ class ProbeOptions:
     """Two sources of pictures with classes: a folder with a folder for each class, or a table of image and label.
 
     labels_file: sentences for the classes; left out, their names.   shots: examples a class, each drawn `draws` times.
-    weights: a file for the weights that were fitted on all examples from zero-shot.   plot: a PNG or SVG.
     Raises OptionsError for numbers below 1.
     """
 
@@ -41,15 +39,12 @@ class ProbeOptions:
     seed: int = 0
     batch_size: int = 32
     cache: bool = True
-    plot: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.shots or min(self.shots) < 1:
             raise OptionsError("--shots needs whole numbers from 1, with commas between: 1,2,4,8,16")
         if self.draws < 1:
             raise OptionsError(f"--draws is {self.draws}; expected 1 or more")
-        if self.plot is not None and self.plot.suffix.lower() not in (".png", ".svg"):
-            raise OptionsError(f"--plot {self.plot}: expected a name that ends in .png or .svg")
 
 
 def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
@@ -72,13 +67,9 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     of = build_classifier(scorer, labels)
     with task(events, "fitting", len(few) + 1, "sets") as advance:
         report = probe(
-            train, test, of.vectors, logit_scale=of.logit_scale, shots=(*few, None), draws=options.draws,
+            train, test, of.vectors, logit_scale=of.head.scale, shots=(*few, None), draws=options.draws,
             seed=options.seed, on_progress=advance,
         )  # fmt: skip
-    if options.plot is not None:
-        from clipcond.pages.probe_plot import probe_plot
-
-        write_file(options.plot, probe_plot(report, options.plot.suffix.lower()[1:]))
     return report
 
 

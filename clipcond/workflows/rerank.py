@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ImageError, OptionsError, ResourceMissing
+from clipcond.wording import visible
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
+from clipcond.workflows.stored_embeddings import read_stored, stored_scorer, with_stored_dtype
 
 if TYPE_CHECKING:
     from clipcond.encode.embedding_cache import EmbeddingCache
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from clipcond.rerank.scorer import Scorer
     from clipcond.rerank.settings import Scoring, Selection
     from clipcond.score.aesthetic import AestheticHead
+    from clipcond.workflows.stored_embeddings import StoredEmbeddings
 
 LongPrompt = Literal["mean", "max", "first", "min"]
+Precision = Literal["fp32", "auto", "bf16", "fp16"]
+View = Literal["crop", "pad", "tiles"]
+DEFAULT_MODEL = "mini"
 DEFAULT_SCORE = "cosine"
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
@@ -28,11 +34,13 @@ _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 class RerankOptions:
     """Pictures, the texts to match, the numbers, and what to keep.
 
-    images: files, folders, patterns.   files_from: a list of more, `-` for standard input.   prompt: None is each picture's
-    own.   prompts: a file of many, each against every picture.   assign: for what shows the ranking: match both.
-    pairs: a table of pictures and their prompts, in place of images.
+    images: files, folders, tars, patterns.   files_from: a list of more, `-` for standard input.   prompt: None is each
+    picture's own.   prompts: a file of many, each against every picture.   assign: for what shows the ranking: match both.
+    pairs: a table of pictures and their prompts, in place of images.   embeddings: a folder that `embed` made, too.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
+    precision: of the image encoder.   draft: decode JPEGs at a part of their size.
+    view: what of a picture the model sees, in place of what its own config says.
     Raises OptionsError for options that contradict one another or are out of range.
     """
 
@@ -43,7 +51,8 @@ class RerankOptions:
     prompts: Path | None = None
     assign: bool = False
     pairs: Path | None = None
-    model: str = "mini"
+    embeddings: Path | None = None
+    model: str = DEFAULT_MODEL
     score: str = DEFAULT_SCORE
     distractors: Path | None = None
     aesthetic: Path | None = None
@@ -60,6 +69,9 @@ class RerankOptions:
     duplicates: float | None = None
     recursive: bool = False
     batch_size: int = 32
+    precision: Precision = "fp32"
+    draft: bool = False
+    view: View | None = None
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -94,7 +106,14 @@ def _problem(options: RerankOptions) -> str:
     named = bool(options.images) or options.files_from is not None
     if options.pairs is not None and named:
         return "--pairs names the pictures; leave the others out"
-    if options.pairs is None and not named:
+    if options.embeddings is not None:
+        if named or options.pairs is not None:
+            return (
+                f"--embeddings names the pictures; leave {'--pairs' if options.pairs is not None else 'the others'} out"
+            )
+        if options.precision != "fp32" or options.view is not None or options.draft:
+            return "--precision, --view and --draft are for pictures; the embeddings were made with their own"
+    elif options.pairs is None and not named:
         return "no pictures are named; give files, folders, quoted patterns, or a list with --files-from"
     if "-" in options.images:
         return "- is no picture; --files-from - reads their names from standard input"
@@ -102,6 +121,10 @@ def _problem(options: RerankOptions) -> str:
         return "the prompt is empty; pass a text, or none to use each picture's own"
     if options.batch_size < 1:
         return f"batch_size is {options.batch_size}; expected 1 or more"
+    if options.precision not in get_args(Precision):
+        return f"--precision is {options.precision}; expected one of {', '.join(get_args(Precision))}"
+    if options.view is not None and options.view not in get_args(View):
+        return f"--view is {visible(options.view)}; expected one of {', '.join(get_args(View))}"
     if options.long_prompt not in get_args(LongPrompt):
         return f"--long-prompt is {options.long_prompt}; expected one of {', '.join(get_args(LongPrompt))}"
     if options.missing_margin is not None and not options.missing_margin > 0:
@@ -109,20 +132,29 @@ def _problem(options: RerankOptions) -> str:
     return ""
 
 
-def run(options: RerankOptions, events: Events = ignore) -> Ranking:
+def run(
+    options: RerankOptions, events: Events = ignore, *, check: Callable[[Iterable[Path]], object] | None = None
+) -> Ranking:
     """Find the pictures, load the model and rank. A source without pictures becomes a note.
+
+    check: told of the pictures before the model is loaded, and may raise.
 
     All files are read and checked before the model is loaded. Raises ImageError where no source has any picture,
     DataError for a table that will not do, ModelError, and OptionsError.
     """
-    pairings = _pairings(options, events)
+    stored = None if options.embeddings is None else read_stored(options.embeddings)
+    pairings = _pairings(options, events, stored)
+    if check is not None:
+        check(pairing.path for pairing in pairings)
     scoring = _scoring(options)
     selection = options.selection()
     selection.check(scoring.columns)
+    if stored is not None and options.model == DEFAULT_MODEL:
+        options = replace(options, model=stored.model)
     check_model(options.model)
     from clipcond.rerank.ranking import rank_pictures
 
-    scorer = _scorer(options, events)
+    scorer = _scorer(options, events) if stored is None else stored_scorer(stored, options.model, events)
     cache = _cache(options)
     pictures = len({pairing.path for pairing in pairings})
     with task(events, "scoring", pictures, "pictures") as advance:
@@ -135,9 +167,12 @@ def run(options: RerankOptions, events: Events = ignore) -> Ranking:
             on_progress=advance,
             cache=cache,
             prompt=options.prompt,
+            embedded=None if stored is None else stored.embedded,
         )
     if cache is not None:
         cache.close()
+    if stored is not None:
+        ranking = with_stored_dtype(ranking, stored)
     for note in ranking.notes:
         events(Note(note))
     return ranking
@@ -147,22 +182,10 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
     from clipcond.rerank.scorer import Scorer
 
     with task(events, f"loading {options.model}"):
-        scorer = Scorer.load(options.model)
+        scorer = Scorer.load(options.model, precision=options.precision, view=options.view, draft=options.draft)
     for note in scorer.dual.notes:
         events(Note(note))
-    if options.prompt is not None and scorer.dual.reads_clip_tokens:
-        _note_unseen(scorer, options.prompt, options.model, events)
     return scorer
-
-
-def _note_unseen(scorer: Scorer, prompt: str, model: str, events: Events) -> None:
-    """Note the words of the prompt that the model has never seen."""
-    from clipcond.encode.unseen_words import tell_unseen, unseen_words
-    from clipcond.prompt.plan import plan
-
-    tokens = [token for chunk in plan(prompt).encoders["clip_l"].chunks for token in chunk.tokens]
-    if text := tell_unseen(unseen_words(scorer.dual.text, tokens), model):
-        events(Note(text))
 
 
 def _cache(options: RerankOptions) -> EmbeddingCache | None:
@@ -211,14 +234,14 @@ def _head(path: Path) -> AestheticHead:
     return aesthetic_head(file.name, file.tensors, file.metadata)
 
 
-def _pairings(options: RerankOptions, events: Events) -> Sequence[Pairing]:
+def _pairings(options: RerankOptions, events: Events, stored: StoredEmbeddings | None) -> Sequence[Pairing]:
     """Every picture with the prompt it is scored against. Raises ImageError, DataError and OptionsError."""
     from clipcond.rerank.pairs import read_pairs, read_prompts
 
     if options.pairs is not None:
         return read_pairs(options.pairs, options.negative_prompt)
     prompts = None if options.prompts is None else read_prompts(options.prompts)
-    paths = _pictures(options, events)
+    paths = _pictures(options, events) if stored is None else stored.paths
     from clipcond.rerank.pairing import Pairing
 
     if prompts is None:

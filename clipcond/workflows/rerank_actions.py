@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -13,7 +15,7 @@ from clipcond.rerank.undo import Undone, undo
 from clipcond.workflows.events import Events, ignore, task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from clipcond.rerank.rows import RankedImage, Ranking
 
@@ -48,6 +50,23 @@ class ActionOptions:
         if self.target is not None and self.target[1].exists() and not self.target[1].is_dir():
             raise OptionsError(f"{self.target[1]} is a file; name a folder for the pictures")
 
+    def check_pictures(self, paths: Iterable[Path]) -> None:
+        """Raise OptionsError for pictures in a tar that would have to be changed there."""
+        from clipcond.images.tar_paths import tar_of
+
+        names = {"--move-to": self.move_to, "--link-to": self.link_to, "--write-back": self.write_back}
+        given = next((name for name, value in names.items() if value is not None), None)
+        tar = None if given is None else next(filter(None, map(tar_of, paths)), None)
+        if tar is not None:
+            raise OptionsError(
+                f"{given} would change {tar}, and a tar stays as it is; --copy-to takes pictures out of it"
+            )
+
+    @property
+    def writes(self) -> bool:
+        """True if something is written into pictures."""
+        return self.write_back is not None and not self.dry_run
+
     @property
     def target(self) -> tuple[Action, Path] | None:
         """The action and its folder."""
@@ -71,9 +90,13 @@ class Outcome:
     unwritten: tuple[tuple[Path, str], ...] = ()
 
 
-def act_on(ranking: Ranking, options: ActionOptions, events: Events = ignore) -> Outcome:
-    """Write scores back first, then take the kept pictures where they go. Raises OSError where a folder cannot be made."""
-    written, unwritten = _write_back(ranking, options, events)
+def act_on(ranking: Ranking, options: ActionOptions, events: Events = ignore, *, cache: bool = True) -> Outcome:
+    """Write scores back first, then take the kept pictures where they go. Raises OSError where a folder cannot be made.
+
+    cache: what is remembered of a picture stays known when a score is written into it.
+    """
+    with _kept_known([row.path for row in ranking.scored], cache and options.writes):
+        written, unwritten = _write_back(ranking, options, events)
     plan, moves = take(list(dict.fromkeys(row.path for row in ranking.kept)), options, events)
     return Outcome(plan=plan, moves=moves, written=written, unwritten=unwritten)
 
@@ -84,7 +107,9 @@ def apply_chosen(chosen: Path, options: ActionOptions, events: Events = ignore) 
         raise OptionsError("--apply needs a place for the chosen pictures: --copy-to, --move-to or --link-to")
     if options.write_back is not None:
         raise OptionsError("--write-back needs scores, which a list has not; leave it out")
-    plan, moves = take(list(read_chosen(chosen).keep), options, events)
+    keep = read_chosen(chosen).keep
+    options.check_pictures(keep)
+    plan, moves = take(list(keep), options, events)
     return Outcome(plan=plan, moves=moves)
 
 
@@ -103,6 +128,25 @@ def take(paths: Sequence[Path], options: ActionOptions, events: Events) -> tuple
         return plan, None
     with task(events, action, len(plan.steps), "files") as advance:
         return plan, carry_out(plan, events=lambda _: advance(1))
+
+
+@contextmanager
+def _kept_known(paths: Sequence[Path], wanted: bool) -> Iterator[None]:
+    """Carry the embeddings of pictures over to what their files are after the block, which leaves the pixels as they are."""
+    if not wanted:
+        yield
+        return
+    from clipcond.encode.embedding_cache import EmbeddingCache
+
+    cache = EmbeddingCache()
+    before = cache.keys(paths)
+    try:
+        yield
+    finally:  # what was written before a fault, too
+        after = cache.keys(paths)
+        both = zip(before, after, strict=True)
+        cache.carry_over({old: new for old, new in both if old is not None and new is not None and old != new})
+        cache.close()
 
 
 def _write_back(

@@ -92,9 +92,9 @@ def run(options: SearchOptions, events: Events = ignore) -> Ranking:
 
 
 def _looks_like_a_picture(text: str) -> bool:
-    from clipcond.images.find import SUFFIXES
+    from clipcond.images.suffixes import PICTURES
 
-    return Path(text).suffix.lower() in SUFFIXES
+    return Path(text).suffix.lower() in PICTURES
 
 
 def _time(flag: str, text: str, *, end: bool = False) -> float:

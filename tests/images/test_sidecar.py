@@ -79,7 +79,7 @@ def test_pictures_are_paired_by_name_never_by_position(tmp_path: Path) -> None:
         ("a.txt", "", "a.txt is empty"),
         ("a.txt", b"\xff\xfa\x80", "a.txt cannot be read (it is no text in UTF-8)"),
         ("a.txt", "x" * 70_000, "a.txt is too large to hold a prompt (70,000 characters)"),
-        ("a.txt", b"x" * (5 << 20), "a.txt is too large to hold a prompt (5,242,880 bytes)"),
+        ("a.txt", b"x" * (5 << 20), "a.txt is too large to hold a prompt (more than 4,194,304 bytes)"),
         ("a.json", "no json", "a.json is no JSON object"),
         ("a.json", "[" * 100_000, "a.json is no JSON object"),
         ("a.json", "{}", "a.json holds no prompt (no prompt, positive_prompt, positive, caption, text)"),

@@ -14,6 +14,7 @@ from clipcond.images import preprocess
 from clipcond.prompt.infotext import format_infotext
 from clipcond.rerank.ranking import rerank
 from clipcond.rerank.scorer import Scorer
+from clipcond.workflows.rerank_actions import ActionOptions, act_on
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,36 @@ def test_text_behind_the_pixels_is_found_in_a_second_run_too(
     for embedded in (1, 0):
         ranking = rerank([tmp_path / "a.png"], scorer=scorer, cache=cache)
         assert (ranking.embedded, ranking.rows[0].prompt) == (embedded, "a red fox")
+
+
+@pytest.mark.parametrize("what", ["score", "rating"])
+def test_a_written_score_leaves_the_embedding_known_to_every_model(
+    what: str, files: list[Path], scorer: Scorer, dual_folder: Path
+) -> None:
+    Image.new("RGB", (30, 30), "navy").save(files[0].with_name("photo.jpg"))
+    paths = [*files, files[0].with_name("photo.jpg")]
+    padded = Scorer.load(str(dual_folder), device="cpu", view="pad")
+    cache = EmbeddingCache()  # the one that the command uses
+    before = rerank(paths, "a fox", scorer=scorer, cache=cache)
+    rerank(paths, "a fox", scorer=padded, cache=cache)
+    bytes_before = {path: path.read_bytes() for path in paths}
+    outcome = act_on(before, ActionOptions(write_back=what))  # type: ignore[arg-type]
+    assert len(outcome.written) == (5 if what == "rating" else 4)
+    assert all(path.read_bytes() != bytes_before[path] for path in outcome.written)
+    for each in (scorer, padded):
+        assert rerank(paths, "a fox", scorer=each, cache=cache).embedded == 0
+    assert rerank(paths, "a fox", scorer=scorer, cache=cache).rows == before.rows
+    cache.close()
+
+
+def test_a_dry_run_and_no_cache_touch_no_cache(
+    files: list[Path], scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = rerank(files, "a fox", scorer=scorer)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the cache was opened")
+
+    monkeypatch.setattr(EmbeddingCache, "__init__", never)
+    act_on(ranking, ActionOptions(write_back="rating", dry_run=True))
+    act_on(ranking, ActionOptions(write_back="rating"), cache=False)

@@ -119,7 +119,7 @@ def test_compressed_tars_are_unpacked_and_named_by_their_own_name(tmp_path, name
 
 
 def test_a_compressed_tar_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
-    from clipcond.train import tars
+    from clipcond.images import tars
 
     monkeypatch.setattr(tars, "_MOST_UNPACKED", 0)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(66 << 20)))
