@@ -130,7 +130,7 @@ def _image_modules(model: Any) -> list[nn.Module]:
 
 
 def patch_inputs(pixels: Tensor, preprocess: PatchPreprocess) -> dict[str, Tensor]:
-    """What a NaFlex model is called with, of (N, 3, H, W) normalised pixels of `PatchPreprocess`.
+    """The arguments of a NaFlex model's call, of (N, 3, H, W) normalised pixels of `PatchPreprocess`.
 
     pixel_values: (N, patches, 3 · patch²), 0 where there is none.   pixel_attention_mask: (N, patches).   spatial_shapes:
     (N, 2), rows and columns.
