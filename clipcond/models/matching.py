@@ -80,11 +80,11 @@ class Matcher:
         ids, mask = self._rows(texts)
         found = torch.empty(len(images), len(texts), 2)
         for at, states in self._states(images, batch_size):
-            for picture, own in enumerate(states, start=at):
-                for first in range(0, len(ids), batch_size):
-                    some = slice(first, first + batch_size)
-                    rows = own.expand(len(ids[some]), *own.shape)
-                    found[picture, some] = self.reader.pair_logits(rows, ids[some], mask[some]).float().cpu()
+            pairs = torch.cartesian_prod(torch.arange(len(states)), torch.arange(len(ids)))
+            for picture, text in (some.T for some in pairs.split(batch_size)):
+                own, said = picture.to(ids.device), text.to(ids.device)
+                logits = self.reader.pair_logits(states[own], ids[said], mask[said])
+                found[picture + at, text] = logits.float().cpu()
         check_finite("matching", found)
         return found
 

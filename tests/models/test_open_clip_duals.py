@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,18 @@ def test_a_tokenizer_that_is_not_at_hand_is_one_line(siglip: Path, tmp_path: Pat
     assert load_dual(f"{tmp_path},tokenizer={siglip}").texts.content == 63
     with pytest.raises(ModelError, match="tokenizer=/nowhere in the model name: there is no such folder"):
         load_dual(f"{tmp_path},tokenizer=/nowhere")
+
+
+def test_code_beside_a_tokenizer_is_not_run(siglip: Path, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "it ran"
+    shutil.copytree(siglip, folder)
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with suppress(ModelError):
+        load_dual(str(folder))
+    assert not marker.exists()
 
 
 def test_a_text_model_of_another_kind_is_refused(tmp_path: Path) -> None:
