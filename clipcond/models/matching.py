@@ -141,7 +141,7 @@ def _load(spec: str, named: ModelSpec, where: str, device: str) -> Matcher:
     loaded = read_library_model(spec, named.overrides, where, "matching")
     stated = {f"image_{name}": value for name, value in named.overrides.preprocess.items()}
     preprocess = picture_preprocess(spec, loaded, {**loaded.processor, **stated})
-    tokenizer = text_tokenizer(spec, loaded, named.overrides)
+    tokenizer = text_tokenizer(loaded)
     model = ready(spec, loaded.model, device)
     return Matcher(
         name=spec,

@@ -18,7 +18,7 @@ from clipcond.images.patches import HEADER_BITS, PatchPreprocess
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.dual import DualEncoder, dual_from_transformers, logit_head, on_device_of, ready
 from clipcond.models.spec import ModelSpec, Overrides
-from clipcond.models.tokenizer_files import read_library_tokenizer, stated_class
+from clipcond.models.tokenizer_files import stated_class
 from clipcond.models.transformers_model import LibraryModel, read_library_model, with_library
 from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS
 
@@ -37,7 +37,7 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
     if loaded.family.model_type == "clip":
         return dual_from_transformers(spec, loaded.model, processor, device, loaded.notes)
     preprocess = picture_preprocess(spec, loaded, processor)
-    texts = text_embedder(spec, loaded, overrides)
+    texts = text_embedder(loaded)
     model = ready(spec, loaded.model, device)
     head, notes = _head(spec, model)
     return DualEncoder(
@@ -62,7 +62,7 @@ def picture_preprocess(spec: str, loaded: LibraryModel, processor: Any) -> Prepr
     return preprocess
 
 
-def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> TextEmbedder:
+def text_embedder(loaded: LibraryModel) -> TextEmbedder:
     """The embedder of a model's texts: its tokenizer, its length, and what it makes of padding. Raises ModelError."""
     habit = loaded.family.habit
     assert habit is not None, "every family with texts has its habit"
@@ -73,7 +73,7 @@ def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> Text
             forward=_text_forward(loaded.model, masked=True),
             pooling=habit.pooling,
         )
-    tokenizer = text_tokenizer(spec, loaded, overrides)
+    tokenizer = text_tokenizer(loaded)
     states_mask = "attention_mask" in tokenizer.tokenizer.model_input_names
     return TextEmbedder(
         tokenizer=tokenizer,
@@ -83,10 +83,10 @@ def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> Text
     )
 
 
-def text_tokenizer(spec: str, loaded: LibraryModel, overrides: Overrides) -> LibraryTokenizer:
-    """The tokenizer of a model, from where the spec says, or from its own place. Raises ModelError."""
-    found = read_library_tokenizer(spec, [*overrides.places, loaded.place])
-    return LibraryTokenizer(found, clean=siglip_clean if stated_class(found).startswith("SiglipTokenizer") else str)
+def text_tokenizer(loaded: LibraryModel) -> LibraryTokenizer:
+    """The tokenizer of a model, with what SigLIP's own does to a text before."""
+    siglip = stated_class(loaded.tokenizer).startswith("SiglipTokenizer")
+    return LibraryTokenizer(loaded.tokenizer, clean=siglip_clean if siglip else str)
 
 
 def text_length(loaded: LibraryModel, tokenizer: LibraryTokenizer) -> int:

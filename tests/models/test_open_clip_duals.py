@@ -236,6 +236,23 @@ def test_a_tokenizer_that_is_not_at_hand_is_one_line(siglip: Path, tmp_path: Pat
         load_dual(f"{tmp_path},tokenizer=/nowhere")
 
 
+def test_a_model_of_the_cache_in_open_clips_format(
+    siglip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--some--siglip"
+    shutil.copytree(siglip, folder / "snapshots" / "0123")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    dual = load_dual("hf:some/siglip")
+    assert torch.equal(dual.texts.embed(TEXTS), load_dual(str(siglip)).texts.embed(TEXTS))
+    (folder / "snapshots" / "0123" / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="the files of hf:some/siglip are not in the local cache"):
+        load_dual("hf:some/siglip")
+
+
 def test_code_beside_a_tokenizer_is_not_run(siglip: Path, tmp_path: Path) -> None:
     folder, marker = tmp_path / "model", tmp_path / "it ran"
     shutil.copytree(siglip, folder)
