@@ -105,7 +105,7 @@ def _print_table(ranking: Ranking, *, several: bool) -> None:
     console.print(table)
     if any(row.tied for row in ranking.kept) and ranking.header is not None:
         console.print(
-            Text(f"=  too near to tell apart: within {ranking.header.noise:.1g} of another score", style="dim")
+            Text(f"=  too near to tell apart: within {ranking.header.noise:.2g} of another score", style="dim")
         )
     if cut:
         console.print(

@@ -108,7 +108,7 @@ def rank_pictures(
     references = _references(scoring, scorer, remembered, batch_size)
     found = _rows(pairings, embedded, scoring)
     done, header, notes = _scored(found, embedded, references, scorer, scoring, selection)
-    notes += cache.problems if cache is not None else ()
+    notes += (*cache.notes, *cache.problems) if cache is not None else ()
     bad = sorted((row for row in found.rows if row.error is not None), key=lambda row: str(row.path))
     good = [picture.path for picture in embedded.pictures if picture.error is None]
     unseen = unseen_in([row.prompt or "" for row in found.good], scorer) if scoring.needs_prompt else ()

@@ -20,12 +20,14 @@ from clipcond.train.pixels import Pixels
 class Batch:
     """One step's pairs.
 
-    pixels: (B, H, W, 3) uint8. ids: (B, L) int64. cut: how many captions were cut to 75 tokens. false_negatives: (B, B)
-    bool, true where the text of a column is also a caption of another row's image; None where there is no such text.
+    rows: (B,) int64, the images' numbers in the run's pairs. pixels: (B, H, W, 3) uint8, None in a run that reads none.
+    ids: (B, L) int64. cut: how many captions were cut to 75 tokens. false_negatives: (B, B) bool, true where the text of
+    a column is also a caption of another row's image; None where there is no such text.
     """
 
     step: int
-    pixels: np.ndarray
+    rows: np.ndarray
+    pixels: np.ndarray | None
     ids: np.ndarray
     cut: int
     false_negatives: np.ndarray | None
@@ -34,7 +36,9 @@ class Batch:
 class Batches:
     """The order in which a run sees its pairs: shuffled anew in each epoch, the same for the same seed."""
 
-    def __init__(self, pairs: Pairs, pixels: Pixels, *, batch_size: int, seed: int, captions: str = "random") -> None:
+    def __init__(
+        self, pairs: Pairs, pixels: Pixels | None, *, batch_size: int, seed: int, captions: str = "random"
+    ) -> None:
         if len(pairs) < batch_size:
             raise DataError(f"batch_size is {batch_size}, but {pairs.source} holds {len(pairs)} images for training")
         self.pairs, self.pixels, self.batch_size, self.seed = pairs, pixels, batch_size, seed
@@ -56,7 +60,9 @@ class Batches:
         said = [self.pairs.captions[row] for row in rows]
         texts = [of[int(share * len(of))] if self._any else of[0] for of, share in zip(said, draw, strict=True)]
         ids, cut = id_rows(texts)
-        return Batch(step, self.pixels[rows], ids, cut, false_negatives(said, texts))
+        return Batch(
+            step, rows, None if self.pixels is None else self.pixels[rows], ids, cut, false_negatives(said, texts)
+        )
 
     def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
         """Yield the batches of steps `start` to `stop`; a thread prepares them `depth` ahead, and its errors come out here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from clipcond.encode.image import Normalisation
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.trainable import Trainable, load_trainable
+from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.data import Pairs, read_pairs, split
+from clipcond.train.denoising import Denoiser, Denoising
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.model import (
     check_model,
@@ -30,24 +33,33 @@ from clipcond.train.model import (
     train_mode,
     use_plain_attention,
 )  # fmt: skip
+from clipcond.train.objective import Contrastive, Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
+from clipcond.train.retention import Retention, TargetReader, parse_weights
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.stored import Stored
+
+COLLAPSE = 1e-4  # a learning rate; see docs/training.md
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
     """All that a run works with. The weights and the optimizer's moments change in place, and nothing else does.
 
-    steps, warmup: of the whole run. measure: retrieval on the held-out pairs with the model as it stands, if there are
-    any. notes: what the user should know about the data before it trains.
+    steps, warmup: of the whole run. retention: of general prompts, where the run names a target. stores: to be filled
+    before the first step. measure: retrieval on
+    the held-out pairs with the model as it stands, if there are any. notes: what the user should know about the data
+    before it trains.
     """
 
     config: TrainConfig
     device: torch.device
     trainable: Trainable
     optimizer: Optimizer
-    normalise: Normalisation
+    objective: Objective
+    retention: Retention | None
+    stores: list[Stored]
     pairs: Pairs
     batches: Batches
     steps: int
@@ -62,8 +74,11 @@ class Job:
         return self.trainable.model
 
 
-def prepare(config: TrainConfig) -> Job:
-    """Load the model and the data, and try both. Raises ConfigError, DataError and ModelError; writes nothing."""
+def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
+    """Load the model and the data, and try both. denoiser: for a run with a denoising loss.
+
+    Raises ConfigError, DataError and ModelError; writes nothing.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -76,19 +91,29 @@ def prepare(config: TrainConfig) -> Job:
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
+    features = _features(config, trainable, normalise, train_pairs, device)
+    pixels = (
+        Pixels(train_pairs, trainable.preprocess, config.cache_gib) if config.contrastive and not features else None
+    )
     batches = Batches(
-        train_pairs, Pixels(train_pairs, trainable.preprocess, config.cache_gib),
-        batch_size=config.batch_size, seed=config.seed, captions=config.captions,
+        train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
+    towers = Towers(
+        model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
+    )
+    retention = _retention(config, trainable.model)
+    denoising = _denoising(config, trainable.model, train_pairs, denoiser)
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
-        config=config, device=device, trainable=trainable, optimizer=optimizer, normalise=normalise, pairs=train_pairs,
-        batches=batches, steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs) + (_left_out(held_out) if held_out is not None and config.val_data else ()),
+        config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
+        objective=Objective(_terms(config, retention, denoising), towers), retention=retention,
+        stores=[each for each in (features, denoising.latents if denoising else None) if each is not None],
+        steps=steps, warmup=warmup, measure=measure,
+        notes=_notes(train_pairs) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
         fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
     )  # fmt: skip
 
@@ -107,16 +132,72 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     check_model(model)
     if name := not_finite(model.state_dict()):
         raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
-    freeze(model, config.freeze)
+    freeze(model, config.frozen, but_unseen=config.unseen_rate is not None)
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable
 
 
+def _retention(config: TrainConfig, model: Any) -> Retention | None:
+    """Return the retention of the model as it stands, before its first step; None where the run names no target."""
+    if config.target is None:
+        return None
+    weights = parse_weights(config.retention_weights)
+    prompts = read_prompts(Path(config.retention_prompts) if config.retention_prompts else None)
+    return Retention(
+        TargetReader(model, config.target, config.model), prompts,
+        weights=weights, batch=config.retention_batch, seed=config.seed,
+    )  # fmt: skip
+
+
+def _features(
+    config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device
+) -> Stored | None:
+    """Return the place of the features of all pictures, where the image tower is locked and the loss compares with them."""
+    if "image" not in config.frozen or not config.contrastive:
+        return None
+
+    def compute(pixels: np.ndarray) -> Tensor:
+        return image_features(trainable.model, normalise(pixels, device))
+
+    return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
+
+
+def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+    """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
+    if not config.denoise_weight:
+        return None
+    if denoiser is None:
+        raise ConfigError(
+            "a denoising loss needs the denoiser itself: pass denoiser=clipcond.diffusion.denoising_loss."
+            f"load_denoising_loss({config.pipeline!r}), as the command does"
+        )
+    if config.target not in (None, denoiser.target):
+        raise ConfigError(f"{config.pipeline} is a pipeline of {denoiser.target}, target is {config.target}")
+    width = model.token_embedding.embedding_dim
+    if width != denoiser.width:
+        raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
+    latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
+    reader = TargetReader(model, denoiser.target, config.model)
+    return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
+
+
+def _terms(config: TrainConfig, retention: Retention | None, denoising: Denoising | None) -> list[tuple[float, Term]]:
+    """Return the terms that the settings ask for, with their weights."""
+    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive())]
+    if retention is not None:
+        terms.append((config.retention, retention))
+    if denoising is not None:
+        terms.append((config.denoise_weight, denoising))
+    if not (found := [(weight, term) for weight, term in terms if weight]):
+        raise ConfigError("contrastive is 0 and there is no other loss; nothing would be trained")
+    return found
+
+
 def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
     """Return the steps of the whole run and of its warm-up."""
     steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
-    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10))
+    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10), steps - 1)
     if warmup >= steps:
         raise ConfigError(f"warmup is {warmup} steps, the whole run {steps}; expected fewer")
     return steps, warmup
@@ -128,6 +209,17 @@ def _notes(pairs: Pairs) -> tuple[str, ...]:
         f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair is no negative",
     )
     return (*_left_out(pairs), *pairs.notes, *(shared if sharing else ()))
+
+
+def _risks(config: TrainConfig) -> tuple[str, ...]:
+    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
+    towers = [part for part in ("text", "image") if part not in config.frozen]
+    if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
+        return ()
+    return (
+        f"learning_rate is {config.learning_rate:g}: at {COLLAPSE:g} and above, fine-tuning has collapsed pretrained towers; "
+        "1e-6 to 1e-5 is usual",
+    )
 
 
 def _left_out(pairs: Pairs) -> tuple[str, ...]:
@@ -145,9 +237,16 @@ def _measure(
     preprocess: Preprocess = trainable.preprocess
     of = gallery(pairs)
     pixels = Pixels(pairs, preprocess, cache_gib)
+    locked = not any(parameter.requires_grad for parameter in model.visual.parameters())
+    known: dict[bytes, Tensor] = {}  # of a locked tower
 
     def embed_images(rows: np.ndarray) -> Tensor:
-        return image_features(model, normalise(pixels[rows], device)).cpu()
+        if not locked:
+            return image_features(model, normalise(pixels[rows], device)).cpu()
+        at = rows.tobytes()
+        if at not in known:
+            known[at] = image_features(model, normalise(pixels[rows], device)).cpu()
+        return known[at]
 
     def embed_texts(said: list[str]) -> Tensor:
         return text_features(model, torch.from_numpy(id_rows(said)[0]).to(device)).cpu()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ import torch
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.models.open_clip_folder import write_open_clip_folder
+from clipcond.score.drift import Drift
 from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
+from clipcond.train.denoising import Denoiser
 from clipcond.train.job import Job, prepare
-from clipcond.train.losses import clamp_logit_scale, info_nce
-from clipcond.train.model import image_features, text_features
+from clipcond.train.losses import clamp_logit_scale
+from clipcond.train.objective import Losses
 from clipcond.train.optimizer import learning_rate_at
 from clipcond.train.run_folder import RunFolder, held
 from clipcond.train.signals import stop_signals
@@ -42,24 +43,28 @@ class TrainResult:
     interrupted: bool
 
 
-def train(config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False, denoiser: Denoiser | None = None
+) -> TrainResult:
     """Train both towers, or what `config.freeze` leaves of them, and write them to `out/model`, an open_clip folder.
 
     Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads
     the weights are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and
     return; before the first step they raise KeyboardInterrupt. Every log line goes to `out/log.jsonl` and to `report`.
 
-    allow_changes: resume even if settings or data differ from the checkpoint's.
+    allow_changes: resume even if settings or data differ from the checkpoint's.   denoiser: of `config.pipeline`, where the
+    run has a denoising loss, as `clipcond.diffusion.denoising_loss` loads it.
     Raises DataError and ModelError before the first step, OutputExists if another process trains in `out`, or if it
     holds a model or a config that this run did not write, ConfigError for a refused resumption or a loss that is not
     finite. A picture that turns out unreadable on the way is a DataError after saving.
     """
     with stop_signals() as signals, held(Path(config.out)) as folder:
         folder.refuse_foreign()
-        run = _Run(prepare(config), folder, report)
+        run = _Run(prepare(config, denoiser), folder, report)
         run.resume(allow_changes)
-        signals.defer()
         run.start()
+        run.store()
+        signals.defer()
         for batch in run.batches():
             run.optimise(batch)
             if run.due(config.log_every):
@@ -80,6 +85,19 @@ class _Window:
     since: float
     count: int = 0
     loss: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def add(self, losses: Losses) -> None:
+        """Take in a step."""
+        self.count += 1
+        self.loss += losses.total
+        for name, value in losses.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+
+    def means(self) -> dict[str, Any]:
+        """Return the mean loss and, by name, the mean of each term before its weight."""
+        terms = {name: round(value / self.count, 5) for name, value in self.terms.items()}
+        return {"loss": round(self.loss / self.count, 5), "terms": terms}
 
 
 class _Run:
@@ -122,7 +140,7 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         job = self.job
-        frozen, now = checkpoint.config.get("freeze"), list(job.config.freeze)
+        frozen, now = _trained(checkpoint.config), _trained(job.config.to_dict())
         try:
             job.model.load_state_dict(checkpoint.model)
             if frozen == now:
@@ -134,7 +152,7 @@ class _Run:
                 "choose another out"
             ) from error
         if frozen != now:
-            self._notes.append(f"freeze is {now}, it was {frozen}: the optimizer's moments start anew")
+            self._notes.append(f"what trains is {now}, it was {frozen}: the optimizer's moments start anew")
 
     def start(self) -> None:
         """Write the config and the log's first lines."""
@@ -150,6 +168,15 @@ class _Run:
             self._log(event="note", note=note)
         self._window = _Window(time.monotonic())
 
+    def store(self) -> None:
+        """Compute what frozen modules make of the pictures, once."""
+        for stored in self.job.stores:
+            since = time.monotonic()
+            size = stored.fill()
+            text = f"{stored.what} of {len(self.job.pairs)} pictures stored: {size / 2**20:.1f} MiB"
+            self._log(event="note", note=f"{text} in {time.monotonic() - since:.0f} s")
+        self._window = _Window(time.monotonic())
+
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def batches(self) -> Iterator[Batch]:
@@ -162,27 +189,20 @@ class _Run:
 
     def optimise(self, batch: Batch) -> None:
         """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
-        job, model = self.job, self.job.model
+        job = self.job
         job.optimizer.zero_grad()
-        with _autocast(job.config.precision, job.device):
-            images = image_features(model, job.normalise(batch.pixels, job.device).contiguous())
-            texts = text_features(model, torch.from_numpy(batch.ids).to(job.device))
-        masked = None if batch.false_negatives is None else torch.from_numpy(batch.false_negatives).to(job.device)
-        loss = info_nce(images, texts, model.logit_scale, masked)
-        value = float(loss.detach())
-        self._check_finite("loss", value)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = job.objective.backward(batch)
+        self._check_finite("loss", losses.total)
         self.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
         self._check_finite("gradient's norm", self.grad_norm)
         self.learning_rate = learning_rate_at(self.step, job.steps, job.config.learning_rate, job.warmup)
         job.optimizer.step(self.learning_rate)
-        clamp_logit_scale(model.logit_scale)
+        clamp_logit_scale(job.model.logit_scale)
 
         self.step += 1
         self.cut += batch.cut
-        self.loss = value
-        self._window.loss += value
-        self._window.count += 1
+        self.loss = losses.total
+        self._window.add(losses)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -192,13 +212,30 @@ class _Run:
             )
 
     def evaluate(self) -> None:
-        """Measure retrieval on the held-out pairs, if there are any."""
-        if self.job.measure is None:
-            return
-        self.retrieval = self.job.measure()
-        self._log(event="evaluation", **self.retrieval.to_dict())
+        """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts."""
+        if self.job.measure is not None:
+            self.retrieval = self.job.measure()
+            self._log(event="evaluation", **self.retrieval.to_dict())
+        if self.job.retention is not None:
+            self._check_drift(self.job.retention.measure())
         if not self._window.count:
             self._window.since = time.monotonic()
+
+    def _check_drift(self, drift: Drift) -> None:
+        """Log the drift. Raises ConfigError, before the weights are saved, where it is beyond `max_drift`."""
+        measures = {name: round(value, 6) for name, value in drift.measures().items()}
+        self._log(event="drift", spread_ratio=round(drift.spread_ratio, 4), measures=measures)
+        config, name = self.job.config, "words" if "words" in measures else "pooled"
+        for what, value in (
+            (f"1 - cosine of their {name}", measures[name]),
+            ("their loss of spread", 1 - drift.spread_ratio),
+        ):
+            if not value <= config.max_drift:
+                raise ConfigError(
+                    f"the general prompts collapsed by step {self.step}: {what} is {value:.2f}, max_drift "
+                    f"{config.max_drift:g}; {checkpoints.last_good(self.folder.checkpoints)}; lower the learning rate "
+                    f"({config.learning_rate:g}) or raise retention ({config.retention:g})"
+                )
 
     def save(self) -> None:
         """Write a checkpoint. Raises ConfigError, and writes none, if the weights are not finite."""
@@ -216,7 +253,7 @@ class _Run:
         window, now = self._window, time.monotonic()
         batch_size, model = self.job.config.batch_size, self.job.model
         self._log(
-            loss=round(window.loss / window.count, 5), learning_rate=self.learning_rate,
+            **window.means(), learning_rate=self.learning_rate,
             rate=self.learning_rate,  # the old name, for one version
             grad_norm=round(self.grad_norm, 4), logit_scale=round(float(model.logit_scale.detach().exp()), 3),
             pairs_per_second=round(window.count * batch_size / (now - window.since), 1),
@@ -244,5 +281,8 @@ class _Run:
         return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False)
 
 
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+def _trained(settings: Mapping[str, Any]) -> str:
+    """The settings that say what trains, in words: optimizers of runs where they differ do not fit."""
+    frozen = sorted({*settings.get("freeze", ()), *(["image"] if settings.get("lock_image") else [])})
+    rows = "" if settings.get("unseen_rate") is None else ", unseen rows apart"
+    return f"all but {' and '.join(frozen)}{rows}" if frozen else f"everything{rows}"

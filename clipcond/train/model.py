@@ -36,11 +36,14 @@ def text_trunk(model: Any) -> list[nn.Parameter]:
     ]
 
 
-def freeze(model: Any, parts: Collection[str]) -> None:
-    """Take the named parts out of training; what is left must hold something to train."""
+def freeze(model: Any, parts: Collection[str], *, but_unseen: bool = False) -> None:
+    """Take the named parts out of training; what is left must hold something to train.
+
+    but_unseen: the token table of a frozen text tower trains all the same, of which the optimizer takes the unseen rows.
+    """
     if "text" in parts:
         for parameter in text_trunk(model):
-            parameter.requires_grad_(False)
+            parameter.requires_grad_(but_unseen and parameter is model.token_embedding.weight)
     if "image" in parts:
         for parameter in model.visual.parameters():
             parameter.requires_grad_(False)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ResourceMissing
-from clipcond.models.catalogue import hub_cache, size_on_disk
+from clipcond.models.catalogue import hub_cache
+from clipcond.models.folder_models import size_on_disk
 from clipcond.resources import embedded
 from clipcond.runtime.processor import CPUINFO, instructions, multiplies_bfloat16, processor_text
 from clipcond.wording import first_line

@@ -34,9 +34,9 @@ _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 class RerankOptions:
     """Pictures, the texts to match, the numbers, and what to keep.
 
-    images: files, folders, tars, patterns.   prompt: None is each picture's own.   prompts: a file of many, each against every
-    picture.   assign: for what shows the ranking: match both.   pairs: a table of
-    pictures and their prompts, in place of images.   embeddings: a folder that `embed` made, in place of images.
+    images: files, folders, tars, patterns.   files_from: a list of more, `-` for standard input.   prompt: None is each
+    picture's own.   prompts: a file of many, each against every picture.   assign: for what shows the ranking: match both.
+    pairs: a table of pictures and their prompts, in place of images.   embeddings: a folder that `embed` made, too.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
     precision: of the image encoder.   draft: decode JPEGs at a part of their size.
@@ -45,6 +45,7 @@ class RerankOptions:
     """
 
     images: tuple[str, ...] = ()
+    files_from: str | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
     prompts: Path | None = None
@@ -102,17 +103,20 @@ def _problem(options: RerankOptions) -> str:
         return f"{given[0]} and {given[1]} exclude each other"
     if options.assign and options.prompts is None:
         return "--assign matches many prompts with pictures; give them with --prompts FILE"
-    if options.pairs is not None and options.images:
+    named = bool(options.images) or options.files_from is not None
+    if options.pairs is not None and named:
         return "--pairs names the pictures; leave the others out"
     if options.embeddings is not None:
-        if options.images or options.pairs is not None:
+        if named or options.pairs is not None:
             return (
                 f"--embeddings names the pictures; leave {'--pairs' if options.pairs is not None else 'the others'} out"
             )
         if options.precision != "fp32" or options.view is not None or options.draft:
             return "--precision, --view and --draft are for pictures; the embeddings were made with their own"
-    elif options.pairs is None and not options.images:
-        return "no pictures are named; give files, folders or quoted patterns"
+    elif options.pairs is None and not named:
+        return "no pictures are named; give files, folders, quoted patterns, or a list with --files-from"
+    if "-" in options.images:
+        return "- is no picture; --files-from - reads their names from standard input"
     if options.prompt is not None and not options.prompt.strip():
         return "the prompt is empty; pass a text, or none to use each picture's own"
     if options.batch_size < 1:
@@ -258,10 +262,21 @@ def _pairings(options: RerankOptions, events: Events, stored: StoredEmbeddings |
 def _pictures(options: RerankOptions, events: Events) -> tuple[Path, ...]:
     from clipcond.images.find import find_pictures
 
-    found = find_pictures(options.images, recursive=options.recursive)
+    listed = () if options.files_from is None else _listed(options.files_from, events)
+    found = find_pictures(options.images, listed=listed, recursive=options.recursive)
     more = "" if options.recursive else "; --recursive looks into the folders below"
     if not found.paths:
         raise ImageError(f"no pictures in {', '.join(found.empty)}{more}")
     for source in found.empty:
         events(Note(f"no pictures in {source}{more}"))
+    return found.paths
+
+
+def _listed(source: str, events: Events) -> tuple[Path, ...]:
+    from clipcond.images.path_list import read_path_list
+
+    found = read_path_list(source)
+    if found.empty:
+        names = "an empty name" if found.empty == 1 else f"{found.empty:,} empty names"
+        events(Note(f"{'standard input' if source == '-' else source}: {names} left out"))
     return found.paths

@@ -182,7 +182,7 @@ def test_the_package_can_be_called(folder: Path, scorer: Scorer) -> None:
 
 def test_rows_as_json(folder: Path, scorer: Scorer) -> None:
     row = rerank([folder / "gone.png"], "a fox", scorer=scorer).rows[0]
-    texts = ["prompt", "negative_prompt", "prompt_source", "content_tokens", "chunks"]
+    texts = ["prompt", "negative_prompt", "prompt_source", "seed", "content_tokens", "chunks"]
     empty = ["rank", "score", *texts, "width", "height", "share_seen", "group"]
     told = {"path": str(folder / "gone.png"), "tied": False, "kept": False, "stage": "read", "error": "no such file"}
     assert row.to_json() == {**told, **dict.fromkeys(empty)}

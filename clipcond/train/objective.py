@@ -1,0 +1,138 @@
+"""A run's objective: a sum of named, weighted terms, each of the batch and of what the towers make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clipcond.encode.image import Normalisation
+from clipcond.train.batches import Batch
+from clipcond.train.losses import info_nce
+from clipcond.train.model import image_features, text_features
+from clipcond.train.stored import Stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Towers:
+    """Both towers as a run encodes with them.
+
+    precision: `float32`, or `bf16` for bfloat16 products.   stored: the features of all pictures, of a locked image tower.
+    """
+
+    model: Any
+    normalise: Normalisation
+    device: torch.device
+    precision: str
+    stored: Stored | None = None
+
+    def images(self, batch: Batch) -> Tensor:
+        """Return the (B, P) unit rows of a batch's pictures, float32."""
+        if self.stored is not None:
+            return self.stored[batch.rows].to(self.device)
+        assert batch.pixels is not None, "a run without stored features decodes its pictures"
+        with self.autocast():
+            return image_features(self.model, self.normalise(batch.pixels, self.device).contiguous())
+
+    def texts(self, batch: Batch) -> Tensor:
+        """Return the (B, P) unit rows of a batch's captions, float32."""
+        with self.autocast():
+            return text_features(self.model, torch.from_numpy(batch.ids).to(self.device))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which a tower computes; a loss computes outside it, in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+class Outputs:
+    """Of one batch, what the towers make of it, with a graph: computed when a term first asks, and once for all."""
+
+    def __init__(self, batch: Batch, towers: Towers) -> None:
+        self.batch, self.towers = batch, towers
+
+    @cached_property
+    def images(self) -> Tensor:
+        """(B, P) unit rows, float32."""
+        return self.towers.images(self.batch)
+
+    @cached_property
+    def texts(self) -> Tensor:
+        """(B, P) unit rows, float32."""
+        return self.towers.texts(self.batch)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The log of 1/temperature, a scalar parameter."""
+        scale: Tensor = self.towers.model.logit_scale
+        return scale
+
+    @property
+    def false_negatives(self) -> Tensor | None:
+        """(B, B) bool, images by texts, pairs off the diagonal that belong together too; None without any."""
+        found = self.batch.false_negatives
+        return None if found is None else torch.from_numpy(found).to(self.towers.device)
+
+
+class Term(Protocol):
+    """One part of an objective.
+
+    A term draws nothing from torch's global generator, but from one that the batch's step seeds, so that a resumed run
+    repeats it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which its value is logged."""
+
+    @property
+    def apart(self) -> bool:
+        """True if its graph is its own: it is back-propagated at once, and the memory is free before the next term."""
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """Return a float32 scalar, before its weight."""
+
+
+class Contrastive:
+    """Symmetric InfoNCE of the batch's pairs with the learned temperature."""
+
+    name, apart = "contrastive", False
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        return info_nce(outputs.images, outputs.texts, outputs.logit_scale, outputs.false_negatives)
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The values of one step. total: weighted; terms: by name, before their weights."""
+
+    total: float
+    terms: Mapping[str, float]
+
+
+class Objective:
+    """Terms with their weights, in the order in which they are computed."""
+
+    def __init__(self, terms: Sequence[tuple[float, Term]], towers: Towers) -> None:
+        self.terms, self._towers = tuple(terms), towers
+
+    def backward(self, batch: Batch) -> Losses:
+        """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to."""
+        outputs = Outputs(batch, self._towers)
+        values: dict[str, float] = {}
+        joint: list[Tensor] = []
+        for weight, term in self.terms:
+            value = term(outputs)
+            values[term.name] = float(value.detach())
+            if term.apart:
+                (weight * value).backward()  # type: ignore[no-untyped-call]
+            else:
+                joint.append(weight * value)
+        if joint:
+            torch.stack(joint).sum().backward()  # type: ignore[no-untyped-call]
+        total = sum(weight * values[term.name] for weight, term in self.terms)
+        return Losses(total, values)
