@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipcond.encode.image import ImageTower
 from clipcond.encode.logits import LogitHead
@@ -42,7 +42,7 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
     return DualEncoder(
         name=spec,
         texts=texts,
-        image=ImageTower(model, preprocess, _image_forward(model)),
+        image=ImageTower(model, preprocess, _image_forward(model), _picture_modules(model)),
         head=head,
         notes=(*loaded.notes, *notes),
     )
@@ -116,6 +116,13 @@ def _image_forward(model: Any) -> Callable[[Tensor], Tensor]:
     if hasattr(model, "vision_proj"):  # BlipForImageTextRetrieval
         return lambda pixels: model.vision_proj(model.vision_model(pixel_values=pixels).last_hidden_state[:, 0])
     return lambda pixels: _projected(model.get_image_features(pixel_values=pixels))
+
+
+def _picture_modules(model: Any) -> list[nn.Module]:
+    """The modules that pictures go through, and texts do not; none where the model keeps them under other names."""
+    owner = getattr(model, "clip", model)  # CLIPSegForImageSegmentation
+    names = ("vision_model", "visual_projection", "vision_proj")
+    return [module for name in names if isinstance(module := getattr(owner, name, None), nn.Module)]
 
 
 def _projected(features: Any) -> Tensor:
