@@ -12,6 +12,7 @@ import typer
 from clipcond._version import __version__
 from clipcond.cli.examples import examples
 from clipcond.cli.exit_codes import INTERRUPTED
+from clipcond.cli.interruption import tell
 
 P = ParamSpec("P")
 
@@ -48,7 +49,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
 def stopped(sentence: str) -> typer.Exit:
     """Say what an interruption left, in one sentence; gives the exception that ends the command."""
-    typer.echo(sentence, err=True)
+    tell(sentence)
     return typer.Exit(INTERRUPTED)
 
 
