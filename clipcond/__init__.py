@@ -17,6 +17,7 @@ _HOME = {
     "DataError": "clipcond.errors",
     "ImageError": "clipcond.errors",
     "ImageTower": "clipcond.encode.image",
+    "Matcher": "clipcond.models.matching",
     "ModelError": "clipcond.errors",
     "OutputExists": "clipcond.errors",
     "PromptSyntaxError": "clipcond.errors",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.errors import PromptSyntaxError as PromptSyntaxError
     from clipcond.errors import ResourceMissing as ResourceMissing
     from clipcond.errors import ShapeError as ShapeError
+    from clipcond.models.matching import Matcher as Matcher
     from clipcond.prompt.dialects.parse import parse as parse
     from clipcond.prompt.dialects.translate import translate as translate
     from clipcond.prompt.plan import plan as plan
