@@ -28,6 +28,7 @@ _HOME = {
     "adapters_of": "clipcond.diffusion.adapters",
     "composed": "clipcond.diffusion.compose_denoiser",
     "evaluate": "clipcond.train.evaluate",
+    "explain": "clipcond.pages.explain",
     "export": "clipcond.workflows.export",
     "load_adapters": "clipcond.diffusion.adapters",
     "load_pipeline": "clipcond.diffusion.pipelines",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.errors import PromptSyntaxError as PromptSyntaxError
     from clipcond.errors import ResourceMissing as ResourceMissing
     from clipcond.errors import ShapeError as ShapeError
+    from clipcond.pages.explain import explain as explain
     from clipcond.prompt.dialects.parse import parse as parse
     from clipcond.prompt.dialects.translate import translate as translate
     from clipcond.prompt.plan import plan as plan
