@@ -12,7 +12,8 @@ import numpy as np
 
 from clipcond.errors import DataError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
-from clipcond.train.data import Pairs, same_caption
+from clipcond.train.data import Pairs
+from clipcond.train.match_ids import PairKeys, match_ids
 from clipcond.train.pixels import Pixels
 
 
@@ -21,8 +22,8 @@ class Batch:
     """One step's pairs.
 
     rows: (B,) int64, the images' numbers in the run's pairs. pixels: (B, H, W, 3) uint8. ids: (B, L) int64. cut: how many
-    captions were cut to 75 tokens. false_negatives: (B, B) bool, true where the text of a column is also a caption of
-    another row's image; None where there is no such text.
+    captions were cut to 75 tokens. matches: ids of the images and of the texts, (B, K) int64 each, equal in some column
+    where a text belongs to another row's image; None where there is no such text.
     """
 
     step: int
@@ -30,7 +31,7 @@ class Batch:
     pixels: np.ndarray
     ids: np.ndarray
     cut: int
-    false_negatives: np.ndarray | None
+    matches: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Batches:
@@ -58,7 +59,8 @@ class Batches:
         said = [self.pairs.captions[row] for row in rows]
         texts = [of[int(share * len(of))] if self._any else of[0] for of, share in zip(said, draw, strict=True)]
         ids, cut = id_rows(texts)
-        return Batch(step, rows, self.pixels[rows], ids, cut, false_negatives(said, texts))
+        matches = match_ids([PairKeys(captions=own, drawn=text) for own, text in zip(said, texts, strict=True)])
+        return Batch(step, rows, self.pixels[rows], ids, cut, matches)
 
     def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
         """Yield the batches of steps `start` to `stop`; a thread prepares them `depth` ahead, and its errors come out here."""
@@ -93,23 +95,6 @@ class Batches:
         finally:
             leave.set()
             thread.join()
-
-
-def false_negatives(captions: Sequence[Sequence[str]], drawn: Sequence[str]) -> np.ndarray | None:
-    """Find the texts of a batch that also belong to another image of it: negatives that are none.
-
-    captions: all captions of each of B images.   drawn: the one of each that is in the batch.
-    Returns (B, B) bool, rows for images and columns for texts; None if no text belongs to another image.
-    """
-    columns: dict[str, list[int]] = {}
-    for column, caption in enumerate(drawn):
-        columns.setdefault(same_caption(caption), []).append(column)
-    found = np.zeros((len(drawn), len(drawn)), bool)
-    for row, own in enumerate(captions):
-        for caption in own:
-            found[row, columns.get(same_caption(caption), [])] = True
-    np.fill_diagonal(found, False)
-    return found if found.any() else None
 
 
 def id_rows(

@@ -19,6 +19,7 @@ from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
+from clipcond.train.contrastive import Contrastive
 from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.model import (
@@ -30,7 +31,7 @@ from clipcond.train.model import (
     train_mode,
     use_plain_attention,
 )  # fmt: skip
-from clipcond.train.objective import Contrastive, Objective, Term, Towers
+from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.run_folder import refuse_unfinished

@@ -19,7 +19,7 @@ from clipcond.train.batches import Batch, Batches
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
 from clipcond.train.job import Job, prepare
-from clipcond.train.losses import clamp_logit_scale
+from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.objective import Losses
 from clipcond.train.optimizer import learning_rate_at
 from clipcond.train.run_folder import RunFolder, held

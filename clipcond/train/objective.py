@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipcond.encode.image import Normalisation
 from clipcond.train.batches import Batch
-from clipcond.train.losses import info_nce
+from clipcond.train.losses.matches import Matches
 from clipcond.train.model import image_features, text_features
 
 
@@ -64,10 +64,12 @@ class Outputs:
         return scale
 
     @property
-    def false_negatives(self) -> Tensor | None:
-        """(B, B) bool, images by texts, pairs off the diagonal that belong together too; None without any."""
-        found = self.batch.false_negatives
-        return None if found is None else torch.from_numpy(found).to(self.towers.device)
+    def matches(self) -> Matches | None:
+        """Ids of images and texts that belong together although they are not one pair; None without any."""
+        if self.batch.matches is None:
+            return None
+        images, texts = (torch.from_numpy(ids).to(self.towers.device) for ids in self.batch.matches)
+        return Matches(images=images, texts=texts)
 
 
 class Term(Protocol):
@@ -87,15 +89,6 @@ class Term(Protocol):
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """Return a float32 scalar, before its weight."""
-
-
-class Contrastive:
-    """Symmetric InfoNCE of the batch's pairs with the learned temperature."""
-
-    name, apart = "contrastive", False
-
-    def __call__(self, outputs: Outputs) -> Tensor:
-        return info_nce(outputs.images, outputs.texts, outputs.logit_scale, outputs.false_negatives)
 
 
 @dataclass(frozen=True, slots=True)
