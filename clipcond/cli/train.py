@@ -19,7 +19,7 @@ from clipcond.wording import visible
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
 from clipcond.workflows.events import Event, Note
-from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, run
+from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, run
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
@@ -61,6 +61,25 @@ def train(
     freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
     init: Annotated[str | None, typer.Option(metavar="TEXT", help="weights, or random to start from nothing.")] = None,
     captions: Annotated[str | None, typer.Option(metavar="TEXT", help="Of several captions: random or first.")] = None,
+    contrastive: Annotated[float | None, typer.Option(metavar="X", help="Weight of the contrastive loss (1).")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+    ] = None,
+    retention: Annotated[
+        float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
+    ] = None,
+    retention_prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="General prompts, one a line, instead of those that ship.")
+    ] = None,
+    retention_weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=X", help="Weight of a part: words, bos, eos, padding, empty, gram, pooled."),
+    ] = None,
+    retention_batch: Annotated[int | None, typer.Option(metavar="N", help="General prompts a step (32).")] = None,
+    max_drift: Annotated[
+        float | None, typer.Option(metavar="X", help="Drift of general prompts at which the run ends (0.5).")
+    ] = None,
     device: Annotated[str | None, typer.Option(metavar="TEXT", help="auto, cpu, cuda, …")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
     cache_gib: Annotated[
@@ -99,6 +118,13 @@ def train(
         "freeze": freeze,
         "init": init,
         "captions": captions,
+        "contrastive": contrastive,
+        "target": target,
+        "retention": retention,
+        "retention_prompts": retention_prompts,
+        "retention_weights": retention_weights,
+        "retention_batch": retention_batch,
+        "max_drift": max_drift,
         "device": device,
         "threads": threads,
         "cache_gib": cache_gib,
@@ -171,11 +197,14 @@ class TrainingLines:
                     f"step {event.step}  R@1/5/10 among {event.images}: "
                     f"image to text {_recalls(event.image_to_text)}, text to image {_recalls(event.text_to_image)}"
                 )
+            case DriftSeen():
+                self._print(f"step {event.step}  general prompts moved: {_drifts(event)}")
             case StepDone():
                 done = event.step - self._first
                 left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
                 self._print(
-                    f"step {event.step}/{self._total}  loss {event.loss:.4f}  learning rate {event.learning_rate:.2e}  "
+                    f"step {event.step}/{self._total}  loss {event.loss:.4f}{_terms(event.terms)}  "
+                    f"learning rate {event.learning_rate:.2e}  "
                     f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
                     f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
                     passing=self._terminal and event.step < self._total,
@@ -184,6 +213,17 @@ class TrainingLines:
     def _print(self, text: str, *, passing: bool = False) -> None:
         clear = "\r\x1b[K" if self._terminal else ""
         typer.echo(clear + text, err=True, nl=not passing)
+
+
+def _terms(terms: Mapping[str, float]) -> str:
+    """The terms of a loss that has several."""
+    return "" if len(terms) < 2 else f" ({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
+
+
+def _drifts(event: DriftSeen) -> str:
+    kinds = ("words", "bos", "eos", "padding", "empty", "pooled")
+    told = [f"{name} {event.measures[name]:.4f}" for name in kinds if name in event.measures]
+    return f"1 - cosine {', '.join(told)}; spread {event.spread_ratio:.2f}"
 
 
 def _recalls(recalls: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ FREEZABLE = ("text", "image")
 PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
+TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
 # What may change between a run and its resumption: it does not touch the weights.
 RESUME_MAY_CHANGE = (
     "out",
@@ -30,6 +31,7 @@ RESUME_MAY_CHANGE = (
     "device",
     "cache_gib",
     "val_data",
+    "max_drift",
     "max_bad_rows",  # what is left out decides the data, which is compared by itself
 )
 RENAMED = {"rate": "learning_rate"}  # old names of settings, which work for one version more
@@ -49,6 +51,14 @@ class TrainConfig:
     init: `weights` loads the model's weights; `random` starts from random ones and must be asked for by name.
     max_bad_rows: leave out so many rows of a source that will not do (no caption, no picture) before one is an error.
     contrastive: weight of the contrastive loss in the objective; 0 leaves it out.
+    target: the family and encoder that the text tower is for: it says which layer, which pooled vector and which
+        padding count. With it the drift on general prompts is measured at each evaluation, trained on or not.
+    retention: weight of the loss that holds what the target reads of general prompts to what it was; 0 leaves it out.
+    retention_prompts: a file of such prompts, one a line, of which no picture is needed; None for those that ship.
+    retention_weights: `NAME=VALUE` of its parts, 1 where not named: bos, words, eos, padding, empty, gram, pooled.
+    retention_batch: prompts a step, the empty one apart.
+    max_drift: the run ends when, at an evaluation, 1 - cosine of the words (of the pooled vector, where the target reads
+        that alone) is beyond it, or the prompts have moved together by that share.
     captions: which of several captions an image trains with: a `random` one each time, or the `first`.
     """
 
@@ -72,6 +82,12 @@ class TrainConfig:
     init: str = "weights"
     captions: str = "random"
     contrastive: float = 1.0
+    target: str | None = None
+    retention: float = 0.0
+    retention_prompts: str | None = None
+    retention_weights: tuple[str, ...] = ()
+    retention_batch: int = 32
+    max_drift: float = 0.5
     device: str = "auto"
     threads: int | None = None
     cache_gib: float = 4.0
@@ -174,7 +190,7 @@ def _typed(name: str, kind: str, value: Any, source: str) -> Any:
         return None
     base = kind.replace(" | None", "")
     if base.startswith("tuple"):
-        if name == "freeze" and isinstance(value, str):
+        if name in ("freeze", "retention_weights") and isinstance(value, str):
             value = [value]
         if isinstance(value, (list, tuple)):
             return tuple(value)
@@ -211,6 +227,8 @@ def _check(config: TrainConfig) -> None:
         "eval_every",
         "save_every",
         "keep",
+        "retention_batch",
+        "max_drift",
     )
     for name in positive:
         value = getattr(config, name)
@@ -220,9 +238,13 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(
             f"batch_size is {config.batch_size}, expected 2 or more: the loss compares pairs with one another"
         )
-    for name in ("val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive"):
+    for name in ("val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention"):
         value = getattr(config, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name} is {value}, expected 0 or more")
+    if config.target is not None and config.target not in TARGET_NAMES:
+        raise ConfigError(f"target is {config.target!r}, expected one of {', '.join(TARGET_NAMES)}")
+    if config.target is None and (config.retention or config.retention_prompts):
+        raise ConfigError(f"retention needs to know what is read; name a target: {', '.join(TARGET_NAMES)}")
     if len(config.betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in config.betas):
         raise ConfigError(f"betas is {config.betas}, expected two numbers from 0 up to 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from clipcond.encode.image import Normalisation
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.trainable import Trainable, load_trainable
+from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
 from clipcond.train.batches import Batches, id_rows
@@ -34,15 +36,19 @@ from clipcond.train.model import (
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
+from clipcond.train.retention import Retention, TargetReader, parse_weights
 from clipcond.train.run_folder import refuse_unfinished
+
+COLLAPSE = 1e-4  # a learning rate; see docs/training.md
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
     """All that a run works with. The weights and the optimizer's moments change in place, and nothing else does.
 
-    steps, warmup: of the whole run. measure: retrieval on the held-out pairs with the model as it stands, if there are
-    any. notes: what the user should know about the data before it trains.
+    steps, warmup: of the whole run. retention: of general prompts, where the run names a target. measure: retrieval on
+    the held-out pairs with the model as it stands, if there are any. notes: what the user should know about the data
+    before it trains.
     """
 
     config: TrainConfig
@@ -50,6 +56,7 @@ class Job:
     trainable: Trainable
     optimizer: Optimizer
     objective: Objective
+    retention: Retention | None
     pairs: Pairs
     batches: Batches
     steps: int
@@ -84,14 +91,16 @@ def prepare(config: TrainConfig) -> Job:
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
     towers = Towers(model=trainable.model, normalise=normalise, device=device, precision=config.precision)
+    retention = _retention(config, trainable.model)
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
-        config=config, device=device, trainable=trainable, optimizer=optimizer,
-        objective=_objective(config, towers), pairs=train_pairs, batches=batches, steps=steps, warmup=warmup,
-        measure=measure, notes=_notes(train_pairs) + (_left_out(held_out) if held_out is not None and config.val_data else ()),
+        config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
+        objective=Objective(_terms(config, retention), towers), retention=retention,
+        steps=steps, warmup=warmup, measure=measure,
+        notes=_notes(train_pairs) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
         fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
     )  # fmt: skip
 
@@ -116,10 +125,26 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     return trainable
 
 
-def _objective(config: TrainConfig, towers: Towers) -> Objective:
+def _retention(config: TrainConfig, model: Any) -> Retention | None:
+    """Return the retention of the model as it stands, before its first step; None where the run names no target."""
+    if config.target is None:
+        return None
+    weights = parse_weights(config.retention_weights)
+    prompts = read_prompts(Path(config.retention_prompts) if config.retention_prompts else None)
+    return Retention(
+        TargetReader(model, config.target, config.model), prompts,
+        weights=weights, batch=config.retention_batch, seed=config.seed,
+    )  # fmt: skip
+
+
+def _terms(config: TrainConfig, retention: Retention | None) -> list[tuple[float, Term]]:
     """Return the terms that the settings ask for, with their weights."""
     terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive())]
-    return Objective([(weight, term) for weight, term in terms if weight], towers)
+    if retention is not None:
+        terms.append((config.retention, retention))
+    if not (found := [(weight, term) for weight, term in terms if weight]):
+        raise ConfigError("contrastive is 0 and there is no other loss; nothing would be trained")
+    return found
 
 
 def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
@@ -137,6 +162,17 @@ def _notes(pairs: Pairs) -> tuple[str, ...]:
         f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair is no negative",
     )
     return (*_left_out(pairs), *pairs.notes, *(shared if sharing else ()))
+
+
+def _risks(config: TrainConfig) -> tuple[str, ...]:
+    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
+    towers = [part for part in ("text", "image") if part not in config.freeze]
+    if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
+        return ()
+    return (
+        f"learning_rate is {config.learning_rate:g}: at {COLLAPSE:g} and above, fine-tuning has collapsed pretrained towers; "
+        "1e-6 to 1e-5 is usual",
+    )
 
 
 def _left_out(pairs: Pairs) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import torch
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.models.open_clip_folder import write_open_clip_folder
+from clipcond.score.drift import Drift
 from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
@@ -197,13 +198,30 @@ class _Run:
             )
 
     def evaluate(self) -> None:
-        """Measure retrieval on the held-out pairs, if there are any."""
-        if self.job.measure is None:
-            return
-        self.retrieval = self.job.measure()
-        self._log(event="evaluation", **self.retrieval.to_dict())
+        """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts."""
+        if self.job.measure is not None:
+            self.retrieval = self.job.measure()
+            self._log(event="evaluation", **self.retrieval.to_dict())
+        if self.job.retention is not None:
+            self._check_drift(self.job.retention.measure())
         if not self._window.count:
             self._window.since = time.monotonic()
+
+    def _check_drift(self, drift: Drift) -> None:
+        """Log the drift. Raises ConfigError, before the weights are saved, where it is beyond `max_drift`."""
+        measures = {name: round(value, 6) for name, value in drift.measures().items()}
+        self._log(event="drift", spread_ratio=round(drift.spread_ratio, 4), measures=measures)
+        config, name = self.job.config, "words" if "words" in measures else "pooled"
+        for what, value in (
+            (f"1 - cosine of their {name}", measures[name]),
+            ("their loss of spread", 1 - drift.spread_ratio),
+        ):
+            if not value <= config.max_drift:
+                raise ConfigError(
+                    f"the general prompts collapsed by step {self.step}: {what} is {value:.2f}, max_drift "
+                    f"{config.max_drift:g}; {checkpoints.last_good(self.folder.checkpoints)}; lower the learning rate "
+                    f"({config.learning_rate:g}) or raise retention ({config.retention:g})"
+                )
 
     def save(self) -> None:
         """Write a checkpoint. Raises ConfigError, and writes none, if the weights are not finite."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ class TrainingStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone(Event):
-    """The numbers of the last steps."""
+    """The numbers of the last steps. terms: of the loss, by name, before their weights."""
 
     step: int
     loss: float
@@ -76,6 +76,7 @@ class StepDone(Event):
     logit_scale: float
     grad_norm: float
     pairs_per_second: float
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,15 @@ class Evaluated(Event):
     images: int
     image_to_text: Mapping[str, float]
     text_to_image: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftSeen(Event):
+    """Drift on general prompts since the first step: the measures of `clipcond drift`, each 0 for no change."""
+
+    step: int
+    spread_ratio: float
+    measures: Mapping[str, float]
 
 
 def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
@@ -135,6 +145,8 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
         return TrainingStarted(resumed=kind == "resume", **_values(line, TrainingStarted, apart_from="resumed"))
     if kind == "evaluation":
         return Evaluated(**_values(line, Evaluated))
+    if kind == "drift":
+        return DriftSeen(**_values(line, DriftSeen))
     if kind == "note":
         return Note(line["note"])
     if kind is None:
@@ -143,6 +155,6 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
 
 
 def _values(
-    line: Mapping[str, Any], event: type[TrainingStarted | Evaluated | StepDone], apart_from: str = ""
+    line: Mapping[str, Any], event: type[TrainingStarted | Evaluated | DriftSeen | StepDone], apart_from: str = ""
 ) -> dict[str, Any]:
     return {each.name: line[each.name] for each in fields(event) if each.name != apart_from}
