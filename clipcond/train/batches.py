@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,6 +32,10 @@ class Batch:
     ids: np.ndarray
     cut: int
     matches: tuple[np.ndarray, np.ndarray] | None = None
+
+    def part(self, rows: slice) -> Batch:
+        """Return the pictures and captions of some rows, without what relates rows to one another."""
+        return replace(self, rows=self.rows[rows], pixels=self.pixels[rows], ids=self.ids[rows], matches=None)
 
 
 class Batches:

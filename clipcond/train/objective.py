@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipcond.encode.image import Normalisation
 from clipcond.train.batches import Batch
+from clipcond.train.grad_cache import CachedFeatures
 from clipcond.train.losses.matches import Matches
 from clipcond.train.model import image_features, text_features
 
@@ -42,20 +43,39 @@ class Towers:
 
 
 class Outputs:
-    """Of one batch, what the towers make of it, with a graph: computed when a term first asks, and once for all."""
+    """Of one batch, what the towers make of it: computed when a term first asks, and once for all.
 
-    def __init__(self, batch: Batch, towers: Towers) -> None:
-        self.batch, self.towers = batch, towers
+    With a graph; with a `micro_batch` without one, and then `backward` is due after that of all terms.
+    """
+
+    def __init__(self, batch: Batch, towers: Towers, micro_batch: int | None = None) -> None:
+        self.batch, self.towers, self._micro_batch = batch, towers, micro_batch
+        self._cached: list[CachedFeatures] = []
 
     @cached_property
     def images(self) -> Tensor:
         """(B, P) unit rows, float32."""
-        return self.towers.images(self.batch)
+        return self._features(self.towers.images)
 
     @cached_property
     def texts(self) -> Tensor:
         """(B, P) unit rows, float32."""
-        return self.towers.texts(self.batch)
+        return self._features(self.towers.texts)
+
+    def backward(self) -> None:
+        """Send the gradients of cached features through the towers."""
+        for features in self._cached:
+            features.backward()
+
+    def _features(self, tower: Callable[[Batch], Tensor]) -> Tensor:
+        batch, count = self.batch, len(self.batch.rows)
+        if self._micro_batch is None or self._micro_batch >= count:
+            return tower(batch)
+        features = CachedFeatures(
+            lambda part: tower(batch.part(part)), count, micro_batch=self._micro_batch, device=self.towers.device
+        )
+        self._cached.append(features)
+        return features.values
 
     @property
     def logit_scale(self) -> Tensor:
@@ -102,12 +122,15 @@ class Losses:
 class Objective:
     """Terms with their weights, in the order in which they are computed."""
 
-    def __init__(self, terms: Sequence[tuple[float, Term]], towers: Towers) -> None:
-        self.terms, self._towers = tuple(terms), towers
+    def __init__(
+        self, terms: Sequence[tuple[float, Term]], towers: Towers, micro_batch: int | None = None
+    ) -> None:  # fmt: skip
+        """micro_batch: pairs that are encoded at once, by gradient caching; None for the whole batch."""
+        self.terms, self._towers, self._micro_batch = tuple(terms), towers, micro_batch
 
     def backward(self, batch: Batch) -> Losses:
         """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to."""
-        outputs = Outputs(batch, self._towers)
+        outputs = Outputs(batch, self._towers, self._micro_batch)
         values: dict[str, float] = {}
         joint: list[Tensor] = []
         for weight, term in self.terms:
@@ -119,5 +142,6 @@ class Objective:
                 joint.append(weight * value)
         if joint:
             torch.stack(joint).sum().backward()  # type: ignore[no-untyped-call]
+        outputs.backward()
         total = sum(weight * values[term.name] for weight, term in self.terms)
         return Losses(total, values)
