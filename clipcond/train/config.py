@@ -19,6 +19,8 @@ FREEZABLE = ("text", "image")
 PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
+LOSSES = ("infonce", "siglip")
+POSITIVES = ("mask", "count")
 TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
 # What may change between a run and its resumption: it does not touch the weights.
 RESUME_MAY_CHANGE = (
@@ -51,6 +53,15 @@ class TrainConfig:
     init: `weights` loads the model's weights; `random` starts from random ones and must be asked for by name.
     max_bad_rows: leave out so many rows of a source that will not do (no caption, no picture) before one is an error.
     contrastive: weight of the contrastive loss in the objective; 0 leaves it out.
+    loss: of the contrastive kind: `infonce`, a softmax over the batch, or `siglip`, a sigmoid for each pair.
+    label_smoothing: the share of InfoNCE's target that goes evenly to all candidates.
+    positives: what images and captions are that belong together without being a pair (the same caption, the same group):
+        `mask` leaves them out of the loss, `count` makes them positives.
+    teacher: a model whose embeddings of the pairs are to be followed, or a file of such embeddings that a run stored.
+    teacher_weight: weight of that loss in the objective.
+    chunk_size: rows of the similarity matrix that the loss holds at a time; None chooses by the batch.
+    grad_cache: pairs that are encoded at once, where the whole batch would not fit into memory: gradients stay those of
+        the whole batch, at the cost of a second forward pass.
     target: the family and encoder that the text tower is for: it says which layer, which pooled vector and which
         padding count. With it the drift on general prompts is measured at each evaluation, trained on or not.
     retention: weight of the loss that holds what the target reads of general prompts to what it was; 0 leaves it out.
@@ -82,6 +93,13 @@ class TrainConfig:
     init: str = "weights"
     captions: str = "random"
     contrastive: float = 1.0
+    loss: str = "infonce"
+    label_smoothing: float = 0.0
+    positives: str = "mask"
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    chunk_size: int | None = None
+    grad_cache: int | None = None
     target: str | None = None
     retention: float = 0.0
     retention_prompts: str | None = None
@@ -98,6 +116,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+        _check_losses(self)
 
     @property
     def rate(self) -> float:
@@ -248,3 +267,19 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"retention needs to know what is read; name a target: {', '.join(TARGET_NAMES)}")
     if len(config.betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in config.betas):
         raise ConfigError(f"betas is {config.betas}, expected two numbers from 0 up to 1")
+
+
+def _check_losses(config: TrainConfig) -> None:
+    for name, choices in (("loss", LOSSES), ("positives", POSITIVES)):
+        if getattr(config, name) not in choices:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, expected {' or '.join(map(repr, choices))}")
+    for name in ("chunk_size", "grad_cache", "teacher_weight"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value}, expected a number above 0")
+    if not 0 <= config.label_smoothing < 1:
+        raise ConfigError(f"label_smoothing is {config.label_smoothing}, expected 0 or more and less than 1")
+    if config.label_smoothing and config.loss == "siglip":
+        raise ConfigError(
+            "label_smoothing is of infonce, a softmax; loss is 'siglip', which has none: leave one of them"
+        )

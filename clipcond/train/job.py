@@ -21,12 +21,15 @@ from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
-from clipcond.train.contrastive import Contrastive
+from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.evaluate import gallery, score_gallery
+from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.model import (
+    begin_sigmoid,
     check_model,
     freeze,
+    has_batch_norm,
     image_features,
     not_finite,
     text_features,
@@ -38,6 +41,7 @@ from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.retention import Retention, TargetReader, parse_weights
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.teacher import TeacherEmbeddings
 
 COLLAPSE = 1e-4  # a learning rate; see docs/training.md
 
@@ -57,6 +61,7 @@ class Job:
     optimizer: Optimizer
     objective: Objective
     retention: Retention | None
+    stores: list[TeacherEmbeddings]
     pairs: Pairs
     batches: Batches
     steps: int
@@ -88,20 +93,26 @@ def prepare(config: TrainConfig) -> Job:
     batches = Batches(
         train_pairs, Pixels(train_pairs, trainable.preprocess, config.cache_gib),
         batch_size=config.batch_size, seed=config.seed, captions=config.captions,
+        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess),
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
     towers = Towers(model=trainable.model, normalise=normalise, device=device, precision=config.precision)
     retention = _retention(config, trainable.model)
+    fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
+    teacher = (
+        TeacherEmbeddings(config.teacher, train_pairs, fingerprints, out=Path(config.out)) if config.teacher else None
+    )
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention), towers), retention=retention,
+        objective=Objective(_terms(config, retention, teacher), towers, config.grad_cache), retention=retention,
+        stores=[teacher] if teacher else [],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
-        fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
+        notes=_notes(train_pairs, config) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
+        fingerprints=fingerprints,
     )  # fmt: skip
 
 
@@ -119,6 +130,13 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     check_model(model)
     if name := not_finite(model.state_dict()):
         raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
+    if config.loss == "siglip":
+        begin_sigmoid(model, trainable.config)
+    if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.freeze:
+        raise ConfigError(
+            f"grad_cache does not work with {config.model}: its batch normalisation would see parts of a batch; "
+            "leave grad_cache out, or freeze the image tower"
+        )
     freeze(model, config.freeze)
     use_plain_attention(model)
     train_mode(model.to(device))
@@ -137,9 +155,20 @@ def _retention(config: TrainConfig, model: Any) -> Retention | None:
     )  # fmt: skip
 
 
-def _terms(config: TrainConfig, retention: Retention | None) -> list[tuple[float, Term]]:
+def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> HardNegatives | None:
+    """Return the hard negatives that the data name, None where the contrastive loss is left out or there are none."""
+    if not config.contrastive or not any(each.negatives or each.negative_images for each in pairs.relations):
+        return None
+    return HardNegatives(pairs, preprocess, cache_gib=config.cache_gib, seed=config.seed)
+
+
+def _terms(
+    config: TrainConfig, retention: Retention | None, teacher: TeacherEmbeddings | None
+) -> list[tuple[float, Term]]:  # fmt: skip
     """Return the terms that the settings ask for, with their weights."""
-    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive())]
+    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config))]
+    if teacher is not None:
+        terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size)))
     if retention is not None:
         terms.append((config.retention, retention))
     if not (found := [(weight, term) for weight, term in terms if weight]):
@@ -156,12 +185,25 @@ def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
     return steps, warmup
 
 
-def _notes(pairs: Pairs) -> tuple[str, ...]:
-    sharing = pairs.sharing_captions()
-    shared = (
-        f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair is no negative",
-    )
-    return (*_left_out(pairs), *pairs.notes, *(shared if sharing else ()))
+def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
+    """Say what of the data counts in the losses beside the pairs themselves."""
+    notes = []
+    meaning = "is no negative" if config.positives == "mask" else "counts as positive"
+    if sharing := pairs.sharing_captions():
+        notes.append(
+            f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair {meaning}"
+        )
+    counts = {
+        "name a group": sum(bool(each.groups) for each in pairs.relations),
+        "bring hard negative captions": sum(bool(each.negatives) for each in pairs.relations),
+        "bring hard negative pictures": sum(bool(each.negative_images) for each in pairs.relations),
+    }
+    if told := [f"{count} {what}" for what, count in counts.items() if count]:
+        groups = f"; within a batch a pair of one group {meaning}" if counts["name a group"] else ""
+        notes.append(f"of {len(pairs)} images {', '.join(told)}{groups}")
+    if config.grad_cache is not None and config.grad_cache >= config.batch_size:
+        notes.append(f"grad_cache is {config.grad_cache}, batch_size {config.batch_size}: batches are encoded whole")
+    return (*_left_out(pairs), *pairs.notes, *notes)
 
 
 def _risks(config: TrainConfig) -> tuple[str, ...]:

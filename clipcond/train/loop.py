@@ -60,6 +60,7 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
         run.resume(allow_changes)
         signals.defer()
         run.start()
+        run.store()
         for batch in run.batches():
             run.optimise(batch)
             if run.due(config.log_every):
@@ -163,6 +164,15 @@ class _Run:
             self._log(event="note", note=note)
         self._window = _Window(time.monotonic())
 
+    def store(self) -> None:
+        """Compute what frozen modules make of the pairs, once."""
+        for stored in self.job.stores:
+            since = time.monotonic()
+            size = stored.fill()
+            text = f"{stored.what} of {len(self.job.pairs)} pictures stored: {size / 2**20:.1f} MiB"
+            self._log(event="note", note=f"{text} in {time.monotonic() - since:.0f} s")
+        self._window = _Window(time.monotonic())
+
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def batches(self) -> Iterator[Batch]:
@@ -243,9 +253,14 @@ class _Run:
             rate=self.learning_rate,  # the old name, for one version
             grad_norm=round(self.grad_norm, 4), logit_scale=round(float(model.logit_scale.detach().exp()), 3),
             pairs_per_second=round(window.count * batch_size / (now - window.since), 1),
-            cut_captions=round(self.cut / (self.step * batch_size), 4),
+            cut_captions=round(self.cut / (self.step * batch_size), 4), **self._bias(),
         )  # fmt: skip
         self._window = _Window(now)
+
+    def _bias(self) -> dict[str, float]:
+        """The bias of the logits, where a sigmoid loss trains one."""
+        siglip = self.job.config.loss == "siglip"
+        return {"logit_bias": round(float(self.job.model.logit_bias.detach()), 3)} if siglip else {}
 
     def _log(self, **values: Any) -> None:
         line = {"step": self.step, "time": round(time.time(), 2), **values}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +30,21 @@ class Towers:
 
     def images(self, batch: Batch) -> Tensor:
         """Return the (B, P) unit rows of a batch's pictures, float32."""
-        with self.autocast():
-            return image_features(self.model, self.normalise(batch.pixels, self.device).contiguous())
+        return self.embed_pixels(batch.pixels)
 
     def texts(self, batch: Batch) -> Tensor:
         """Return the (B, P) unit rows of a batch's captions, float32."""
+        return self.embed_ids(batch.ids)
+
+    def embed_pixels(self, pixels: np.ndarray) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, P) unit rows, float32."""
         with self.autocast():
-            return text_features(self.model, torch.from_numpy(batch.ids).to(self.device))
+            return image_features(self.model, self.normalise(pixels, self.device).contiguous())
+
+    def embed_ids(self, ids: np.ndarray) -> Tensor:
+        """(N, L) int64 to (N, P) unit rows, float32."""
+        with self.autocast():
+            return text_features(self.model, torch.from_numpy(ids).to(self.device))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which a tower computes; a loss computes outside it, in float32."""
@@ -55,25 +64,34 @@ class Outputs:
     @cached_property
     def images(self) -> Tensor:
         """(B, P) unit rows, float32."""
-        return self._features(self.towers.images)
+        return self._features(lambda part: self.towers.images(self.batch.part(part)), len(self.batch.rows))
 
     @cached_property
     def texts(self) -> Tensor:
         """(B, P) unit rows, float32."""
-        return self._features(self.towers.texts)
+        return self._features(lambda part: self.towers.texts(self.batch.part(part)), len(self.batch.rows))
+
+    @cached_property
+    def negative_images(self) -> Tensor | None:
+        """(F, P) unit rows of hard negative pictures, float32; None without any."""
+        pixels = self.batch.negative_pixels
+        return None if pixels is None else self._features(lambda p: self.towers.embed_pixels(pixels[p]), len(pixels))
+
+    @cached_property
+    def negative_texts(self) -> Tensor | None:
+        """(E, P) unit rows of hard negative captions, float32; None without any."""
+        ids = self.batch.negative_ids
+        return None if ids is None else self._features(lambda part: self.towers.embed_ids(ids[part]), len(ids))
 
     def backward(self) -> None:
         """Send the gradients of cached features through the towers."""
         for features in self._cached:
             features.backward()
 
-    def _features(self, tower: Callable[[Batch], Tensor]) -> Tensor:
-        batch, count = self.batch, len(self.batch.rows)
+    def _features(self, encode: Callable[[slice], Tensor], count: int) -> Tensor:
         if self._micro_batch is None or self._micro_batch >= count:
-            return tower(batch)
-        features = CachedFeatures(
-            lambda part: tower(batch.part(part)), count, micro_batch=self._micro_batch, device=self.towers.device
-        )
+            return encode(slice(0, count))
+        features = CachedFeatures(encode, count, micro_batch=self._micro_batch, device=self.towers.device)
         self._cached.append(features)
         return features.values
 
@@ -82,6 +100,12 @@ class Outputs:
         """The log of 1/temperature, a scalar parameter."""
         scale: Tensor = self.towers.model.logit_scale
         return scale
+
+    @property
+    def logit_bias(self) -> Tensor:
+        """What a sigmoid loss adds to every logit, a scalar parameter."""
+        bias: Tensor = self.towers.model.logit_bias
+        return bias
 
     @property
     def matches(self) -> Matches | None:

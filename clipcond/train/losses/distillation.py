@@ -67,7 +67,9 @@ class _Distillation(torch.autograd.Function):
         weight = 0.5 / student.texts
         for each in (to_rows, to_columns):
             each.mul_(scale * weight)
-        ctx.save_for_backward(to_rows, to_columns, (rows * to_rows).sum().to(logit_scale.dtype))
+        ctx.save_for_backward(
+            to_rows, to_columns, (rows * to_rows).sum().to(logit_scale.dtype).reshape(logit_scale.shape)
+        )
         return total * weight
 
     @staticmethod

@@ -68,7 +68,10 @@ class _SigLip(torch.autograd.Function):
             each.mul_(scale * weight)
         to_scale = (rows * to_rows).sum()
         ctx.save_for_backward(
-            to_rows, to_columns, to_scale.to(logit_scale.dtype), (to_bias * weight).to(logit_bias.dtype)
+            to_rows,
+            to_columns,
+            to_scale.to(logit_scale.dtype).reshape(logit_scale.shape),
+            (to_bias * weight).to(logit_bias.dtype).reshape(logit_bias.shape),
         )
         return total * weight
 
