@@ -39,6 +39,7 @@ from clipcond.train.model import (
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
+from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.retention import Retention, TargetReader, parse_weights
 from clipcond.train.run_folder import refuse_unfinished
 from clipcond.train.teacher import TeacherEmbeddings
@@ -68,6 +69,7 @@ class Job:
     warmup: int
     measure: Callable[[], Retrieval] | None
     notes: tuple[str, ...]
+    ranks: Ranks = ALONE
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -76,8 +78,13 @@ class Job:
         return self.trainable.model
 
 
-def prepare(config: TrainConfig) -> Job:
-    """Load the model and the data, and try both. Raises ConfigError, DataError and ModelError; writes nothing."""
+def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> Job:
+    """Load the model and the data, and try both. Raises ConfigError, DataError and ModelError; writes nothing.
+
+    ranks: those that share the batches; each draws other random numbers once the same model is loaded in all.
+    """
+    if config.batch_size % ranks.count:
+        raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {ranks.count} processes")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -86,6 +93,8 @@ def prepare(config: TrainConfig) -> Job:
     train_pairs, held_out = _read(config)
 
     trainable = _load(config, device)
+    if ranks.count > 1:
+        torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
     normalise = Normalisation(trainable.preprocess)
 
@@ -93,7 +102,7 @@ def prepare(config: TrainConfig) -> Job:
     batches = Batches(
         train_pairs, Pixels(train_pairs, trainable.preprocess, config.cache_gib),
         batch_size=config.batch_size, seed=config.seed, captions=config.captions,
-        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess),
+        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
     towers = Towers(model=trainable.model, normalise=normalise, device=device, precision=config.precision)
@@ -108,7 +117,8 @@ def prepare(config: TrainConfig) -> Job:
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention, teacher), towers, config.grad_cache), retention=retention,
+        objective=Objective(_terms(config, retention, teacher, ranks), towers, config.grad_cache, ranks), ranks=ranks,
+        retention=retention,
         stores=[teacher] if teacher else [],
         steps=steps, warmup=warmup, measure=measure,
         notes=_notes(train_pairs, config) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
@@ -163,12 +173,12 @@ def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -
 
 
 def _terms(
-    config: TrainConfig, retention: Retention | None, teacher: TeacherEmbeddings | None
+    config: TrainConfig, retention: Retention | None, teacher: TeacherEmbeddings | None, ranks: Ranks
 ) -> list[tuple[float, Term]]:  # fmt: skip
     """Return the terms that the settings ask for, with their weights."""
-    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config))]
+    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config, ranks))]
     if teacher is not None:
-        terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size)))
+        terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size, ranks=ranks)))
     if retention is not None:
         terms.append((config.retention, retention))
     if not (found := [(weight, term) for weight, term in terms if weight]):
