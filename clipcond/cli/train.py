@@ -59,6 +59,13 @@ def train(
     ] = None,
     precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
     freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    train_blocks: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
+    ] = None,
     lock_image: Annotated[
         bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
     ] = False,
@@ -127,6 +134,8 @@ def train(
         "seed": seed,
         "precision": precision,
         "freeze": freeze,
+        "train_blocks": train_blocks,
+        "layer_decay": layer_decay,
         "lock_image": lock_image or None,
         "unseen_rate": unseen_rate,
         "init": init,

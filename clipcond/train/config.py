@@ -48,6 +48,8 @@ class TrainConfig:
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
         temperature and the image tower train; `image` keeps the whole image tower.
+    train_blocks: of the text trunk, train the last so many blocks and the final norm alone.
+    layer_decay: factor of the learning rate from each block of a tower to the one below it; embeddings come last.
     lock_image: freeze the image tower, and embed every picture once: each step then takes the text tower alone.
     unseen_rate: peak learning rate of token rows that are zero in the model, words that no training has ever reached,
         as in towers trained on a small vocabulary; they train even where `text` is frozen. None: as all rows.
@@ -85,6 +87,8 @@ class TrainConfig:
     seed: int = 0
     precision: str = "float32"
     freeze: tuple[str, ...] = ()
+    train_blocks: int | None = None
+    layer_decay: float = 1.0
     lock_image: bool = False
     unseen_rate: float | None = None
     init: str = "weights"
@@ -248,6 +252,8 @@ def _check(config: TrainConfig) -> None:
         "retention_batch",
         "denoise_batch",
         "unseen_rate",
+        "train_blocks",
+        "layer_decay",
         "max_drift",
     )
     for name in positive:
@@ -271,6 +277,10 @@ def _check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name} is {value}, expected 0 or more")
+    if config.layer_decay > 1:
+        raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
+    if config.train_blocks is not None and "text" in config.freeze:
+        raise ConfigError(f"train_blocks is {config.train_blocks}, but freeze holds text; give one of the two")
     if config.target is not None and config.target not in TARGET_NAMES:
         raise ConfigError(f"target is {config.target!r}, expected one of {', '.join(TARGET_NAMES)}")
     if bool(config.denoise_weight) != bool(config.pipeline):

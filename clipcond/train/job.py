@@ -37,10 +37,9 @@ from clipcond.train.objective import Contrastive, Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.retention import Retention, TargetReader, parse_weights
+from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
 from clipcond.train.stored import Stored
-
-COLLAPSE = 1e-4  # a learning rate; see docs/training.md
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,7 +112,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
         objective=Objective(_terms(config, retention, denoising), towers), retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
+        notes=_notes(train_pairs) + risks(config, len(trainable.model.transformer.resblocks))
+        + (_left_out(held_out) if held_out and config.val_data else ()),
         fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     check_model(model)
     if name := not_finite(model.state_dict()):
         raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
-    freeze(model, config.frozen, but_unseen=config.unseen_rate is not None)
+    freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable
@@ -209,17 +209,6 @@ def _notes(pairs: Pairs) -> tuple[str, ...]:
         f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair is no negative",
     )
     return (*_left_out(pairs), *pairs.notes, *(shared if sharing else ()))
-
-
-def _risks(config: TrainConfig) -> tuple[str, ...]:
-    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
-    towers = [part for part in ("text", "image") if part not in config.frozen]
-    if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
-        return ()
-    return (
-        f"learning_rate is {config.learning_rate:g}: at {COLLAPSE:g} and above, fine-tuning has collapsed pretrained towers; "
-        "1e-6 to 1e-5 is usual",
-    )
 
 
 def _left_out(pairs: Pairs) -> tuple[str, ...]:

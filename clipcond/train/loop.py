@@ -284,5 +284,7 @@ class _Run:
 def _trained(settings: Mapping[str, Any]) -> str:
     """The settings that say what trains, in words: optimizers of runs where they differ do not fit."""
     frozen = sorted({*settings.get("freeze", ()), *(["image"] if settings.get("lock_image") else [])})
+    if settings.get("train_blocks") is not None:
+        frozen.append(f"the text tower below its last {settings['train_blocks']} blocks")
     rows = "" if settings.get("unseen_rate") is None else ", unseen rows apart"
     return f"all but {' and '.join(frozen)}{rows}" if frozen else f"everything{rows}"
