@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ConfigError
+from clipcond.train.retention_weights import parse_weights
 
 FREEZABLE = ("text", "image")
 PRECISIONS = ("float32", "bf16")
@@ -277,6 +278,7 @@ def _check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name} is {value}, expected 0 or more")
+    parse_weights(config.retention_weights)
     if config.layer_decay > 1:
         raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
     if config.train_blocks is not None and "text" in config.freeze:

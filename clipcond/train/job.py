@@ -36,7 +36,8 @@ from clipcond.train.model import (
 from clipcond.train.objective import Contrastive, Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
-from clipcond.train.retention import Retention, TargetReader, parse_weights
+from clipcond.train.retention import Retention, TargetReader
+from clipcond.train.retention_weights import parse_weights
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
 from clipcond.train.stored import Stored

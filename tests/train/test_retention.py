@@ -10,7 +10,8 @@ from clipcond.models.load import load_dual
 from clipcond.models.trainable import load_trainable
 from clipcond.score.drift import kinds_of_positions
 from clipcond.train.loop import train
-from clipcond.train.retention import EMPTY, PARTS, Read, TargetReader, parse_weights, retention_parts
+from clipcond.train.retention import EMPTY, Read, TargetReader, retention_parts
+from clipcond.train.retention_weights import PARTS, parse_weights
 
 PROMPTS = ["a red circle", "two cats asleep on a sofa in the sun", "fog"]
 
