@@ -75,6 +75,23 @@ def train(
     init: Annotated[str | None, typer.Option(metavar="TEXT", help="weights, or random to start from nothing.")] = None,
     captions: Annotated[str | None, typer.Option(metavar="TEXT", help="Of several captions: random or first.")] = None,
     contrastive: Annotated[float | None, typer.Option(metavar="X", help="Weight of the contrastive loss (1).")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="TEXT", help="Contrastive loss: infonce or siglip.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(metavar="X", help="Share of infonce's target that goes to all candidates (0).")
+    ] = None,
+    positives: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Pairs of one caption or group: mask (left out) or count.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A model to learn from, or its stored embeddings (.safetensors).")
+    ] = None,
+    teacher_weight: Annotated[float | None, typer.Option(metavar="X", help="Weight of the teacher (1).")] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows of similarities in memory at a time (by the batch).")
+    ] = None,
+    grad_cache: Annotated[
+        int | None, typer.Option(metavar="N", help="Pairs encoded at once; the gradients are the whole batch's.")
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(metavar="DIR", help="Pipeline whose frozen denoiser is a loss: mini, a folder.")
     ] = None,
@@ -141,6 +158,13 @@ def train(
         "init": init,
         "captions": captions,
         "contrastive": contrastive,
+        "loss": loss,
+        "label_smoothing": label_smoothing,
+        "positives": positives,
+        "teacher": teacher,
+        "teacher_weight": teacher_weight,
+        "chunk_size": chunk_size,
+        "grad_cache": grad_cache,
         "pipeline": pipeline,
         "denoise_weight": denoise_weight,
         "denoise_batch": denoise_batch,

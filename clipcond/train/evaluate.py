@@ -77,20 +77,23 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
     if len(pairs) < 2:
         raise DataError(f"{pairs.source or 'the gallery'} holds {len(pairs)} image; retrieval needs 2 or more")
 
-    from clipcond.encode.rows import TokenSequence
     from clipcond.models.load import load_dual
-    from clipcond.train.batches import id_rows
 
     dual = load_dual(model) if isinstance(model, str) else model
-
-    def embed_texts(said: list[str]) -> Tensor:
-        ids, _ = id_rows(said, dual.normalisation)
-        projected = dual.text.pool_rows([TokenSequence(tuple(row)) for row in ids.tolist()]).projected
-        assert projected is not None, "a dual encoder projects its texts"
-        return torch.nn.functional.normalize(projected.float(), dim=-1).cpu()
 
     def embed_images(rows: np.ndarray) -> Tensor:
         sources = [pairs.images[row] for row in rows]
         return dual.image.embed_pixels(prepare_all(sources, dual.image.preprocess))
 
-    return score_gallery(gallery(pairs), embed_images, embed_texts)
+    return score_gallery(gallery(pairs), embed_images, lambda said: embed_captions(dual, said))
+
+
+def embed_captions(dual: DualEncoder, captions: list[str]) -> Tensor:
+    """Return the (B, P) unit rows of B captions, float32 on the CPU; those beyond 75 tokens are cut, as in training."""
+    from clipcond.encode.rows import TokenSequence
+    from clipcond.train.batches import id_rows
+
+    ids, _ = id_rows(captions, dual.normalisation)
+    projected = dual.text.pool_rows([TokenSequence(tuple(row)) for row in ids.tolist()]).projected
+    assert projected is not None, "a dual encoder projects its texts"
+    return torch.nn.functional.normalize(projected.float(), dim=-1).cpu()

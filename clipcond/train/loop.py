@@ -21,7 +21,7 @@ from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
 from clipcond.train.denoising import Denoiser
 from clipcond.train.job import Job, prepare
-from clipcond.train.losses import clamp_logit_scale
+from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.objective import Losses
 from clipcond.train.optimizer import learning_rate_at
 from clipcond.train.run_folder import RunFolder, held
@@ -169,7 +169,7 @@ class _Run:
         self._window = _Window(time.monotonic())
 
     def store(self) -> None:
-        """Compute what frozen modules make of the pictures, once."""
+        """Compute what frozen modules make of the pairs, once."""
         for stored in self.job.stores:
             since = time.monotonic()
             size = stored.fill()
@@ -257,9 +257,14 @@ class _Run:
             rate=self.learning_rate,  # the old name, for one version
             grad_norm=round(self.grad_norm, 4), logit_scale=round(float(model.logit_scale.detach().exp()), 3),
             pairs_per_second=round(window.count * batch_size / (now - window.since), 1),
-            cut_captions=round(self.cut / (self.step * batch_size), 4),
+            cut_captions=round(self.cut / (self.step * batch_size), 4), **self._bias(),
         )  # fmt: skip
         self._window = _Window(now)
+
+    def _bias(self) -> dict[str, float]:
+        """The bias of the logits, where a sigmoid loss trains one."""
+        siglip = self.job.config.loss == "siglip"
+        return {"logit_bias": round(float(self.job.model.logit_bias.detach()), 3)} if siglip else {}
 
     def _log(self, **values: Any) -> None:
         line = {"step": self.step, "time": round(time.time(), 2), **values}

@@ -12,6 +12,7 @@ from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.tokenizer import EOS, VOCABULARY
+from clipcond.train.losses.temperature import SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE
 
 
 def check_model(model: Any) -> None:
@@ -56,6 +57,24 @@ def freeze(model: Any, parts: Collection[str], *, text_blocks: int | None = None
         parameter.requires_grad_(False)
     if but_unseen:
         model.token_embedding.weight.requires_grad_(True)
+
+
+def begin_sigmoid(model: Any, config: dict[str, Any]) -> None:
+    """Give a model that no sigmoid loss has trained the bias that one needs, and its first temperature.
+
+    config: of the model, as its folder holds it; it will then build the model with the bias.
+    """
+    if getattr(model, "logit_bias", None) is not None:
+        return
+    model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale, SIGLIP_LOGIT_BIAS))
+    with torch.no_grad():
+        model.logit_scale.fill_(SIGLIP_LOGIT_SCALE)
+    config["model_cfg"]["init_logit_bias"] = SIGLIP_LOGIT_BIAS
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """True if some layer normalises over the batch."""
+    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules())
 
 
 def train_mode(model: Any) -> None:
