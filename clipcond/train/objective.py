@@ -111,7 +111,7 @@ class Outputs:
 
     @property
     def logit_bias(self) -> Tensor:
-        """What a sigmoid loss adds to every logit, a scalar parameter."""
+        """The number that a sigmoid loss adds to every logit, a scalar parameter."""
         bias: Tensor = self.towers.model.logit_bias
         return bias
 

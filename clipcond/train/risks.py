@@ -1,4 +1,4 @@
-"""What of a run's settings is known to end badly, or to change nothing: a line each, said before the first step."""
+"""Settings of a run that are known to end badly, or to change nothing: a line each, said before the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a frozen module makes of every picture of a run, computed once: features of a locked image tower, latents."""
+"""Outputs of a frozen module for every picture of a run, computed once: features of a locked image tower, latents."""
 
 from __future__ import annotations
 
