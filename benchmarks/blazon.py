@@ -1,12 +1,13 @@
 """Blazon: the scenes of `clipcond.mini.world` in the words of heraldry, which the embedded model does not know.
 
-    python benchmarks/blazon.py --count 5 --out pictures       # pictures and a CSV to look at, or to train on
+    python benchmarks/blazon.py --seed 3      # a few blazons, with the same scenes in English
 
 Dexter is the bearer's right, the viewer's left. The four fields are rare tinctures of later heralds.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 
 from clipcond.mini import world
@@ -40,3 +41,17 @@ def blazon(scene: world.Scene, rng: random.Random) -> str:
     ]
     between = rng.choice((", ", "; "))
     return between.join([rng.choice(_FIELD).format(g=FIELDS[scene.background]), *said])
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seed", type=int, default=0)
+    rng = random.Random(options.parse_args().seed)
+    for _ in range(5):
+        scene = world.sample(rng, most=4)
+        print(blazon(scene, rng))
+        print(f"    {world.caption(scene, rng, 'terse')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,7 @@ _EXAMPLES = {
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",
-        "clipcond train --data pairs.csv --model mini --out runs/mine --freeze image --val-count 100",
+        "clipcond train --data pairs.csv --model mini --out runs/mine --lock-image --target sd15 --retention 3",
     ),
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",

@@ -59,6 +59,19 @@ def train(
     ] = None,
     precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
     freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    train_blocks: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
+    ] = None,
+    lock_image: Annotated[
+        bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
+    ] = False,
+    unseen_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Learning rate of token rows that are zero in the model.")
+    ] = None,
     init: Annotated[str | None, typer.Option(metavar="TEXT", help="weights, or random to start from nothing.")] = None,
     captions: Annotated[str | None, typer.Option(metavar="TEXT", help="Of several captions: random or first.")] = None,
     contrastive: Annotated[float | None, typer.Option(metavar="X", help="Weight of the contrastive loss (1).")] = None,
@@ -79,6 +92,11 @@ def train(
     grad_cache: Annotated[
         int | None, typer.Option(metavar="N", help="Pairs encoded at once; the gradients are the whole batch's.")
     ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Pipeline whose frozen denoiser is a loss: mini, a folder.")
+    ] = None,
+    denoise_weight: Annotated[float | None, typer.Option(metavar="X", help="Weight of the denoising loss (0).")] = None,
+    denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
     target: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
@@ -133,6 +151,10 @@ def train(
         "seed": seed,
         "precision": precision,
         "freeze": freeze,
+        "train_blocks": train_blocks,
+        "layer_decay": layer_decay,
+        "lock_image": lock_image or None,
+        "unseen_rate": unseen_rate,
         "init": init,
         "captions": captions,
         "contrastive": contrastive,
@@ -143,6 +165,9 @@ def train(
         "teacher_weight": teacher_weight,
         "chunk_size": chunk_size,
         "grad_cache": grad_cache,
+        "pipeline": pipeline,
+        "denoise_weight": denoise_weight,
+        "denoise_batch": denoise_batch,
         "target": target,
         "retention": retention,
         "retention_prompts": retention_prompts,

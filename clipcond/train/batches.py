@@ -23,16 +23,17 @@ from clipcond.train.ranks import ALONE, Ranks
 class Batch:
     """One step's pairs, or a rank's share of them.
 
-    rows: (B,) int64, the images' numbers in the run's pairs. pixels: (B, H, W, 3) uint8. ids: (B, L) int64. cut: how many
-    captions were cut to 75 tokens. matches: ids of the images and of the texts, (B + F, K) and (B + E, K) int64, equal in
-    some column where a text belongs to another row's image; None where there is no such text.
+    rows: (B,) int64, the images' numbers in the run's pairs. pixels: (B, H, W, 3) uint8, None in a run that reads none.
+    ids: (B, L) int64. cut: how many captions were cut to 75 tokens. matches: ids of the images and of the texts,
+    (B + F, K) and (B + E, K) int64, equal in some column where a text belongs to another row's image; None where there is
+    no such text.
     drawn: (B,) int64, the number of each caption among those of its image. negative_ids: (E, L) int64 and
     negative_pixels: (F, H, W, 3) uint8, hard negatives; None without any.
     """
 
     step: int
     rows: np.ndarray
-    pixels: np.ndarray
+    pixels: np.ndarray | None
     ids: np.ndarray
     cut: int
     matches: tuple[np.ndarray, np.ndarray] | None = None
@@ -42,14 +43,15 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         """Return the pictures and captions of some rows, without what relates rows to one another."""
-        return Batch(self.step, self.rows[rows], self.pixels[rows], self.ids[rows], 0)
+        pixels = None if self.pixels is None else self.pixels[rows]
+        return Batch(self.step, self.rows[rows], pixels, self.ids[rows], 0)
 
 
 class Batches:
     """The order in which a run sees its pairs: shuffled anew in each epoch, the same for the same seed."""
 
     def __init__(
-        self, pairs: Pairs, pixels: Pixels, *, batch_size: int, seed: int, captions: str = "random",
+        self, pairs: Pairs, pixels: Pixels | None, *, batch_size: int, seed: int, captions: str = "random",
         hard_negatives: HardNegatives | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         """batch_size: of all ranks together; each decodes and tokenises its own share, of equal size."""
@@ -84,8 +86,9 @@ class Batches:
             mine = hard.of(own)
             negative_ids = id_rows(mine.texts)[0] if mine.texts else None
             negative_pixels = self._hard.pixels(mine)
+        pixels = None if self.pixels is None else self.pixels[rows[own]]
         return Batch(
-            step, rows[own], self.pixels[rows[own]], ids, cut, self._matches(rows, said, texts, hard), drawn[own],
+            step, rows[own], pixels, ids, cut, self._matches(rows, said, texts, hard), drawn[own],
             negative_ids, negative_pixels,
         )  # fmt: skip
 

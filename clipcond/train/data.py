@@ -23,7 +23,7 @@ _METADATA = tuple(f"metadata{ending}" for ending in (TABLES[0], JSON_LINES[0], P
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relations:
-    """An image's ties to others as its rows name them: captions and pictures that are near and wrong, and groups."""
+    """The relations of an image to others: captions and pictures that are near and wrong, and its groups."""
 
     negatives: tuple[str, ...] = ()
     negative_images: tuple[ImageSource, ...] = ()

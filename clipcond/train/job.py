@@ -23,6 +23,7 @@ from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
+from clipcond.train.denoising import Denoiser, Denoising
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.model import (
@@ -40,18 +41,20 @@ from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.ranks import ALONE, Ranks
-from clipcond.train.retention import Retention, TargetReader, parse_weights
+from clipcond.train.retention import Retention, TargetReader
+from clipcond.train.retention_weights import parse_weights
+from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.stored import Store, Stored
 from clipcond.train.teacher import TeacherEmbeddings
-
-COLLAPSE = 1e-4  # a learning rate; see docs/training.md
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
     """All that a run works with. The weights and the optimizer's moments change in place, and nothing else does.
 
-    steps, warmup: of the whole run. retention: of general prompts, where the run names a target. measure: retrieval on
+    steps, warmup: of the whole run. retention: of general prompts, where the run names a target. stores: to be filled
+    before the first step. measure: retrieval on
     the held-out pairs with the model as it stands, if there are any. notes: what the user should know about the data
     before it trains.
     """
@@ -62,7 +65,7 @@ class Job:
     optimizer: Optimizer
     objective: Objective
     retention: Retention | None
-    stores: list[TeacherEmbeddings]
+    stores: list[Store]
     pairs: Pairs
     batches: Batches
     steps: int
@@ -78,10 +81,11 @@ class Job:
         return self.trainable.model
 
 
-def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> Job:
-    """Load the model and the data, and try both. Raises ConfigError, DataError and ModelError; writes nothing.
+def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks = ALONE) -> Job:
+    """Load the model and the data, and try both. denoiser: for a run with a denoising loss.
 
     ranks: those that share the batches; each draws other random numbers once the same model is loaded in all.
+    Raises ConfigError, DataError and ModelError; writes nothing.
     """
     if config.batch_size % ranks.count:
         raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {ranks.count} processes")
@@ -99,14 +103,19 @@ def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> Job:
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
+    features = _features(config, trainable, normalise, train_pairs, device)
+    decodes = _compares(config) and not features
+    pixels = Pixels(train_pairs, trainable.preprocess, config.cache_gib) if decodes else None
     batches = Batches(
-        train_pairs, Pixels(train_pairs, trainable.preprocess, config.cache_gib),
-        batch_size=config.batch_size, seed=config.seed, captions=config.captions,
+        train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
         hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
-    towers = Towers(model=trainable.model, normalise=normalise, device=device, precision=config.precision)
+    towers = Towers(
+        model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
+    )
     retention = _retention(config, trainable.model)
+    denoising = _denoising(config, trainable.model, train_pairs, denoiser)
     fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
     teacher = (
         TeacherEmbeddings(config.teacher, train_pairs, fingerprints, out=Path(config.out)) if config.teacher else None
@@ -117,11 +126,12 @@ def prepare(config: TrainConfig, ranks: Ranks = ALONE) -> Job:
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention, teacher, ranks), towers, config.grad_cache, ranks), ranks=ranks,
-        retention=retention,
-        stores=[teacher] if teacher else [],
+        objective=Objective(_terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks),
+        ranks=ranks, retention=retention,
+        stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs, config) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
+        notes=_notes(train_pairs, config) + risks(config, len(trainable.model.transformer.resblocks))
+        + (_left_out(held_out) if held_out and config.val_data else ()),
         fingerprints=fingerprints,
     )  # fmt: skip
 
@@ -142,12 +152,12 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
         raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
     if config.loss == "siglip":
         begin_sigmoid(model, trainable.config)
-    if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.freeze:
+    if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.frozen:
         raise ConfigError(
             f"grad_cache does not work with {config.model}: its batch normalisation would see parts of a batch; "
             "leave grad_cache out, or freeze the image tower"
         )
-    freeze(model, config.freeze)
+    freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable
@@ -165,6 +175,43 @@ def _retention(config: TrainConfig, model: Any) -> Retention | None:
     )  # fmt: skip
 
 
+def _compares(config: TrainConfig) -> bool:
+    """True if a loss reads the features of pictures."""
+    return bool(config.contrastive or config.teacher)
+
+
+def _features(
+    config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device
+) -> Stored | None:
+    """Return the place of the features of all pictures, where the image tower is locked and the loss compares with them."""
+    if "image" not in config.frozen or not _compares(config):
+        return None
+
+    def compute(pixels: np.ndarray) -> Tensor:
+        return image_features(trainable.model, normalise(pixels, device))
+
+    return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
+
+
+def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+    """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
+    if not config.denoise_weight:
+        return None
+    if denoiser is None:
+        raise ConfigError(
+            "a denoising loss needs the denoiser itself: pass denoiser=clipcond.diffusion.denoising_loss."
+            f"load_denoising_loss({config.pipeline!r}), as the command does"
+        )
+    if config.target not in (None, denoiser.target):
+        raise ConfigError(f"{config.pipeline} is a pipeline of {denoiser.target}, target is {config.target}")
+    width = model.token_embedding.embedding_dim
+    if width != denoiser.width:
+        raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
+    latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
+    reader = TargetReader(model, denoiser.target, config.model)
+    return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
+
+
 def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> HardNegatives | None:
     """Return the hard negatives that the data name, None where the contrastive loss is left out or there are none."""
     if not config.contrastive or not any(each.negatives or each.negative_images for each in pairs.relations):
@@ -173,7 +220,8 @@ def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -
 
 
 def _terms(
-    config: TrainConfig, retention: Retention | None, teacher: TeacherEmbeddings | None, ranks: Ranks
+    config: TrainConfig, retention: Retention | None, denoising: Denoising | None, teacher: TeacherEmbeddings | None,
+    ranks: Ranks,
 ) -> list[tuple[float, Term]]:  # fmt: skip
     """Return the terms that the settings ask for, with their weights."""
     terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config, ranks))]
@@ -181,6 +229,8 @@ def _terms(
         terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size, ranks=ranks)))
     if retention is not None:
         terms.append((config.retention, retention))
+    if denoising is not None:
+        terms.append((config.denoise_weight, denoising))
     if not (found := [(weight, term) for weight, term in terms if weight]):
         raise ConfigError("contrastive is 0 and there is no other loss; nothing would be trained")
     return found
@@ -189,7 +239,7 @@ def _terms(
 def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
     """Return the steps of the whole run and of its warm-up."""
     steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
-    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10))
+    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10), steps - 1)
     if warmup >= steps:
         raise ConfigError(f"warmup is {warmup} steps, the whole run {steps}; expected fewer")
     return steps, warmup
@@ -216,17 +266,6 @@ def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
     return (*_left_out(pairs), *pairs.notes, *notes)
 
 
-def _risks(config: TrainConfig) -> tuple[str, ...]:
-    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
-    towers = [part for part in ("text", "image") if part not in config.freeze]
-    if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
-        return ()
-    return (
-        f"learning_rate is {config.learning_rate:g}: at {COLLAPSE:g} and above, fine-tuning has collapsed pretrained towers; "
-        "1e-6 to 1e-5 is usual",
-    )
-
-
 def _left_out(pairs: Pairs) -> tuple[str, ...]:
     if not pairs.left_out:
         return ()
@@ -242,9 +281,16 @@ def _measure(
     preprocess: Preprocess = trainable.preprocess
     of = gallery(pairs)
     pixels = Pixels(pairs, preprocess, cache_gib)
+    locked = not any(parameter.requires_grad for parameter in model.visual.parameters())
+    known: dict[bytes, Tensor] = {}  # of a locked tower
 
     def embed_images(rows: np.ndarray) -> Tensor:
-        return image_features(model, normalise(pixels[rows], device)).cpu()
+        if not locked:
+            return image_features(model, normalise(pixels[rows], device)).cpu()
+        at = rows.tobytes()
+        if at not in known:
+            known[at] = image_features(model, normalise(pixels[rows], device)).cpu()
+        return known[at]
 
     def embed_texts(said: list[str]) -> Tensor:
         return text_features(model, torch.from_numpy(id_rows(said)[0]).to(device)).cpu()

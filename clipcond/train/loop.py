@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
+from clipcond.train.denoising import Denoiser
 from clipcond.train.job import Job, prepare
 from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.objective import Losses
@@ -48,7 +49,9 @@ class TrainResult:
     rank: int = 0
 
 
-def train(config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False, denoiser: Denoiser | None = None
+) -> TrainResult:
     """Train both towers, or what `config.freeze` leaves of them, and write them to `out/model`, an open_clip folder.
 
     Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads
@@ -57,17 +60,18 @@ def train(config: TrainConfig, *, report: Report | None = None, allow_changes: b
 
     Under `torchrun` the processes share each batch; the first of them holds the folder, logs and reports.
 
-    allow_changes: resume even if settings or data differ from the checkpoint's.
+    allow_changes: resume even if settings or data differ from the checkpoint's.   denoiser: of `config.pipeline`, where the
+    run has a denoising loss, as `clipcond.diffusion.denoising_loss` loads it.
     Raises DataError and ModelError before the first step, OutputExists if another process trains in `out`, or if it
     holds a model or a config that this run did not write, ConfigError for a refused resumption or a loss that is not
     finite. A picture that turns out unreadable on the way is a DataError after saving.
     """
     with stop_signals() as signals, launched_ranks() as ranks, _held(Path(config.out), ranks) as folder:
-        run = _Run(prepare(config, ranks), folder, report)
+        run = _Run(prepare(config, denoiser, ranks), folder, report)
         run.resume(allow_changes)
-        signals.defer()
         run.start()
         run.store()
+        signals.defer()
         for batch in run.batches():
             run.optimise(batch)
             if run.due(config.log_every):
@@ -177,7 +181,7 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         job = self.job
-        frozen, now = checkpoint.config.get("freeze"), list(job.config.freeze)
+        frozen, now = _trained(checkpoint.config), _trained(job.config.to_dict())
         try:
             job.model.load_state_dict(checkpoint.model)
             if frozen == now:
@@ -191,7 +195,7 @@ class _Run:
                 "choose another out"
             ) from error
         if frozen != now:
-            self._notes.append(f"freeze is {now}, it was {frozen}: the optimizer's moments start anew")
+            self._notes.append(f"what trains is {now}, it was {frozen}: the optimizer's moments start anew")
 
     def start(self) -> None:
         """Write the config and the log's first lines."""
@@ -353,10 +357,15 @@ class _Run:
         self.ranks.wait()
         self._log(event="done", model=str(written))
         return TrainResult(
-            steps=self.step,
-            loss=self.loss,
-            retrieval=self.retrieval,
-            model=written,
-            interrupted=False,
+            steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False,
             rank=self.ranks.rank,
-        )
+        )  # fmt: skip
+
+
+def _trained(settings: Mapping[str, Any]) -> str:
+    """The settings that say what trains, in words: optimizers of runs where they differ do not fit."""
+    frozen = sorted({*settings.get("freeze", ()), *(["image"] if settings.get("lock_image") else [])})
+    if settings.get("train_blocks") is not None:
+        frozen.append(f"the text tower below its last {settings['train_blocks']} blocks")
+    rows = "" if settings.get("unseen_rate") is None else ", unseen rows apart"
+    return f"all but {' and '.join(frozen)}{rows}" if frozen else f"everything{rows}"

@@ -18,19 +18,27 @@ from clipcond.train.grad_cache import CachedFeatures
 from clipcond.train.losses.matches import Matches
 from clipcond.train.model import image_features, text_features
 from clipcond.train.ranks import ALONE, Ranks
+from clipcond.train.stored import Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Towers:
-    """Both towers as a run encodes with them. precision: `float32`, or `bf16` for bfloat16 products."""
+    """Both towers as a run encodes with them.
+
+    precision: `float32`, or `bf16` for bfloat16 products.   stored: the features of all pictures, of a locked image tower.
+    """
 
     model: Any
     normalise: Normalisation
     device: torch.device
     precision: str
+    stored: Stored | None = None
 
     def images(self, batch: Batch) -> Tensor:
         """Return the (B, P) unit rows of a batch's pictures, float32."""
+        if self.stored is not None:
+            return self.stored[batch.rows].to(self.device)
+        assert batch.pixels is not None, "a run without stored features decodes its pictures"
         return self.embed_pixels(batch.pixels)
 
     def texts(self, batch: Batch) -> Tensor:
@@ -104,7 +112,7 @@ class Outputs:
 
     @property
     def logit_bias(self) -> Tensor:
-        """The bias that a sigmoid loss adds to every logit, a scalar parameter."""
+        """The number that a sigmoid loss adds to every logit, a scalar parameter."""
         bias: Tensor = self.towers.model.logit_bias
         return bias
 

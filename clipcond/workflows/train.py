@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import ConfigError, OptionsError
-from clipcond.workflows.events import Event, Events, Note, ignore
+from clipcond.prompt.general import read_prompts
+from clipcond.workflows.events import Event, Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
     from clipcond.train.config import TrainConfig
+    from clipcond.train.denoising import Denoiser
     from clipcond.train.loop import TrainResult
 
 
@@ -119,7 +121,17 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
     with stop_signals():  # importing the loop, and torch with it, takes a while
         from clipcond.train.loop import train
 
-        return train(config, report=report, allow_changes=options.allow_changes)
+        return train(config, report=report, allow_changes=options.allow_changes, denoiser=_denoiser(config, events))
+
+
+def _denoiser(config: TrainConfig, events: Events) -> Denoiser | None:
+    """Load the denoiser of a run with a denoising loss, to the run's device. Raises ModelError."""
+    if not config.pipeline:
+        return None
+    from clipcond.diffusion.denoising_loss import load_denoising_loss
+
+    with task(events, f"loading {config.pipeline}"):
+        return load_denoising_loss(config.pipeline, device=config.device)
 
 
 def _check_inputs(config: TrainConfig) -> None:
@@ -127,9 +139,14 @@ def _check_inputs(config: TrainConfig) -> None:
 
     Tables of moderate size are read, for their header; larger ones and tars only have to be there.
     """
+    from clipcond.diffusion.pipeline_names import find_pipeline
     from clipcond.train.data import read_pairs
 
     check_model(str(config.model))
+    if config.pipeline:
+        find_pipeline(config.pipeline)
+    if config.retention_prompts:
+        read_prompts(Path(config.retention_prompts))
     if config.teacher and not config.teacher.endswith(".safetensors"):
         check_model(config.teacher)
     elif config.teacher and not Path(config.teacher).is_file():

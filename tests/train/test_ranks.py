@@ -33,7 +33,7 @@ STEPS = {
 
 def one_step(config, ranks):
     """The loss, the norm before clipping, and the gradients after it, of the first step."""
-    job = prepare(config, ranks)
+    job = prepare(config, ranks=ranks)
     for stored in job.stores:
         stored.fill()
     losses = job.objective.backward(job.batches[0])
@@ -151,4 +151,4 @@ def test_another_number_of_processes_is_refused_unless_allowed(processes):
 
 def test_a_batch_that_cannot_be_shared_is_said(config):
     with pytest.raises(ConfigError, match="batch_size is 5, expected a multiple of the 2 processes"):
-        prepare(config, Ranks(0, 2))
+        prepare(config, ranks=Ranks(0, 2))

@@ -46,7 +46,7 @@ class _Target(NamedTuple):
 
 
 class _Normalisers(NamedTuple):
-    """Found in one pass over the matrix: log Σ exp of own rows and of all columns, and how many positives and
+    """One pass over the matrix: log Σ exp of own rows and of all columns, and how many positives and
     candidates each column has over all ranks."""
 
     rows: Tensor
