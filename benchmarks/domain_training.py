@@ -48,7 +48,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "unseen rows alone, contrastive": ROWS,
     "unseen rows alone, contrastive + denoising": {**ROWS, **DENOISING},
 }
-BEST = "unseen rows alone, contrastive + denoising"
+BEST = "contrastive + retention + denoising"
 SIZES = (200, 1000, 5000)
 
 
