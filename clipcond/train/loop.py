@@ -17,6 +17,7 @@ from clipcond.score.drift import Drift
 from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
+from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
 from clipcond.train.denoising import Denoiser
@@ -279,7 +280,10 @@ class _Run:
 
     def finish(self) -> TrainResult:
         """Write the model."""
-        if self.job.measure and self.retrieval is None:  # resumed after the last step
+        if self.job.config.alpha is not None:
+            self._log(event="note", note=blend(self.job, self.job.config.alpha, self.folder.path))
+            self.retrieval = None
+        if self.job.measure and self.retrieval is None:  # other weights, or resumed after the last step
             self.retrieval = self.job.measure()
         written = write_open_clip_folder(self.job.model, self.job.trainable.config, self.folder.model)
         self._log(event="done", model=str(written))
