@@ -46,6 +46,8 @@ class TrainConfig:
     train_blocks: of the text trunk, train the last so many blocks and the final norm alone.
     layer_decay: factor of the learning rate from each block of a tower to the one below it; embeddings come last.
     lock_image: freeze the image tower, and embed every picture once: each step then takes the text tower alone.
+    ema: share that a moving average of the weights keeps at each step, such as 0.999; the averages are what is evaluated
+        and written. None: the weights of the last step.
     alpha: the result's place between the start (0) and what was trained (1): weights (1 - alpha)·before + alpha·after.
         `auto` measures eleven places on the held-out pairs and on general prompts, and takes the one of least drift whose
         R@1 is within a point of the best. None: what was trained.
@@ -97,6 +99,7 @@ class TrainConfig:
     train_blocks: int | None = None
     layer_decay: float = 1.0
     lock_image: bool = False
+    ema: float | None = None
     alpha: str | None = None
     unseen_rate: float | None = None
     init: str = "weights"

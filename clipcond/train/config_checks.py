@@ -87,6 +87,8 @@ def _check_losses(config: Any) -> None:
 
 
 def _check_towers(config: Any) -> None:
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise ConfigError(f"ema is {config.ema:g}, expected a share from 0 up to 1, such as 0.999")
     if config.layer_decay > 1:
         raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
     if config.alpha is not None:

@@ -146,6 +146,8 @@ class _Run:
             job.model.load_state_dict(checkpoint.model)
             if frozen == now:
                 job.optimizer.load_state_dict(checkpoint.optimizer)
+            if job.average is not None:
+                job.average.load_state_dict(checkpoint.average or checkpoint.model)
             torch.set_rng_state(checkpoint.rng)
         except Exception as error:  # whatever torch says of tensors that do not fit
             raise ConfigError(
@@ -199,6 +201,8 @@ class _Run:
         self.learning_rate = learning_rate_at(self.step, job.steps, job.config.learning_rate, job.warmup)
         job.optimizer.step(self.learning_rate)
         clamp_logit_scale(job.model.logit_scale)
+        if job.average is not None:
+            job.average.update(self.step + 1)
 
         self.step += 1
         self.cut += batch.cut
@@ -214,11 +218,13 @@ class _Run:
 
     def evaluate(self) -> None:
         """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts."""
-        if self.job.measure is not None:
-            self.retrieval = self.job.measure()
+        with self.job.averaged():
+            self.retrieval = self.job.measure() if self.job.measure else None
+            drift = self.job.retention.measure() if self.job.retention else None
+        if self.retrieval is not None:
             self._log(event="evaluation", **self.retrieval.to_dict())
-        if self.job.retention is not None:
-            self._check_drift(self.job.retention.measure())
+        if drift is not None:
+            self._check_drift(drift)
         if not self._window.count:
             self._window.since = time.monotonic()
 
@@ -243,7 +249,8 @@ class _Run:
         job = self.job
         checkpoint = Checkpoint(
             step=self.step, cut=self.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
-            rng=torch.get_rng_state(), config=job.config.to_dict(), **job.fingerprints,
+            rng=torch.get_rng_state(), config=job.config.to_dict(), average=job.average.state_dict() if job.average else {},
+            **job.fingerprints,
         )  # fmt: skip
         checkpoints.write(self.folder.checkpoints, checkpoint, keep=job.config.keep)
 
@@ -280,12 +287,14 @@ class _Run:
 
     def finish(self) -> TrainResult:
         """Write the model."""
-        if self.job.config.alpha is not None:
-            self._log(event="note", note=blend(self.job, self.job.config.alpha, self.folder.path))
-            self.retrieval = None
-        if self.job.measure and self.retrieval is None:  # other weights, or resumed after the last step
-            self.retrieval = self.job.measure()
-        written = write_open_clip_folder(self.job.model, self.job.trainable.config, self.folder.model)
+        job = self.job
+        with job.averaged():
+            if job.config.alpha is not None:
+                self._log(event="note", note=blend(job, job.config.alpha, self.folder.path))
+                self.retrieval = None
+            if job.measure and self.retrieval is None:  # other weights, or resumed after the last step
+                self.retrieval = job.measure()
+            written = write_open_clip_folder(job.model, job.trainable.config, self.folder.model)
         self._log(event="done", model=str(written))
         return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False)
 
