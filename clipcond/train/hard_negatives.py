@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipcond.images.image_source import ImageSource
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.data import Pairs
-from clipcond.train.image_source import ImageSource
 from clipcond.train.pixels import Pixels, preflight
 
 

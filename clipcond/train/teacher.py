@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from clipcond.errors import ConfigError
 from clipcond.files import writing
+from clipcond.images.image_source import ImageSource
 from clipcond.train.data import Pairs
-from clipcond.train.image_source import ImageSource
 from clipcond.train.pixels import prepare_all
 from clipcond.wording import first_line
 
