@@ -35,7 +35,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -184,9 +185,9 @@ def open_clip_loop(folder: Path) -> Callable[[list[Path], list[str]], Scores]:
 
 def transformers_loop(folder: Path) -> Callable[[list[Path], list[str]], Scores]:
     """A loop over transformers' processor and model."""
-    from transformers import CLIPModel, CLIPProcessor
+    from transformers import CLIPProcessor
 
-    model, processor = CLIPModel.from_pretrained(folder).eval(), CLIPProcessor.from_pretrained(folder)
+    model, processor = shared_model(folder), CLIPProcessor.from_pretrained(folder)
 
     @torch.inference_mode()
     def run(paths: list[Path], prompts: list[str]) -> Scores:
@@ -206,15 +207,27 @@ def _unit(rows: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-def tensors_only(folder: Path) -> Any:
-    """A transformers CLIP whose features are tensors, as in version 4."""
+@cache
+def shared_model(folder: Path) -> Any:
+    """transformers' CLIP, once for all that use it."""
     from transformers import CLIPModel
 
-    model = CLIPModel.from_pretrained(folder).eval()
-    image, text = model.get_image_features, model.get_text_features
-    model.get_image_features = lambda *args, **kwargs: image(*args, **kwargs).pooler_output
-    model.get_text_features = lambda *args, **kwargs: text(*args, **kwargs).pooler_output
-    return model
+    return CLIPModel.from_pretrained(folder).eval()
+
+
+class TensorsOnly(torch.nn.Module):
+    """A transformers CLIP whose features are tensors, as in version 4."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.model = shared_model(folder)
+        self.config = self.model.config
+
+    def get_image_features(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.model.get_image_features(*args, **kwargs).pooler_output
+
+    def get_text_features(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.model.get_text_features(*args, **kwargs).pooler_output
 
 
 def torchmetrics_score(folder: Path) -> Callable[[list[Path], list[str]], Scores]:
@@ -222,7 +235,7 @@ def torchmetrics_score(folder: Path) -> Callable[[list[Path], list[str]], Scores
     from torchmetrics.multimodal.clip_score import CLIPScore
     from transformers import CLIPProcessor
 
-    model, processor = tensors_only(folder), CLIPProcessor.from_pretrained(folder)
+    model, processor = TensorsOnly(folder), CLIPProcessor.from_pretrained(folder)
 
     @torch.inference_mode()
     def run(paths: list[Path], prompts: list[str]) -> Scores:
@@ -241,7 +254,7 @@ def clip_score_package(folder: Path) -> Callable[[list[Path], list[str]], Scores
     from torch.utils.data import DataLoader
     from transformers import AutoProcessor, AutoTokenizer
 
-    model = tensors_only(folder)
+    model = TensorsOnly(folder)
     processor, reader = AutoProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
     def run(paths: list[Path], prompts: list[str]) -> Scores:
@@ -347,18 +360,20 @@ def speed(dtype: torch.dtype, width: int) -> float:
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def contestants(ours: Path, theirs: Path) -> dict[str, Callable[[list[Path], list[str]], Scores]]:
-    """All that can run here; one line for each that cannot."""
-    found: dict[str, Callable[[list[Path], list[str]], Scores]] = {
-        "open_clip loop": open_clip_loop(ours),
-        "transformers loop": transformers_loop(theirs),
-    }
+def contestants(
+    ours: Path, theirs: Path, without: Collection[str]
+) -> dict[str, Callable[[list[Path], list[str]], Scores]]:
+    """All that can run here; one line for each that cannot, or is left out."""
+    found: dict[str, Callable[[list[Path], list[str]], Scores]] = {"open_clip loop": open_clip_loop(ours)}
     for name, module, make in (
+        ("transformers loop", "transformers", transformers_loop),
         ("torchmetrics CLIPScore", "torchmetrics", torchmetrics_score),
         ("clip-score", "clip_score", clip_score_package),
     ):
-        if importlib.util.find_spec(module) is None:
-            print(f"{name} is left out: it is not installed")
+        if module in without:
+            print(f"{name} is left out, as --without says\n")
+        elif importlib.util.find_spec(module) is None:
+            print(f"{name} is left out: it is not installed\n")
         else:
             found[name] = make(theirs)
     found["clipcond float32"] = Ours(ours, "fp32")
@@ -366,7 +381,7 @@ def contestants(ours: Path, theirs: Path) -> dict[str, Callable[[list[Path], lis
     return found
 
 
-def compare(name: str, paths: list[Path], ours: Path, theirs: Path, runs: int) -> None:
+def compare(name: str, paths: list[Path], ours: Path, theirs: Path, runs: int, without: Collection[str]) -> None:
     """One model's table."""
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(len(paths))]
     alone = parts_alone(paths, ours, max(2, runs))
@@ -381,7 +396,7 @@ def compare(name: str, paths: list[Path], ours: Path, theirs: Path, runs: int) -
     print(
         f"Counted: {flops / 1e9:.1f} GFLOP a forward; products of a layer run at {' and '.join(reached)}.\n", flush=True
     )
-    race = Race(contestants(ours, theirs))
+    race = Race(contestants(ours, theirs, without))
     race.run(paths, prompts, runs)
     show(race, alone, len(paths))
     exact, half = batch_effect(ours, paths), batch_effect(ours, paths, "bf16")
@@ -499,6 +514,9 @@ def main() -> None:
     parser.add_argument("--cache-pictures", type=int, default=200)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch; decoding has its own")
+    parser.add_argument(
+        "--without", nargs="*", default=(), help="modules to leave out: transformers torchmetrics clip_score"
+    )
     parser.add_argument("--many", type=int, default=10_000)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -518,7 +536,7 @@ def main() -> None:
         for name, count in (("ViT-B-32", options.pictures), ("ViT-L-14", options.large_pictures)):
             if count:
                 ours, theirs = make_models(work, name)
-                compare(name, paths[:count], ours, theirs, options.runs)
+                compare(name, paths[:count], ours, theirs, options.runs, options.without)
                 if name == "ViT-B-32" and options.cache_pictures:
                     second_run(paths[: options.cache_pictures], ours, options.runs)
         if options.many:

@@ -29,6 +29,7 @@ _HOME = {
     "adapters_of": "clipcond.diffusion.adapters",
     "composed": "clipcond.diffusion.compose_denoiser",
     "evaluate": "clipcond.train.evaluate",
+    "explain": "clipcond.pages.explain",
     "export": "clipcond.workflows.export",
     "load_adapters": "clipcond.diffusion.adapters",
     "load_pipeline": "clipcond.diffusion.pipelines",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.errors import ResourceMissing as ResourceMissing
     from clipcond.errors import ShapeError as ShapeError
     from clipcond.models.matching import Matcher as Matcher
+    from clipcond.pages.explain import explain as explain
     from clipcond.prompt.dialects.parse import parse as parse
     from clipcond.prompt.dialects.translate import translate as translate
     from clipcond.prompt.plan import plan as plan

@@ -46,7 +46,9 @@ def embed(
     ] = False,
     store: Annotated[str, typer.Option("--store", help="Numbers in the files: float32, or float16.")] = "float32",
     shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="Pictures in a file.")] = 1024,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass; on a CPU 8 at most.")
+    ] = 32,
     engine: Annotated[
         str, typer.Option("--engine", help="local (this process), or ray: workers here or on a cluster (RAY_ADDRESS).")
     ] = "local",
@@ -55,7 +57,7 @@ def embed(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Write the embeddings of a collection of pictures as Parquet files, for rerank --embeddings and other programs.
+    """Write the embeddings of a collection as Parquet files, whose folder rerank and search take in place of pictures.
 
     A run that was stopped goes on with the files that it lacks; pictures that came since then are added. Those that cannot
     be read are listed beside the files, and the rest goes on: the exit code is 3 only if no picture could be embedded.

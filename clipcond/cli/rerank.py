@@ -32,7 +32,9 @@ def rerank(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass; on a CPU 8 at most.")
+    ] = 32,
     precision: Annotated[
         str,
         typer.Option(
@@ -77,12 +79,6 @@ def rerank(
     pairs: Annotated[
         Path | None,
         typer.Option("--pairs", rich_help_panel=_TEXTS, help="CSV or JSONL with the columns image and prompt."),
-    ] = None,
-    embeddings: Annotated[
-        Path | None,
-        typer.Option(
-            "--embeddings", help="A folder that clipcond embed made, in place of pictures: no file of theirs is read."
-        ),
     ] = None,
     long_prompt: Annotated[
         str,
@@ -218,7 +214,6 @@ def rerank(
         prompts=prompts,
         assign=assign,
         pairs=pairs,
-        embeddings=embeddings,
         model=model,
         score=score,
         distractors=distractors,

@@ -16,11 +16,18 @@ from clipcond.cli.progress import progress
 from clipcond.cli.render import on_terminal, print_json
 from clipcond.cli.rerank_table import show, show_assignment
 from clipcond.errors import OptionsError
-from clipcond.files import refuse_to_overwrite, write_file
+from clipcond.files import check_output, write_file
 from clipcond.wording import visible
 from clipcond.workflows.rerank import RerankOptions, run
 from clipcond.workflows.rerank_actions import ActionOptions, Outcome, act_on, apply_chosen, take_back
-from clipcond.workflows.rerank_ratings import RatingOptions, RatingReport, compare, read_given
+from clipcond.workflows.rerank_ratings import (
+    GivenRatings,
+    RatingOptions,
+    RatingReport,
+    check_rated,
+    compare,
+    read_given,
+)
 
 if TYPE_CHECKING:
     from clipcond.rerank.rows import Ranking
@@ -44,11 +51,11 @@ class OutputOptions:
         if sum((self.as_json, self.as_paths, self.print0)) > 1:
             raise OptionsError("--json, --paths and --print0 exclude each other")
         if self.csv is not None:
-            from clipcond.rerank.output import check_output
+            from clipcond.rerank.output import check_ranking_file
 
-            check_output(self.csv)
+            check_ranking_file(self.csv)
         if self.html is not None:
-            refuse_to_overwrite(self.html)
+            check_output(self.html)
 
     @property
     def lines(self) -> bool:
@@ -68,7 +75,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     given = read_given(rating)
     try:
         with progress() as events:
-            ranking = run(options, events, check=actions.check_pictures)
+            ranking = run(options, events, check=lambda paths: _check(list(paths), actions, given))
             report = compare(ranking, given, rating, events)
             page = None if output.html is None else sheet(ranking, events)  # before a picture is moved
     except KeyboardInterrupt:
@@ -87,6 +94,12 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     show_outcome(outcome, actions)
     if not ranking.scored:
         raise typer.Exit(FAILED)
+
+
+def _check(paths: list[Path], actions: ActionOptions, given: GivenRatings) -> None:
+    """Refuse what cannot be done with these pictures, before a model is loaded."""
+    actions.check_pictures(paths)
+    check_rated(given, paths)
 
 
 def _show(ranking: Ranking, report: RatingReport | None, assigned: bool, output: OutputOptions) -> bool:

@@ -21,6 +21,8 @@ from clipcond.images.decode import workers
 from clipcond.images.preprocess import Preprocess
 from clipcond.runtime.torchvision_repair import repair
 
+CPU_ROWS = 8  # pictures in a forward on a CPU: as many a second as with more, and the next ones are decoded meanwhile
+
 
 class Normalisation:
     """A model's own mean and standard deviation of pixels, taken out of a batch."""
@@ -87,6 +89,10 @@ class ImageTower:
         """The dtype of the weights, in which pictures are encoded."""
         return self._weight.dtype
 
+    def rows_at_once(self, batch_size: int) -> int:
+        """Return how many pictures to put into a forward where `batch_size` are allowed."""
+        return min(batch_size, CPU_ROWS) if self.device.type == "cpu" else batch_size
+
     @property
     def _weight(self) -> torch.nn.Parameter:
         return next(self._encoder.parameters())
@@ -105,9 +111,10 @@ class ImageTower:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
         if not images:
             raise ConfigError("no pictures to encode; expected one or more")
+        rows = self.rows_at_once(batch_size)
         with ThreadPoolExecutor(workers()) as pool:
             prepared = pool.map(self.preprocess.crops, images)
-            return torch.cat([self.embed_crops(batch, batch_size) for batch in _batches(prepared, batch_size)])
+            return torch.cat([self.embed_crops(batch, rows) for batch in _batches(prepared, rows)])
 
     def embed_crops(self, crops: Sequence[np.ndarray], rows: int) -> Tensor:
         """Encode N pictures of which each has one crop or several, `rows` crops at a time: (N, P) float32 unit rows on the CPU.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.encode.embedding_cache import EmbeddingCache
-from clipcond.rerank.embedding import Picture, Remembered, embed_files
+from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
 from clipcond.rerank.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ def gallery(
         paths, scorer.dual.image, read_prompts=False, batch_size=batch_size, on_progress=on_progress,
         remembered=remembered,
     )  # fmt: skip
+    return embedded_gallery(found, scorer)
+
+
+def embedded_gallery(found: Embedded, scorer: Scorer) -> Gallery:
+    """The gallery of pictures that are embedded already, by the scorer's model."""
     read = tuple(picture for picture in found.pictures if picture.error is None)
     unread = tuple(Unread(path=each.path, error=each.error) for each in found.pictures if each.error is not None)
     return Gallery(scorer=scorer, pictures=read, vectors=found.vectors, unread=unread, computed=found.computed)

@@ -43,7 +43,7 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
     return DualEncoder(
         name=spec,
         texts=texts,
-        image=ImageTower(model, preprocess, _image_forward(model, preprocess), _image_modules(model)),
+        image=ImageTower(model, preprocess, _image_forward(model, preprocess), _picture_modules(model)),
         head=head,
         notes=(*loaded.notes, *notes),
     )
@@ -123,10 +123,11 @@ def _image_forward(model: Any, preprocess: Preprocess) -> Callable[[Tensor], Ten
     return lambda pixels: _projected(model.get_image_features(pixel_values=pixels))
 
 
-def _image_modules(model: Any) -> list[nn.Module]:
-    """The parts of a model that pictures go through."""
+def _picture_modules(model: Any) -> list[nn.Module]:
+    """The modules that pictures go through, and texts do not; none where the model keeps them under other names."""
+    owner = getattr(model, "clip", model)  # CLIPSegForImageSegmentation
     names = ("vision_model", "visual_projection", "vision_proj")
-    return [getattr(model, name) for name in names if hasattr(model, name)]
+    return [module for name in names if isinstance(module := getattr(owner, name, None), nn.Module)]
 
 
 def patch_inputs(pixels: Tensor, preprocess: PatchPreprocess) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedJob:
-    """How a collection is embedded. precision: of the encoder.   stored: the dtype of vectors in the shards.
+    """The settings of a worker that embeds a collection. precision: of the encoder.   stored: the dtype of vectors in the shards.
 
     device: None is CUDA where there is one.
     """
@@ -46,7 +46,7 @@ class EmbedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionSettings:
-    """What every run over a folder of embeddings has to agree on. view: None is the model's own."""
+    """Settings that every run over a folder of embeddings has to agree on. view: None is the model's own."""
 
     model: str
     fingerprint: str

@@ -145,7 +145,8 @@ class _Batch:
     """Pictures that wait for the tower: encoded together, kept in the cache, put in their places."""
 
     def __init__(self, tower: ImageTower, size: int, vectors: _Vectors, remembered: Remembered | None) -> None:
-        self._tower, self._size, self._vectors, self._remembered = tower, size, vectors, remembered
+        self._tower, self._vectors, self._remembered = tower, vectors, remembered
+        self._size = tower.rows_at_once(size)
         self._waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
         self.computed = 0
 

@@ -11,24 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import OptionsError
-from clipcond.files import refuse_to_overwrite, write_file
+from clipcond.files import check_output, write_file
 from clipcond.rerank.rows import RankedImage, Ranking
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
-def check_output(path: Path) -> None:
-    """Raise OptionsError for an ending that names no format or one that cannot be written here; OutputExists."""
+def check_ranking_file(path: Path) -> None:
+    """Raise OptionsError for an ending that names no format or one that cannot be written here.
+
+    Raises OutputExists and ResourceMissing as `files.check_output` does.
+    """
     if path.suffix not in ENDINGS:
         raise OptionsError(f"{path} ends in {path.suffix or 'nothing'}; expected one of {', '.join(ENDINGS)}")
     if path.suffix == ".parquet":
         _pyarrow()
-    refuse_to_overwrite(path)
+    check_output(path)
 
 
 def write_ranking(path: Path, ranking: Ranking) -> Path:
-    """Write every row. Raises as `check_output` does, and OSError."""
-    check_output(path)
+    """Write every row. Raises as `check_ranking_file` does, and OSError."""
+    check_ranking_file(path)
     rows = [_flat(row) for row in ranking.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     if path.suffix == ".parquet":

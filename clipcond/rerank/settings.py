@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ConfigError, OptionsError
-from clipcond.score.expression import ScoreExpression, parse_expression
+from clipcond.score.expression import ExpressionError, ScoreExpression, parse_expression
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _WITHOUT_PROMPT = ("iqa", "aesthetic")
 _DERIVED = ("score", "z", "percentile")  # of the score that orders
 _FACTS = ("share_seen", "width", "height")
 _THRESHOLD = re.compile(r"\s*(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=>|=<)\s*(?P<value>[-+.\deE]+)\s*")
+_DECIMAL_COMMA = re.compile(r"(?<![\w.])(\d+),(\d+)(?=\s*\*)")
+_NO_STAR = re.compile(r"(?<![\w.])\d+(?:\.\d*)?\s*[^\W\d]")
+_SHOWN = 40  # characters of what is wrong
 _SPLIT = re.compile(r",(?=(?:[^\"'`]*[\"'`][^\"'`]*[\"'`])*[^\"'`]*$)")  # a comma outside of quotes
 
 
@@ -57,7 +60,8 @@ def parse_threshold(text: str) -> Threshold:
     except ValueError:
         match = _THRESHOLD.fullmatch(text)
         if match is None:
-            raise OptionsError(f"--threshold {visible(text)!r}: expected COLUMN>=VALUE or a cosine") from None
+            hint = "; write decimals with a point" if "," in text else ""
+            raise OptionsError(f"--threshold {visible(text)!r}: expected COLUMN>=VALUE or a cosine{hint}") from None
         try:
             number = float(match["value"])
         except ValueError:
@@ -71,13 +75,28 @@ def parse_threshold(text: str) -> Threshold:
 
 
 def parse_scores(text: str) -> tuple[ScoreExpression, ...]:
-    """Read columns and sums of them with commas between; the first orders. Raises OptionsError, ExpressionError."""
+    """Read columns and sums of them with commas between; the first orders. Raises OptionsError."""
     parts = [part.strip() for part in _SPLIT.split(text)]
+    if comma := _DECIMAL_COMMA.search(text):
+        raise OptionsError(f"--score: {comma[0]} has a comma, which parts two scores; write {comma[1]}.{comma[2]}")
     if not all(parts):
         raise OptionsError(
             "--score is empty; expected a column such as clipscore, or a sum such as 0.7*clipscore + 0.3*iqa"
         )
-    return tuple(parse_expression(part) for part in parts)
+    return tuple(map(_parse_score, parts))
+
+
+def _parse_score(text: str) -> ScoreExpression:
+    """One column or sum; what is wrong with it in one line."""
+    try:
+        return parse_expression(text)
+    except ExpressionError as error:
+        place = "at its end" if error.start >= len(text) else f"at {visible(text[error.start : error.end])[:_SHOWN]!r}"
+        hint = "; a weight is followed by *, as in 0.5*clipscore" if _NO_STAR.search(text) else ""
+        shown = visible(text) if len(text) <= 2 * _SHOWN else visible(text[: 2 * _SHOWN]) + "…"
+        raise OptionsError(f"--score {shown!r}, {place}: {error.problem}{hint}") from error
+    except ConfigError as error:
+        raise OptionsError(f"--score: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,12 +199,12 @@ class Selection:
 
 def _check_column(name: str, columns: Collection[str]) -> None:
     if name not in columns:
-        near = get_close_matches(name, columns, n=1, cutoff=0.4)
+        near = get_close_matches(name.casefold(), columns, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(columns)}"
         raise OptionsError(f"no column {visible(name)!r}; {hint}")
 
 
 def _finite(number: float) -> float:
     if not math.isfinite(number):
-        raise ConfigError(f"a threshold of {number} bounds nothing; expected a finite number")
+        raise OptionsError(f"a threshold of {number} bounds nothing; expected a finite number")
     return number

@@ -92,5 +92,6 @@ def _ray() -> Any:
         ray = import_module("ray")
         import_module("ray.data")
     except ImportError as error:
-        raise ConfigError("--engine ray needs Ray, which is not installed: pip install 'clipcond[ray]'") from error
+        missing = first_line(error)
+        raise ConfigError(f"--engine ray needs Ray Data ({missing}): pip install 'clipcond[ray]'") from error
     return ray

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clipcond.errors import ImageError, OptionsError
 from clipcond.workflows.events import Events, Note, task
 from clipcond.workflows.model_names import check_model
+from clipcond.workflows.stored_embeddings import StoredEmbeddings, check_made_by, find_stored
 
 if TYPE_CHECKING:
     from clipcond.find.gallery import Gallery
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class GalleryOptions:
     """Pictures and the model to look at them with.
 
-    images: files, folders, patterns.   recursive: the folders below too.   cache: remember embeddings.
+    images: files, folders, patterns, or a folder that `embed` made.   recursive: the folders below too.
+    cache: remember embeddings.
     Raises OptionsError where no picture is named, and for a batch of less than one.
     """
 
@@ -41,6 +43,8 @@ def find(options: GalleryOptions, events: Events) -> tuple[Path, ...]:
     from clipcond.images.find import find_pictures
 
     check_model(options.model)
+    if (stored := find_stored(options.images)) is not None:
+        return stored.paths
     found = find_pictures(options.images, recursive=options.recursive)
     more = "" if options.recursive else "; --recursive looks into the folders below"
     if not found.paths:
@@ -66,7 +70,9 @@ def load_scorer(model: str, events: Events, texts: tuple[str, ...] = ()) -> Scor
 
 
 def embed(paths: tuple[Path, ...], scorer: Scorer, options: GalleryOptions, events: Events) -> Gallery:
-    """Embed the files. Raises ImageError where none can be read."""
+    """Embed the files, or read their embeddings where those were named. Raises ImageError where none can be read."""
+    if (stored := find_stored(options.images)) is not None:
+        return _stored(stored, scorer)
     from clipcond.encode.embedding_cache import EmbeddingCache
     from clipcond.find.gallery import gallery
 
@@ -79,4 +85,15 @@ def embed(paths: tuple[Path, ...], scorer: Scorer, options: GalleryOptions, even
             cache.close()
     if not found.paths:
         raise ImageError(f"none of {len(paths)} pictures could be read; the first: {found.unread[0].error}")
+    return found
+
+
+def _stored(stored: StoredEmbeddings, scorer: Scorer) -> Gallery:
+    """The pictures of a folder of embeddings. Raises DataError where another model made them, ImageError where there are none."""
+    from clipcond.find.gallery import embedded_gallery
+
+    check_made_by(stored, scorer)
+    found = embedded_gallery(stored.embedded, scorer)
+    if not found.paths:
+        raise ImageError(f"{stored.folder} holds no picture; the first could not be read: {found.unread[0].error}")
     return found

@@ -11,7 +11,7 @@ from clipcond.errors import ImageError, OptionsError, ResourceMissing
 from clipcond.wording import visible
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
-from clipcond.workflows.stored_embeddings import read_stored, stored_scorer, with_stored_dtype
+from clipcond.workflows.stored_embeddings import find_stored, stored_scorer, with_stored_dtype
 
 if TYPE_CHECKING:
     from clipcond.encode.embedding_cache import EmbeddingCache
@@ -34,9 +34,10 @@ _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 class RerankOptions:
     """Pictures, the texts to match, the numbers, and what to keep.
 
-    images: files, folders, tars, patterns.   files_from: a list of more, `-` for standard input.   prompt: None is each
+    images: files, folders, tars, patterns, or a folder that `embed` made.   files_from: a list of more, `-` for standard input.
+    prompt: None is each
     picture's own.   prompts: a file of many, each against every picture.   assign: for what shows the ranking: match both.
-    pairs: a table of pictures and their prompts, in place of images.   embeddings: a folder that `embed` made, too.
+    pairs: a table of pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
     precision: of the image encoder.   draft: decode JPEGs at a part of their size.
@@ -51,7 +52,6 @@ class RerankOptions:
     prompts: Path | None = None
     assign: bool = False
     pairs: Path | None = None
-    embeddings: Path | None = None
     model: str = DEFAULT_MODEL
     score: str = DEFAULT_SCORE
     distractors: Path | None = None
@@ -106,14 +106,7 @@ def _problem(options: RerankOptions) -> str:
     named = bool(options.images) or options.files_from is not None
     if options.pairs is not None and named:
         return "--pairs names the pictures; leave the others out"
-    if options.embeddings is not None:
-        if named or options.pairs is not None:
-            return (
-                f"--embeddings names the pictures; leave {'--pairs' if options.pairs is not None else 'the others'} out"
-            )
-        if options.precision != "fp32" or options.view is not None or options.draft:
-            return "--precision, --view and --draft are for pictures; the embeddings were made with their own"
-    elif options.pairs is None and not named:
+    if options.pairs is None and not named:
         return "no pictures are named; give files, folders, quoted patterns, or a list with --files-from"
     if "-" in options.images:
         return "- is no picture; --files-from - reads their names from standard input"
@@ -142,7 +135,11 @@ def run(
     All files are read and checked before the model is loaded. Raises ImageError where no source has any picture,
     DataError for a table that will not do, ModelError, and OptionsError.
     """
-    stored = None if options.embeddings is None else read_stored(options.embeddings)
+    stored = find_stored(options.images)
+    if stored is not None and (options.precision != "fp32" or options.view is not None or options.draft):
+        raise OptionsError(f"{stored.folder} holds embeddings, made with their own --precision, --view and --draft")
+    if stored is not None and options.files_from is not None:
+        raise OptionsError(f"{stored.folder} holds embeddings of pictures; name it alone, without --files-from")
     pairings = _pairings(options, events, stored)
     if check is not None:
         check(pairing.path for pairing in pairings)
@@ -150,7 +147,7 @@ def run(
     selection = options.selection()
     selection.check(scoring.columns)
     if stored is not None and options.model == DEFAULT_MODEL:
-        options = replace(options, model=stored.model)
+        options = replace(options, model=stored.model)  # whose texts alone can be compared with them
     check_model(options.model)
     from clipcond.rerank.ranking import rank_pictures
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipcond.errors import OptionsError
-from clipcond.files import refuse_to_overwrite
+from clipcond.errors import DataError, OptionsError
+from clipcond.files import check_output
 from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from clipcond.rerank.ratings import Ratings
     from clipcond.rerank.rows import Ranking
     from clipcond.score.agreement import Agreement
@@ -69,13 +71,34 @@ def read_given(options: RatingOptions) -> GivenRatings:
     if options.agreement is None and options.fit is None:
         return GivenRatings(agreement=None, fit=None)
     from clipcond.rerank.ratings import read_ratings
+    from clipcond.score.fit import FOLDS
 
     if options.head is not None:
-        refuse_to_overwrite(options.head)
-    return GivenRatings(
+        check_output(options.head)
+    given = GivenRatings(
         agreement=None if options.agreement is None else read_ratings(options.agreement),
         fit=None if options.fit is None else read_ratings(options.fit),
     )
+    for table in filter(None, (given.agreement, given.fit)):
+        values = {row.value for row in table.rows}
+        if len(values) == 1:
+            raise DataError(f"every rating of {table.source} is {values.pop():g}; rate some better and some worse")
+    if given.fit is not None and (count := len({row.image for row in given.fit.rows})) < FOLDS:
+        raise DataError(f"{given.fit.source} rates {count} pictures; a fit needs {2 * FOLDS} or more")
+    return given
+
+
+def check_rated(given: GivenRatings, paths: Iterable[Path]) -> None:
+    """Raise DataError for a table that rates none of the pictures, before any of them is read."""
+    tables = list(filter(None, (given.agreement, given.fit)))
+    if not tables:
+        return
+    from clipcond.rerank.picture_names import PictureNames
+
+    names = PictureNames(paths)
+    for table in tables:
+        if not any(names.find(row.image, table.source) for row in table.rows):
+            raise DataError(f"{table.source} rates none of the pictures; name them as they are on the disk")
 
 
 def compare(

@@ -14,7 +14,7 @@ from clipcond.cli import main
 from clipcond.errors import OptionsError
 from clipcond.rerank import embedding
 from clipcond.rerank.columns import NOISE
-from clipcond.rerank.output import check_output, write_ranking
+from clipcond.rerank.output import check_ranking_file, write_ranking
 from clipcond.rerank.ranking import Ranking, rerank
 from clipcond.rerank.scorer import Scorer
 from clipcond.score.ties import noise_floor, tied_ranks
@@ -105,7 +105,7 @@ def test_parquet_without_pyarrow_is_one_line_before_any_work(
 
     monkeypatch.setattr("clipcond.rerank.output.import_module", missing)
     with pytest.raises(OptionsError, match=r"Parquet needs pyarrow, which is not installed: pip install pyarrow"):
-        check_output(tmp_path / "rows.parquet")
+        check_ranking_file(tmp_path / "rows.parquet")
     assert main(["rerank", "x", "--prompt", "x", "--csv", str(tmp_path / "rows.parquet")]) == 2
     assert "Parquet needs pyarrow" in capsys.readouterr().err
 

@@ -14,12 +14,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clipcond.encode.embedding_shards import read_shard
-from clipcond.errors import ClipCondError, ConfigError, DataError, ImageError, OptionsError, OutputExists
+from clipcond.errors import ConfigError, DataError, ImageError, OptionsError, OutputExists
 from clipcond.prompt.infotext import format_infotext
 from clipcond.rerank.collection import Collection
 from clipcond.rerank.shards import ShardEmbedder
+from clipcond.workflows import gallery
 from clipcond.workflows.embed import EmbedOptions, EmbedReport, run
 from clipcond.workflows.events import Event, Note
+from clipcond.workflows.gallery import GalleryOptions
 from clipcond.workflows.rerank import RerankOptions
 from clipcond.workflows.rerank import run as rerank
 
@@ -90,7 +92,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         embed(tmp_path / "out", pictures, model=dual_folder)
     with pytest.raises(DataError, match="lacks 2 of 3 shards; run the same clipcond embed again, it goes on"):
-        rerank(RerankOptions(embeddings=tmp_path / "out", prompt="a fox", model=str(dual_folder)))
+        rerank(RerankOptions(images=(str(tmp_path / "out"),), prompt="a fox", model=str(dual_folder)))
     report = embed(tmp_path / "out", pictures, model=dual_folder)
     assert (report.pictures, report.new, made) == (10, 7, [0, 1, 1, 2])
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -117,16 +119,16 @@ def test_a_second_run_loads_no_model_and_new_pictures_get_shards_of_their_own(
 
 def test_ranked_as_the_pictures_are(pictures: Path, tmp_path: Path, dual_folder: Path) -> None:
     out = tmp_path / "out"
-    embed(out, pictures, model=dual_folder)
+    embed(out, pictures, model=dual_folder, shard_size=64)
     options: dict[str, Any] = {"prompt": "a red fox", "score": "cosine, clipscore", "duplicates": 0.99}
     expected = rerank(RerankOptions(images=(str(pictures),), recursive=True, model=str(dual_folder), **options))
     shutil.rmtree(pictures)
-    found = rerank(RerankOptions(embeddings=out, **options))  # the model is the one that made them
+    found = rerank(RerankOptions(images=(str(out),), **options))  # the model is the one that made them
     assert [row.to_json() for row in found.rows] == [row.to_json() for row in expected.rows]
     assert (found.model, found.embedded) == (str(dual_folder), 0)
     assert found.header is not None
     assert found.header.dtype == "float32, kept as float32"
-    own = rerank(RerankOptions(embeddings=out))
+    own = rerank(RerankOptions(images=(str(out),)))
     assert {row.prompt for row in own.scored} == {f"a fox {number}" for number in (1, 3, 5, 7, 9)}
 
 
@@ -134,12 +136,12 @@ def test_halves_are_near_and_say_so(pictures: Path, tmp_path: Path, dual_folder:
     embed(tmp_path / "exact", pictures, model=dual_folder)
     embed(tmp_path / "half", pictures, model=dual_folder, precision="bf16", stored="float16", view="pad")
     embed(tmp_path / "half", pictures, model=dual_folder, precision="bf16", stored="float16", view="pad")
-    ranking = rerank(RerankOptions(embeddings=tmp_path / "half", prompt="a fox"))
+    ranking = rerank(RerankOptions(images=(str(tmp_path / "half"),), prompt="a fox"))
     assert ranking.header is not None
     assert ranking.header.dtype == "bfloat16, kept as float16"
     assert "padded" in ranking.header.preprocessing
     exact = {
-        row.path: row.cosine for row in rerank(RerankOptions(embeddings=tmp_path / "exact", prompt="a fox")).scored
+        row.path: row.cosine for row in rerank(RerankOptions(images=(str(tmp_path / "exact"),), prompt="a fox")).scored
     }
     assert all(row.share_seen == 1 for row in ranking.scored)
     assert {row.path for row in ranking.scored} == set(exact)
@@ -198,7 +200,7 @@ def test_other_weights_and_options_are_refused(
     about = json.loads((out / "embeddings.json").read_text())
     (out / "embeddings.json").write_text(json.dumps({**about, "model": "mini"}))
     with pytest.raises(DataError, match="with other weights than"):
-        rerank(RerankOptions(embeddings=out, prompt="a fox"))
+        rerank(RerankOptions(images=(str(out),), prompt="a fox"))
     (out / "embeddings.json").write_bytes(before["embeddings.json"])
     assert contents(out) == before
 
@@ -209,12 +211,10 @@ def test_folders_that_will_not_do(pictures: Path, tmp_path: Path, dual_folder: P
     with pytest.raises(ImageError, match=r"gone: there is no such file or folder"):
         embed(tmp_path / "out", tmp_path / "gone", model=dual_folder)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(DataError, match="holds no embeddings; expected a folder that clipcond embed made"):
-        rerank(RerankOptions(embeddings=pictures, prompt="a fox"))
     embed(tmp_path / "out", pictures, model=dual_folder)
     (tmp_path / "out" / "00001.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"00001\.parquet cannot be read as embeddings"):
-        rerank(RerankOptions(embeddings=tmp_path / "out", prompt="a fox"))
+        rerank(RerankOptions(images=(str(tmp_path / "out"),), prompt="a fox"))
     (tmp_path / "out" / "embeddings.json").write_text("{}")
     with pytest.raises(DataError, match=r"embeddings\.json cannot be read"):
         embed(tmp_path / "out", pictures, model=dual_folder)
@@ -239,14 +239,27 @@ def test_options_that_will_not_do(options: dict[str, Any], message: str) -> None
         EmbedOptions(**{"sources": ("a",), "out": Path("b"), **options})
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"images": ("a",)}, "--embeddings names the pictures; leave the others out"),
-        ({"pairs": Path("a.csv")}, "--embeddings names the pictures; leave --pairs out"),
-        ({"view": "pad"}, "--precision, --view and --draft are for pictures"),
-    ],
-)
-def test_embeddings_stand_in_place_of_pictures(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ClipCondError, match=message):
-        RerankOptions(embeddings=Path("b"), **options)
+def test_embeddings_stand_in_place_of_pictures_and_alone(pictures: Path, tmp_path: Path, dual_folder: Path) -> None:
+    embed(tmp_path / "out", pictures, model=dual_folder)
+    both = (str(tmp_path / "out"), str(pictures))
+    with pytest.raises(OptionsError, match=r"out holds embeddings of pictures; name it alone"):
+        rerank(RerankOptions(images=both, prompt="a fox"))
+    with pytest.raises(OptionsError, match=r"made with their own --precision, --view and --draft"):
+        rerank(RerankOptions(images=both[:1], prompt="a fox", view="pad"))
+
+
+def test_found_in_as_the_pictures_are(pictures: Path, tmp_path: Path, dual_folder: Path) -> None:
+    embed(tmp_path / "out", pictures, model=dual_folder, shard_size=64)
+    galleries = []
+    for source in (tmp_path / "out", pictures):
+        options = GalleryOptions(images=(str(source),), model=str(dual_folder), recursive=True, cache=False)
+        paths = gallery.find(options, lambda event: None)
+        scorer = gallery.load_scorer(options.model, lambda event: None)
+        galleries.append(gallery.embed(paths, scorer, options, lambda event: None))
+    stored, fresh = galleries
+    assert stored.paths == fresh.paths
+    assert stored.vectors.equal(fresh.vectors)
+    assert (stored.computed, fresh.computed, len(stored.unread)) == (0, 10, 1)
+    mini = gallery.load_scorer("mini", lambda event: None)
+    with pytest.raises(DataError, match="with other weights than mini; name its model"):
+        gallery.embed(stored.paths, mini, GalleryOptions(images=(str(tmp_path / "out"),)), lambda event: None)
