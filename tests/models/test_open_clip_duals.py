@@ -196,6 +196,8 @@ def test_what_is_read_in_one_pass_and_in_several(case: tuple[Case, Path]) -> Non
     assert TEXTS[3].strip().endswith(cut)
     first = texts.embed([TEXTS[3]]).double().numpy()[0]
     assert np.abs(encoded[0].parts[0] - first).max() < 1e-6
+    alone = torch.cat([texts.embed([text]) for text in TEXTS])
+    assert (texts.embed(TEXTS, batch_size=2) - alone).abs().max() < 1e-6
 
 
 def test_typed_special_tokens_are_text(case: tuple[Case, Path]) -> None:
