@@ -23,6 +23,7 @@ class DualEncoder:
     logit_scale: float  # exp of the learned temperature; 100 for OpenAI's models
     normalisation: Literal["openai", "transformers"]  # how its prompts are tokenised
     notes: tuple[str, ...] = ()  # what a user should know about how it was loaded, a line each
+    pipeline_layers: int | None = None  # of the text tower, that pipelines read; None for all that their family reads
 
 
 def _ready(spec: str, model: Any, device: str) -> Any:
@@ -33,7 +34,12 @@ def _ready(spec: str, model: Any, device: str) -> Any:
 
 
 def dual_from_open_clip(
-    spec: str, model: Any, preprocess: Mapping[str, Any], device: str, notes: tuple[str, ...] = ()
+    spec: str,
+    model: Any,
+    preprocess: Mapping[str, Any],
+    device: str,
+    notes: tuple[str, ...] = (),
+    pipeline_layers: int | None = None,
 ) -> DualEncoder:
     """Return both towers of an open_clip model, in float32 and ready for inference. Raises ModelError."""
     model = _ready(spec, model, device)
@@ -44,6 +50,7 @@ def dual_from_open_clip(
         logit_scale=_logit_scale(spec, model),
         normalisation="openai",
         notes=notes,
+        pipeline_layers=pipeline_layers,
     )
 
 

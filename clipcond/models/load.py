@@ -17,6 +17,7 @@ from clipcond.models.dual import DualEncoder as DualEncoder
 from clipcond.models.dual import dual_from_open_clip
 from clipcond.models.open_clip_folder import (
     CONFIG,
+    pipeline_layers,
     preprocess_of_folder,
     read_config,
     read_open_clip_folder,
@@ -75,7 +76,8 @@ def _from_folder(spec: str, named: ModelSpec, folder: Path, device: str) -> Dual
         check_reads_clip_tokens(spec, config["model_cfg"])
         model = load_open_clip_folder(folder, quick_gelu=named.overrides.quick_gelu)
         preprocess, notes = preprocess_of_folder(folder, config, model, named.overrides.size)
-        return dual_from_open_clip(spec, model, {**preprocess, **named.overrides.preprocess}, device, notes)
+        read = pipeline_layers(config)
+        return dual_from_open_clip(spec, model, {**preprocess, **named.overrides.preprocess}, device, notes, read)
     if (folder / "model" / CONFIG).is_file():
         return _from_folder(spec, named, folder / "model", device)
     if (folder / "model_index.json").is_file():

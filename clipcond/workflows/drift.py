@@ -218,7 +218,9 @@ def _states(
 
     layout = LAYOUTS[target]
     skip, norm = layer(layout, name, 0)
-    if target == "sd2":  # pipelines hold 23 of the 24 layers
+    if encoder.pipeline_layers is not None:
+        skip += encoder.tower.layers - encoder.pipeline_layers
+    elif target == "sd2":  # pipelines hold 23 of the 24 layers
         skip += encoder.tower.layers - min(each.tower.layers for each in pair)
         skip += int(min(each.tower.layers for each in pair) == 24)
     reads = name in layout.concat_width
