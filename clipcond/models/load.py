@@ -17,6 +17,7 @@ from clipcond.models.folder_models import held_by
 from clipcond.models.open_clip_build import dual_from_open_clip, open_clip_tokenizer
 from clipcond.models.open_clip_folder import (
     CONFIG,
+    pipeline_layers,
     preprocess_of_folder,
     read_config,
     read_open_clip_folder,
@@ -94,7 +95,10 @@ def _open_clip_folder(spec: str, named: ModelSpec, folder: Path, device: str) ->
     model = read_open_clip_folder(folder, quick_gelu=named.overrides.quick_gelu, places=named.overrides.places)
     preprocess, notes = preprocess_of_folder(folder, config, model, named.overrides.size)
     stated = {**preprocess, **named.overrides.preprocess}
-    return dual_from_open_clip(spec, model, config["model_cfg"], stated, device, tokenizer=tokenizer, notes=notes)
+    return dual_from_open_clip(
+        spec, model, config["model_cfg"], stated, device, tokenizer=tokenizer, notes=notes,
+        pipeline_layers=pipeline_layers(config),
+    )  # fmt: skip
 
 
 def _open_clip_snapshot(repository: str) -> Path | None:

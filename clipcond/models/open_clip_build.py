@@ -68,10 +68,12 @@ def dual_from_open_clip(
     *,
     tokenizer: ClipTokenizer | LibraryTokenizer,
     notes: tuple[str, ...] = (),
+    pipeline_layers: int | None = None,
 ) -> DualEncoder:
     """Return both towers of an open_clip model, in float32 and ready for inference.
 
-    config: its `model_cfg`.   tokenizer: from `open_clip_tokenizer`.   Raises ModelError.
+    config: its `model_cfg`.   tokenizer: from `open_clip_tokenizer`.   pipeline_layers: of the text tower, that pipelines
+    read.   Raises ModelError.
     """
     text = read_text_config(spec, config)
     model = ready(spec, model, device)
@@ -81,6 +83,7 @@ def dual_from_open_clip(
         image=ImageTower.from_open_clip(model, preprocess),
         head=logit_head(spec, model),
         notes=notes,
+        pipeline_layers=pipeline_layers,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from clipcond.encode.image import Normalisation
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
+from clipcond.models.open_clip_folder import pipeline_layers
 from clipcond.models.trainable import Trainable, load_trainable
 from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
@@ -121,8 +122,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     towers = Towers(
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
-    retention = _retention(config, trainable.model)
-    denoising = _denoising(config, trainable.model, train_pairs, denoiser)
+    retention = _retention(config, trainable)
+    denoising = _denoising(config, trainable, train_pairs, denoiser)
     fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
     teacher = (
         TeacherEmbeddings(config.teacher, train_pairs, fingerprints, out=Path(config.out)) if config.teacher else None
@@ -138,7 +139,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         ranks=ranks, retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs, config) + risks(config, len(trainable.model.transformer.resblocks))
+        notes=_notes(train_pairs, config) + _risks(config, trainable)
         + (_left_out(held_out) if held_out and config.val_data else ()),
         fingerprints=fingerprints,
     )  # fmt: skip
@@ -171,16 +172,25 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     return trainable
 
 
-def _retention(config: TrainConfig, model: Any) -> Retention | None:
+def _retention(config: TrainConfig, trainable: Trainable) -> Retention | None:
     """Return the retention of the model as it stands, before its first step; None where the run names no target."""
     if config.target is None:
         return None
     weights = parse_weights(config.retention_weights)
     prompts = read_prompts(Path(config.retention_prompts) if config.retention_prompts else None)
     return Retention(
-        TargetReader(model, config.target, config.model), prompts,
+        _reader(config, trainable, config.target), prompts,
         weights=weights, batch=config.retention_batch, seed=config.seed,
     )  # fmt: skip
+
+
+def _risks(config: TrainConfig, trainable: Trainable) -> tuple[str, ...]:
+    return risks(config, len(trainable.model.transformer.resblocks), pipeline_layers(trainable.config))
+
+
+def _reader(config: TrainConfig, trainable: Trainable, target: str) -> TargetReader:
+    """Return the text tower as a target reads it."""
+    return TargetReader(trainable.model, target, config.model, pipeline_layers=pipeline_layers(trainable.config))
 
 
 def _compares(config: TrainConfig) -> bool:
@@ -201,7 +211,7 @@ def _features(
     return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
 
 
-def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
     """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
     if not config.denoise_weight:
         return None
@@ -212,11 +222,11 @@ def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser
         )
     if config.target not in (None, denoiser.target):
         raise ConfigError(f"{config.pipeline} is a pipeline of {denoiser.target}, target is {config.target}")
-    width = model.token_embedding.embedding_dim
+    width = trainable.model.token_embedding.embedding_dim
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
     latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
-    reader = TargetReader(model, denoiser.target, config.model)
+    reader = _reader(config, trainable, denoiser.target)
     return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 

@@ -76,10 +76,14 @@ def _means(states: Tensor, kinds: Tensor) -> Tensor:
 class TargetReader:
     """The text tower of a model in training, read as a target reads it."""
 
-    def __init__(self, model: Any, target: str, name: str) -> None:
-        """name: of the model, for messages. Raises ModelError for a tower that lacks what the target reads."""
+    def __init__(self, model: Any, target: str, name: str, *, pipeline_layers: int | None = None) -> None:
+        """name: of the model, for messages.   pipeline_layers: of its text tower, that pipelines read.
+
+        Raises ModelError for a tower that lacks what the target reads.
+        """
         self._tower = TextTower.from_open_clip(model)
-        self.reading: Reading = reading(*TARGETS[target], layers=self._tower.layers)
+        layers = self._tower.layers
+        self.reading: Reading = reading(*TARGETS[target], layers=layers, pipeline_layers=pipeline_layers)
         if self.reading.pooled == "projected" and model.text_projection is None:
             raise ModelError(f"{name} has no text_projection, whose vector {target} reads")
         if self._tower.context < CONTEXT:

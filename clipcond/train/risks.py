@@ -8,9 +8,9 @@ from clipcond.train.config import TrainConfig
 COLLAPSE = 1e-4  # a learning rate; see docs/training.md
 
 
-def risks(config: TrainConfig, layers: int) -> tuple[str, ...]:
-    """Return the lines for a run whose text tower has so many layers."""
-    return (*_collapse(config), *_unread(config, layers))
+def risks(config: TrainConfig, layers: int, pipeline_layers: int | None = None) -> tuple[str, ...]:
+    """Return the lines for a run whose text tower has so many layers, of which pipelines read the first so many."""
+    return (*_collapse(config), *_unread(config, layers, pipeline_layers))
 
 
 def _collapse(config: TrainConfig) -> tuple[str, ...]:
@@ -24,11 +24,11 @@ def _collapse(config: TrainConfig) -> tuple[str, ...]:
     )
 
 
-def _unread(config: TrainConfig, layers: int) -> tuple[str, ...]:
+def _unread(config: TrainConfig, layers: int, pipeline_layers: int | None) -> tuple[str, ...]:
     """Say it where what trains of the text tower is nothing that the target reads."""
     if config.target is None or (config.train_blocks is None and "text" not in config.freeze):
         return ()
-    read = reading(*TARGETS[config.target], layers=layers)
+    read = reading(*TARGETS[config.target], layers=layers, pipeline_layers=pipeline_layers)
     trains = config.train_blocks or 0
     if not read.states or trains > read.skip or config.unseen_rate is not None:
         return ()
