@@ -29,8 +29,8 @@ def cache(
     They lie in the folder CLIPCOND_CACHE, or in the user's cache folder. Clearing them costs time and nothing else.
     """
     report = run(CacheOptions(what=what, to=to))
-    for problem in report.problems:
-        typer.echo(f"note: {visible(problem)}", err=True)
+    for line in (*report.notes, *report.problems):
+        typer.echo(f"note: {visible(line)}", err=True)
     if as_json:
         print_json(report.to_json(), indent=2)
     else:

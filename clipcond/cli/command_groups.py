@@ -11,9 +11,21 @@ GROUPS = {
     },
     "Pictures": {
         "generate": "clipcond.cli.generate",
+        "explain": "clipcond.cli.explain",
         "rerank": "clipcond.cli.rerank",
         "compare": "clipcond.cli.compare",
+        "embed": "clipcond.cli.embed",
         "cache": "clipcond.cli.cache",
+    },
+    "Finding": {
+        "search": "clipcond.cli.search",
+        "classify": "clipcond.cli.classify",
+        "ask": "clipcond.cli.ask",
+        "screen": "clipcond.cli.screen",
+        "probe": "clipcond.cli.probe",
+        "duplicates": "clipcond.cli.duplicates",
+        "caption-rank": "clipcond.cli.captions",
+        "interrogate": "clipcond.cli.captions",
     },
     "Training": {
         "train": "clipcond.cli.train",

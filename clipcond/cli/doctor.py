@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,13 +51,20 @@ def models(
         typer.Argument(metavar="TEXT", help="List only names with this in them, of all models.", show_default=False),
     ] = "",
     everything: Annotated[bool, typer.Option("--all", help="Also list what would have to be downloaded.")] = False,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Of one kind: dual, pipeline, matching or detection.")
+    ] = None,
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option("--folder", help="Look in this folder, too: a model, or several. Repeatable.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """List the models that can be loaded by name.
+    """List the models that can be loaded by name, by kind.
 
     Without TEXT or --all, those that need no download.
     """
-    found = run(ModelsOptions(contains, everything))
+    found = run(ModelsOptions(contains, everything, kind, tuple(folder or ())))
     if as_json:
         print_json(found.to_json(), indent=2)
         return
@@ -115,13 +123,16 @@ def _list(models: Sequence[Model]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("model", overflow="fold")
     table.add_column("kind", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    table.add_column("format", no_wrap=True)
     table.add_column("for", no_wrap=True)
     table.add_column("on disk", justify="right", no_wrap=True)
+    before = ""
     for model in models:
         disk = Text(_size(model.bytes), style="green") if model.cached and model.bytes else Text("-", style="dim")
-        table.add_row(Text(model.spec), model.kind, Text(", ".join(model.use)), disk)
+        kind, before = "" if model.kind == before else model.kind, model.kind
+        table.add_row(kind, Text(model.spec), model.library, Text(", ".join(model.use) or "-"), disk)
     return table
 
 

@@ -28,20 +28,70 @@ _EXAMPLES = {
         'clipcond generate "a red fox" --pipeline ./sdxl -n 8 --keep 2 --out best',
         "clipcond generate --infotext picture.png --out again",
     ),
+    "explain": (
+        'clipcond explain "a red circle at the top left, a blue star in the center"',
+        'clipcond explain "a red fox, golden hour" --by word --html fox.html --png fox.png',
+        'clipcond explain picture.png --phrases "red, fox" --json',
+    ),
     "rerank": (
         "clipcond rerank pictures --top 2",
         'clipcond rerank "pictures/*.png" --prompt "a red fox" --json',
-        'clipcond rerank pictures --prompt "a red fox" --paths | xargs ls',
+        "clipcond rerank pictures --top 9 --print0 | clipcond rerank --files-from - --score iqa",
+    ),
+    "search": (
+        'clipcond search pictures "a red circle - blue star"',
+        "clipcond search pictures like.png --top 20 --html found.html",
+        'clipcond search pictures "2:cat + red scarf" -r --since 2026-01-01 --min-score 0.2 --print0',
+    ),
+    "duplicates": (
+        "clipcond duplicates pictures -r",
+        "clipcond duplicates pictures --threshold 0.98 --move-to copies --dry-run",
+        "clipcond duplicates pictures --move-to copies && clipcond rerank --undo copies",
+    ),
+    "caption-rank": (
+        "clipcond caption-rank fox.png --captions captions.txt",
+        "clipcond caption-rank pictures --captions captions.txt --top 1 --json",
+        "clipcond caption-rank pictures -r -c captions.txt -k 3",
+    ),
+    "interrogate": (
+        "clipcond interrogate fox.png",
+        "clipcond interrogate pictures --phrases mine.txt --most 5",
+        "clipcond interrogate pictures -r --candidates 64 --json",
+    ),
+    "probe": (
+        "clipcond probe train test",
+        "clipcond probe train.csv test.csv --shots 1,4,16 --draws 5 --plot probe.svg",
+        "clipcond probe train test --model ViT-B-32/openai --templates photo --json",
+    ),
+    "classify": (
+        'clipcond classify pictures --labels "a red circle,a blue star,a green ring"',
+        "clipcond classify pictures --labels-file labels.txt --templates photo --top 3 --json",
+        "clipcond classify sorted -r --labels red,blue --truth folders --try-templates --templates art",
+    ),
+    "ask": (
+        'clipcond ask car.png --question "what colour is the car?" --answers red,blue,green',
+        'clipcond ask pictures --statement "a {} circle" --answers red,blue --json',
+        'clipcond ask pictures -q "is there a star?" -a yes,no --csv stars.csv',
+    ),
+    "screen": (
+        "clipcond screen pictures --rules rules.toml",
+        "clipcond screen pictures --rules rules.toml --fail-on-match --json",
+        "clipcond screen examples --rules rules.toml --calibrate right.csv --precision 0.95 -o calibrated.toml",
     ),
     "compare": (
         "clipcond compare before after",
         "clipcond compare run-a run-b --model ViT-L-14/openai --score clipscore --json",
         "clipcond compare a.csv b.csv --score hpsv3",
     ),
+    "embed": (
+        "clipcond embed pictures --out embeddings",
+        "clipcond embed 'shards/*.tar' --out embeddings --model ViT-L-14/openai --precision auto --store float16",
+        "clipcond embed s3://bucket/pictures --out embeddings --engine ray --workers 8",
+    ),
     "train": (
         "clipcond train --data pairs.csv --model mini --out runs/mine --steps 200",
         "clipcond train settings.toml --batch-size 64",
-        "clipcond train --data pairs.csv --model mini --out runs/mine --freeze image --val-count 100",
+        "clipcond train --data pairs.csv --model mini --out runs/mine --lock-image --target sd15 --retention 3",
     ),
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",
@@ -70,8 +120,8 @@ _EXAMPLES = {
     ),
     "models": (
         "clipcond models",
-        "clipcond models bigG",
-        "clipcond models --all --json",
+        "clipcond models SigLIP2",
+        "clipcond models --kind dual --all --json",
     ),
     "doctor": (
         "clipcond doctor",

@@ -23,9 +23,28 @@ def rerank(
     images: Annotated[
         list[str] | None, typer.Argument(help="Picture files, folders (their top level), tars, or quoted patterns.")
     ] = None,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            help="A file of more names, or - (standard input): each ended by NUL, as of find -print0, or one a line.",
+        ),
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass; on a CPU 8 at most.")
+    ] = 32,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
+        ),
+    ] = "fp32",
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Decode large JPEGs at a part of their size: quicker, not quite exact.")
+    ] = False,
     view: Annotated[
         str | None,
         typer.Option(
@@ -183,10 +202,11 @@ def rerank(
         dry_run=dry_run,
     )
     if undo is not None or apply is not None:
-        without_scores(undo, apply, actions, bool(images or pairs))
+        without_scores(undo, apply, actions, bool(images or pairs or files_from))
         return
     options = RerankOptions(
         images=tuple(images or ()),
+        files_from=files_from,
         prompt=prompt,
         negative_prompt=negative_prompt,
         prompts=prompts,
@@ -209,6 +229,8 @@ def rerank(
         duplicates=duplicates,
         recursive=recursive,
         batch_size=batch_size,
+        precision=precision,  # type: ignore[arg-type]
+        draft=draft,
         view=view,  # type: ignore[arg-type]
         cache=not no_cache,
     )

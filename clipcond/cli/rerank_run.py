@@ -77,7 +77,7 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
         with progress() as events:
             ranking = run(options, events, check=lambda paths: _check(list(paths), actions, given))
             report = compare(ranking, given, rating, events)
-            page = None if output.html is None else _sheet(ranking, events)  # before a picture is moved
+            page = None if output.html is None else sheet(ranking, events)  # before a picture is moved
     except KeyboardInterrupt:
         raise stopped("interrupted: nothing was ranked, and no file was changed") from None
     try:
@@ -88,10 +88,10 @@ def rank_and_show(options: RerankOptions, actions: ActionOptions, rating: Rating
     table = _show(ranking, report, options.assign, output)
     if ranking.warning and not table:  # which says so above it
         typer.echo(f"note: {visible(ranking.warning)}", err=True)
-    _write_files(ranking, page, output)
+    write_files(ranking, page, output)
     if not output.bare or not ranking.kept:
         _summarise(ranking, options)
-    _show_outcome(outcome, actions)
+    show_outcome(outcome, actions)
     if not ranking.scored:
         raise typer.Exit(FAILED)
 
@@ -118,7 +118,7 @@ def _show(ranking: Ranking, report: RatingReport | None, assigned: bool, output:
         for row in ranking.rows:
             print_json(row.to_json())
     elif output.as_paths or output.print0:
-        _write_paths(ranking, b"\0" if output.print0 else b"\n")
+        write_paths(ranking, b"\0" if output.print0 else b"\n")
     else:
         show(ranking)
         return True
@@ -134,7 +134,7 @@ def _show_report(report: RatingReport, as_json: bool) -> None:
         show_report(report)
 
 
-def _write_files(ranking: Ranking, page: str | None, output: OutputOptions) -> None:
+def write_files(ranking: Ranking, page: str | None, output: OutputOptions) -> None:
     from clipcond.rerank.output import write_ranking
 
     if output.csv is not None:
@@ -152,7 +152,7 @@ def without_scores(undo: Path | None, apply: Path | None, actions: ActionOptions
     if undo is None:
         assert apply is not None
         with progress() as events:
-            _show_outcome(apply_chosen(apply, actions, events), actions)
+            show_outcome(apply_chosen(apply, actions, events), actions)
         return
     if actions.target is not None or actions.write_back is not None:
         raise OptionsError("--undo takes moves back and does nothing else; leave the others out")
@@ -164,7 +164,7 @@ def without_scores(undo: Path | None, apply: Path | None, actions: ActionOptions
         raise typer.Exit(FAILED)
 
 
-def _sheet(ranking: Ranking, events: Events) -> str:
+def sheet(ranking: Ranking, events: Events) -> str:
     from clipcond.pages.contact_sheet import contact_sheet
     from clipcond.workflows.events import task
 
@@ -172,7 +172,7 @@ def _sheet(ranking: Ranking, events: Events) -> str:
         return contact_sheet(ranking, on_progress=advance)
 
 
-def _write_paths(ranking: Ranking, end: bytes) -> None:
+def write_paths(ranking: Ranking, end: bytes) -> None:
     """Write the kept paths as the file system spells them, whatever the terminal's encoding."""
     sys.stdout.flush()
     for path in dict.fromkeys(row.path for row in ranking.kept):
@@ -194,7 +194,7 @@ def _summarise(ranking: Ranking, options: RerankOptions) -> None:
     typer.echo(counts, err=True)
 
 
-def _show_outcome(outcome: Outcome, actions: ActionOptions) -> None:
+def show_outcome(outcome: Outcome, actions: ActionOptions) -> None:
     """Say what was done with the files, or with a dry run would be; a file that stays is a note."""
     if actions.write_back is not None:
         verb = "would get" if actions.dry_run else "got"

@@ -19,7 +19,7 @@ from clipcond.wording import visible
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
 from clipcond.workflows.events import Event, Note
-from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, run
+from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, run
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
@@ -59,8 +59,69 @@ def train(
     ] = None,
     precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
     freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    train_blocks: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
+    ] = None,
+    lock_image: Annotated[
+        bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
+    ] = False,
+    ema: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),
+    ] = None,
+    alpha: Annotated[
+        str | None, typer.Option(metavar="X", help="Mix with the weights from before: 0 to 1, or auto to sweep.")
+    ] = None,
+    unseen_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Learning rate of token rows that are zero in the model.")
+    ] = None,
     init: Annotated[str | None, typer.Option(metavar="TEXT", help="weights, or random to start from nothing.")] = None,
     captions: Annotated[str | None, typer.Option(metavar="TEXT", help="Of several captions: random or first.")] = None,
+    contrastive: Annotated[float | None, typer.Option(metavar="X", help="Weight of the contrastive loss (1).")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="TEXT", help="Contrastive loss: infonce or siglip.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(metavar="X", help="Share of infonce's target that goes to all candidates (0).")
+    ] = None,
+    positives: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Pairs of one caption or group: mask (left out) or count.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A model to learn from, or its stored embeddings (.safetensors).")
+    ] = None,
+    teacher_weight: Annotated[float | None, typer.Option(metavar="X", help="Weight of the teacher (1).")] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows of similarities in memory at a time (by the batch).")
+    ] = None,
+    grad_cache: Annotated[
+        int | None, typer.Option(metavar="N", help="Pairs encoded at once; the gradients are the whole batch's.")
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Pipeline whose frozen denoiser is a loss: mini, a folder.")
+    ] = None,
+    denoise_weight: Annotated[float | None, typer.Option(metavar="X", help="Weight of the denoising loss (0).")] = None,
+    denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+    ] = None,
+    retention: Annotated[
+        float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
+    ] = None,
+    retention_prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="General prompts, one a line, instead of those that ship.")
+    ] = None,
+    retention_weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=X", help="Weight of a part: words, bos, eos, padding, empty, gram, pooled."),
+    ] = None,
+    retention_batch: Annotated[int | None, typer.Option(metavar="N", help="General prompts a step (32).")] = None,
+    max_drift: Annotated[
+        float | None, typer.Option(metavar="X", help="Drift of general prompts at which the run ends (0.5).")
+    ] = None,
     device: Annotated[str | None, typer.Option(metavar="TEXT", help="auto, cpu, cuda, …")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
     cache_gib: Annotated[
@@ -97,8 +158,31 @@ def train(
         "seed": seed,
         "precision": precision,
         "freeze": freeze,
+        "train_blocks": train_blocks,
+        "layer_decay": layer_decay,
+        "lock_image": lock_image or None,
+        "ema": ema,
+        "alpha": alpha,
+        "unseen_rate": unseen_rate,
         "init": init,
         "captions": captions,
+        "contrastive": contrastive,
+        "loss": loss,
+        "label_smoothing": label_smoothing,
+        "positives": positives,
+        "teacher": teacher,
+        "teacher_weight": teacher_weight,
+        "chunk_size": chunk_size,
+        "grad_cache": grad_cache,
+        "pipeline": pipeline,
+        "denoise_weight": denoise_weight,
+        "denoise_batch": denoise_batch,
+        "target": target,
+        "retention": retention,
+        "retention_prompts": retention_prompts,
+        "retention_weights": retention_weights,
+        "retention_batch": retention_batch,
+        "max_drift": max_drift,
         "device": device,
         "threads": threads,
         "cache_gib": cache_gib,
@@ -109,7 +193,8 @@ def train(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
-    _show(result, as_json=as_json)
+    if result.rank == 0:
+        _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -171,11 +256,14 @@ class TrainingLines:
                     f"step {event.step}  R@1/5/10 among {event.images}: "
                     f"image to text {_recalls(event.image_to_text)}, text to image {_recalls(event.text_to_image)}"
                 )
+            case DriftSeen():
+                self._print(f"step {event.step}  general prompts moved: {_drifts(event)}")
             case StepDone():
                 done = event.step - self._first
                 left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
                 self._print(
-                    f"step {event.step}/{self._total}  loss {event.loss:.4f}  learning rate {event.learning_rate:.2e}  "
+                    f"step {event.step}/{self._total}  loss {event.loss:.4f}{_terms(event.terms)}  "
+                    f"learning rate {event.learning_rate:.2e}  "
                     f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
                     f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
                     passing=self._terminal and event.step < self._total,
@@ -184,6 +272,17 @@ class TrainingLines:
     def _print(self, text: str, *, passing: bool = False) -> None:
         clear = "\r\x1b[K" if self._terminal else ""
         typer.echo(clear + text, err=True, nl=not passing)
+
+
+def _terms(terms: Mapping[str, float]) -> str:
+    """The terms of a loss that has several."""
+    return "" if len(terms) < 2 else f" ({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
+
+
+def _drifts(event: DriftSeen) -> str:
+    kinds = ("words", "bos", "eos", "padding", "empty", "pooled")
+    told = [f"{name} {event.measures[name]:.4f}" for name in kinds if name in event.measures]
+    return f"1 - cosine {', '.join(told)}; spread {event.spread_ratio:.2f}"
 
 
 def _recalls(recalls: Mapping[str, float]) -> str:

@@ -75,7 +75,7 @@ class Cache:
                 self._held.move_to_end(key)
                 return states
         content = None if self._folder is None else self._folder.read(key)
-        states = None if content is None else _unpacked(content)
+        states = None if content is None else _unpacked(content, key)
         if states is not None:
             self._hold(key, states)
         return states
@@ -85,7 +85,7 @@ class Cache:
         copies = {name: tensor.detach().clone() for name, tensor in states.tensors.items()}
         self._hold(key, _states(copies))
         if self._folder is not None:
-            self._folder.write(key, _packed(copies))
+            self._folder.write(key, _packed(copies, key))
 
     def _hold(self, key: str, states: States) -> None:
         with self._lock:
@@ -103,22 +103,22 @@ def _states(tensors: Mapping[str, Tensor]) -> States:
     return States(hidden=tensors["hidden"], pooled=tensors.get("pooled"), projected=tensors.get("projected"))
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file with a checksum of its own in the metadata."""
+def _packed(tensors: Mapping[str, Tensor], key: str) -> bytes:
+    """A safetensors file with a checksum of content and key in the metadata, so that none passes for another's."""
     from safetensors.torch import save
 
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata={"crc32": str(checksum(plain))})
+    return save(plain, metadata={"crc32": str(checksum(plain, key))})
 
 
-def _unpacked(content: bytes) -> States | None:
+def _unpacked(content: bytes, key: str) -> States | None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        whole = header["__metadata__"]["crc32"] == str(checksum(tensors))
+        whole = header["__metadata__"]["crc32"] == str(checksum(tensors, key))
     except (SafetensorError, ValueError, KeyError, TypeError):
         return None
     return _states(tensors) if whole and "hidden" in tensors else None

@@ -74,11 +74,16 @@ class EncoderInput:
 
 
 def encoder_input(
-    plan: EncoderPlan, *, parts: tuple[Part, ...] = (), vector_names: VectorNames = _NONE
+    plan: EncoderPlan,
+    *,
+    parts: tuple[Part, ...] = (),
+    vector_names: VectorNames = _NONE,
+    hidden: Sequence[tuple[int, int]] = (),
 ) -> EncoderInput:
     """Return the input of an encoder for its plan.
 
-    parts: of the prompt's plan.   vector_names: for each name that the plan's embedding tokens bear, one entry for each of
+    parts: of the prompt's plan.   hidden: passages of the prompt, as (start, end), whose tokens nothing attends to.
+    vector_names: for each name that the plan's embedding tokens bear, one entry for each of
     its vectors, in order: an id of the encoder's own token table, or the digest of a vector that goes along with the rows.
     Chunks of different lengths (T5 beyond its limit, in several parts) become as long as the longest.
     """
@@ -91,7 +96,7 @@ def encoder_input(
         weights[number, content] = torch.tensor([token.weight for token in chunk.tokens])
         segments[number, content] = torch.tensor(chunk.segments or [0] * len(chunk.tokens))
     return EncoderInput(
-        rows=tuple(_row(chunk, plan.pad_id, length, vector_names) for chunk in plan.chunks),
+        rows=tuple(_row(chunk, plan.pad_id, length, vector_names, hidden) for chunk in plan.chunks),
         weights=weights,
         segments=segments,
         part_numbers=tuple(chunk.part for chunk in plan.chunks),
@@ -108,7 +113,9 @@ def empty_row(pad_id: int, *, frame: Frame = CLIP_FRAME, length: int | None = No
     return TokenSequence((*ids, *[pad_id] * ((length or frame.length) - len(ids))))
 
 
-def _row(chunk: Chunk, pad_id: int, length: int, vector_names: VectorNames) -> TokenSequence:
+def _row(
+    chunk: Chunk, pad_id: int, length: int, vector_names: VectorNames, hidden: Sequence[tuple[int, int]]
+) -> TokenSequence:
     ids, vectors, first = chunk.ids(pad_id), [], _first_position(chunk.frame)
     for number, token in enumerate(chunk.tokens):
         if isinstance(token, EmbeddingToken):
@@ -117,7 +124,13 @@ def _row(chunk: Chunk, pad_id: int, length: int, vector_names: VectorNames) -> T
                 ids[first + number] = name
             else:
                 vectors.append((first + number, name))
-    return TokenSequence((*ids, *[pad_id] * (length - len(ids))), vectors=tuple(vectors))
+    masked = tuple(first + number for number, token in enumerate(chunk.tokens) if hidden and _within(token, hidden))
+    return TokenSequence((*ids, *[pad_id] * (length - len(ids))), masked, tuple(vectors))
+
+
+def _within(token: PlannedToken, passages: Sequence[tuple[int, int]]) -> bool:
+    """True if a token was written, also in part, in one of the passages."""
+    return any(token.start < end and start < token.end for start, end in passages)
 
 
 def _first_position(frame: Frame) -> int:

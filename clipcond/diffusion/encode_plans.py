@@ -32,7 +32,7 @@ from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.tokenizer import CONTEXT
 
 Inputs = Mapping[str, EncoderInput]  # of one picture's prompts, by encoder
-_Key = tuple[int, ...]  # the identities of the plans, by encoder: equal keys have equal states
+_Key = tuple[object, ...]  # the identities of the plans, by encoder, and what is hidden: equal keys have equal states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -151,7 +151,8 @@ class _Batch:
             plan = plans.by_encoder[name]
             encoder.check(plan.encoders[name])
             names = self._vector_names[name]
-            inputs[name] = encoder_input(plan.encoders[name], parts=plan.parts, vector_names=names)
+            hidden = plans.hidden_from(name)
+            inputs[name] = encoder_input(plan.encoders[name], parts=plan.parts, vector_names=names, hidden=hidden)
         return inputs
 
     def _gives_states(self, name: str) -> bool:
@@ -319,7 +320,7 @@ class _Batch:
 
 
 def _key(plans: PromptPlans) -> _Key:
-    return tuple(map(id, plans.by_encoder.values()))
+    return (*map(id, plans.by_encoder.values()), plans.hidden)
 
 
 def _vector_names(

@@ -41,12 +41,18 @@ class PromptPlans:
     """The plans of one picture's prompts, on one side of guidance. Encoders that read one prompt share the plan object.
 
     by_encoder: of the prompt that each encoder reads.   by_argument: of each prompt of the call: `prompt`,
-    `negative_prompt_2`, ….   index: the number of the picture's prompt in the call.
+    `negative_prompt_2`, ….   index: the number of the picture's prompt in the call.   hidden: passages of its first
+    prompt that are encoded with nothing attending to them.
     """
 
     by_encoder: Mapping[str, PromptPlan]
     by_argument: Mapping[str, PromptPlan]
     index: int
+    hidden: tuple[tuple[int, int], ...] = ()
+
+    def hidden_from(self, encoder: str) -> tuple[tuple[int, int], ...]:
+        """The passages that an encoder is to hide: none where it reads another prompt than the first."""
+        return self.hidden if self.by_encoder[encoder] is next(iter(self.by_argument.values())) else ()
 
     def part(self, number: int) -> PromptPlans:
         """One part of a prompt of several, as a prompt of its own; a prompt without parts goes into each."""

@@ -36,6 +36,11 @@ def content_key(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
 
+def state_seal(name: bytes, state: FileState, key: bytes) -> bytes:
+    """Return a checksum of what is remembered of a file, so that no file passes for another."""
+    return hashlib.blake2b(repr((name, *state, key)).encode(), digest_size=8).digest()
+
+
 def file_state(path: str | Path) -> FileState | None:
     """Return the state of a regular file, or of a tar with the size of its member; None for anything else, never opened."""
     tar = tar_of(path)

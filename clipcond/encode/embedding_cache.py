@@ -3,6 +3,7 @@
 An SQLite database in WAL mode: a run that is killed leaves what it had committed, and several runs read and write at
 once. A key says everything that an embedding depends on: the picture's bytes, the model's fingerprint, the
 preprocessing and the dtype it is kept in. Path, times and size of a file stand in for its bytes where they are unchanged.
+Each row is sealed to its key: one that is damaged, or stands where another belongs, is not there.
 Nothing that is wrong with the database is fatal: it costs embeddings, which are computed again, and a line in `problems`.
 """
 
@@ -74,6 +75,7 @@ class EmbeddingCache:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None  # process, device and inode of what was opened
         self._problems: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
         self._off = False
         self._run(lambda connection: None, None)
 
@@ -81,6 +83,11 @@ class EmbeddingCache:
     def problems(self) -> tuple[str, ...]:
         """One line for each thing that went wrong with the database, in the order in which it did."""
         return tuple(self._problems)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line for embeddings that are made again though nothing is wrong with the database."""
+        return tuple(self._notes)
 
     def keys(self, paths: Sequence[str | Path]) -> tuple[bytes | None, ...]:
         """Return the content key of each file, read only where its times or size are new; None where it cannot be read."""
@@ -106,7 +113,14 @@ class EmbeddingCache:
         now = int(self._clock()) // MINUTE
         nothing: list[tuple[bytes, object]] = []
         rows = self._run(lambda connection: look_up(connection, wanted, space, now), nothing)
-        return {key: vector for key, blob in rows if (vector := unpacked(blob, space)) is not None}
+        vectors = {key: unpacked(blob, space, key) for key, blob in rows}
+        found = {key: vector for key, vector in vectors.items() if vector is not None}
+        if len(found) < len(rows):
+            self._note(
+                f"the embedding cache {_shown(self.path)} holds embeddings that are damaged or of another picture;"
+                " they are made again"
+            )
+        return found
 
     def put(self, vectors: Mapping[bytes, np.ndarray], space: EmbeddingSpace) -> dict[bytes, np.ndarray]:
         """Keep embeddings, all or none of them. Returns them as a later look-up does, rounded to the space's dtype.
@@ -114,8 +128,8 @@ class EmbeddingCache:
         vectors: (P,) each, of unit length; one with numbers that are not finite is returned as it is and not kept.
         Raises ShapeError for another width.
         """
-        stored = {key: packed(vector, space) for key, vector in vectors.items()}
-        read = {key: unpacked(each, space) for key, each in stored.items()}
+        stored = {key: packed(vector, space, key) for key, vector in vectors.items()}
+        read = {key: unpacked(each, space, key) for key, each in stored.items()}
         rows = [(key, each) for key, each in stored.items() if read[key] is not None]
         if rows and self.limit:
             now = int(self._clock()) // MINUTE
@@ -196,10 +210,13 @@ class EmbeddingCache:
         self._opened = (os.getpid(), *_identity(self.path))
         self._connection = connection
         try:
-            prepare(connection, self.path)
+            gone = prepare(connection, self.path)
         except BaseException:
             self.close()
             raise
+        if gone:
+            own = f"the embedding cache {_shown(self.path)}"
+            self._notes.setdefault(f"{own} was of an earlier version; its {gone:,} embeddings are made again")
         return connection
 
     def _set_aside(self, reason: str) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clipcond.encode.content_key import FileState
-from clipcond.encode.embedding_space import EmbeddingSpace
+from clipcond.encode.content_key import FileState, state_seal
+from clipcond.encode.embedding_space import SEAL_BYTES, EmbeddingSpace
 from clipcond.errors import ConfigError
 from clipcond.wording import visible
 
 LOCKED = "database is locked"  # SQLite's words; a code comes with Python 3.11 only
 WAIT = 30.0  # seconds for another run's write to end
-_APPLICATION, _VERSION = 0x434C4950, 1  # "CLIP", and the version of the tables
+_APPLICATION, _VERSION = 0x434C4950, 2  # "CLIP", and the version of the tables
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS spaces (id INTEGER PRIMARY KEY, model TEXT NOT NULL, preprocess TEXT NOT NULL,"
     " dtype TEXT NOT NULL, width INTEGER NOT NULL, name TEXT NOT NULL, UNIQUE (model, preprocess, dtype, width))",
@@ -25,7 +25,7 @@ _TABLES = (
     " used INTEGER NOT NULL, vector BLOB NOT NULL, UNIQUE (space, content))",
     "CREATE INDEX IF NOT EXISTS vectors_used ON vectors (used)",
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, modified INTEGER NOT NULL, changed INTEGER NOT NULL,"
-    " size INTEGER NOT NULL, content BLOB NOT NULL) WITHOUT ROWID",
+    " size INTEGER NOT NULL, content BLOB NOT NULL, seal BLOB) WITHOUT ROWID",
 )
 _AT_ONCE = 500  # keys in one statement: SQLite's oldest limit is 999
 MINUTE = 60  # seconds: how exactly the last use is kept, so that look-ups seldom write
@@ -71,8 +71,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database; refuse one of another program or of a later version."""
+def prepare(connection: sqlite3.Connection, path: Path) -> int:
+    """Make the tables of a new database; refuse one of another program or of a later version.
+
+    Version 1 did not say of an embedding which picture it is of: what it holds goes. Returns how many embeddings went.
+    """
     application, version = (_number(connection, f"PRAGMA {name}") for name in ("application_id", "user_version"))
     if application != _APPLICATION and _number(connection, "SELECT COUNT(*) FROM sqlite_master"):
         raise ConfigError(
@@ -83,11 +86,23 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.text_factory = _text
     _use_wal(connection)
     if application != _APPLICATION or version != _VERSION:
-        with transaction(connection):
-            for statement in _TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        return _make_tables(connection)
+    return 0
+
+
+def _make_tables(connection: sqlite3.Connection) -> int:
+    """Make the tables of this version in place of those of an earlier one; returns the embeddings that these held."""
+    gone = 0
+    with transaction(connection):
+        if 0 < _number(connection, "PRAGMA user_version") < _VERSION:  # another run may have been faster
+            gone = _number(connection, "SELECT COUNT(*) FROM vectors")
+            for table in ("vectors", "files", "spaces"):
+                connection.execute(f"DROP TABLE {table}")
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    return gone
 
 
 def _text(value: bytes) -> str:
@@ -111,20 +126,17 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def known_files(connection: sqlite3.Connection, names: Sequence[bytes]) -> dict[tuple[bytes, FileState], bytes]:
-    """The content keys of files by name and the state they were read in."""
-    return {
-        (name, FileState(modified_ns=modified, changed_ns=changed, size=size)): key
-        for name, modified, changed, size, key in _select(
-            connection, "SELECT path, modified, changed, size, content FROM files WHERE path IN ({})", names
-        )
-    }
+    """The content keys of files by name and the state they were read in; without rows that are not as they were written."""
+    question = "SELECT path, modified, changed, size, content, seal FROM files WHERE path IN ({})"
+    rows = [(name, FileState(*state), key, seal) for name, *state, key, seal in _select(connection, question, names)]
+    return {(name, state): key for name, state, key, seal in rows if seal == state_seal(name, state, key)}
 
 
 def remember_files(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes, FileState]]) -> None:
     with transaction(connection):
         connection.executemany(
-            "INSERT OR REPLACE INTO files (path, modified, changed, size, content) VALUES (?, ?, ?, ?, ?)",
-            [(name, state.modified_ns, state.changed_ns, state.size, key) for name, key, state in rows],
+            "INSERT OR REPLACE INTO files (path, modified, changed, size, content, seal) VALUES (?, ?, ?, ?, ?, ?)",
+            [(name, *state, key, state_seal(name, state, key)) for name, key, state in rows],
         )
 
 
@@ -182,7 +194,8 @@ def _space_number(connection: sqlite3.Connection, space: EmbeddingSpace, *, make
 
 def cache_info(connection: sqlite3.Connection, path: Path, limit: int) -> CacheInfo:
     rows = connection.execute(
-        "SELECT name, model, preprocess, dtype, width, COUNT(*), SUM(LENGTH(vector)) FROM spaces"
+        "SELECT name, model, preprocess, dtype, width, COUNT(*),"
+        f" SUM(LENGTH(vector) - {SEAL_BYTES}) FROM spaces"
         " JOIN vectors ON vectors.space = spaces.id GROUP BY spaces.id ORDER BY name, model, preprocess, dtype"
     ).fetchall()
     names = ("name", "model", "preprocess", "dtype", "width", "embeddings", "bytes")

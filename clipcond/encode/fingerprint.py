@@ -24,6 +24,7 @@ _SETTINGS = (
     "hidden_act", "layer_norm_eps", "num_attention_heads",  # CLIP
     "feed_forward_proj", "layer_norm_epsilon", "num_heads", "relative_attention_max_distance",  # T5
 )  # fmt: skip
+_PARTS = ("text_config", "vision_config", "qformer_config")  # of a model that is made of several
 _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -213,7 +214,8 @@ def _settings(model: nn.Module) -> str:
     """Return the settings that change the states and show in no weight: the config's, or the modules' own."""
     config: Any = getattr(model, "config", None)
     if config is not None:
-        return " ".join(f"{name}={getattr(config, name, None)}" for name in _SETTINGS)
+        parts = [config, *(part for name in _PARTS if (part := getattr(config, name, None)) is not None)]
+        return "; ".join(" ".join(f"{name}={getattr(part, name, None)}" for name in _SETTINGS) for part in parts)
     leaves = {str(module) for module in model.modules() if not any(module.children())}
     heads = {module.num_heads for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
     return f"{sorted(leaves)} {sorted(heads)}"

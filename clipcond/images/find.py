@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Pictures:
     empty: tuple[str, ...]
 
 
-def find_pictures(sources: Iterable[str | Path], *, recursive: bool = False) -> Pictures:
+def find_pictures(sources: Iterable[str | Path], *, listed: Iterable[Path] = (), recursive: bool = False) -> Pictures:
     """Expand sources to pictures.
 
     A file stands for itself whatever its suffix, and one that does not exist too: it becomes an error where it is read.
@@ -29,44 +29,42 @@ def find_pictures(sources: Iterable[str | Path], *, recursive: bool = False) -> 
     folders are followed, each folder once. A folder that cannot be read and a link to nothing stand for themselves.
     A tar stands for the pictures in it, `shard.tar/00017.jpg`, and so does a folder of tars that holds no other picture; a
     damaged tar stands for itself behind the pictures before the damage.
-    Anything with `*`, `?` or `[` that is no existing path is a pattern (`**` as in a shell's globstar), and so are groups in
-    braces in a tar's name, `train-{000..012}.tar`. Raises DataError for such a group that names none or too many.
+    Anything with `*`, `?` or `[` that is no existing path is a pattern (`**` as in a shell's globstar), `~` a home, and so are
+    groups in braces in a tar's name, `train-{000..012}.tar`. Raises DataError for such a group that names none or too many.
+    listed: more sources, of a program's list, whose names are taken as they are.
     """
     paths: dict[str, Path] = {}
     empty: list[str] = []
-    for source in sources:
-        found = list(_expand(str(source), recursive))
+    named = ((str(source), _named(str(source), recursive)) for source in sources)
+    for source, found in (*named, *((str(path), _all_of(path, recursive)) for path in listed)):
         if not found:
-            empty.append(str(source))
+            empty.append(source)
         for path in found:
             paths.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - normalised, links kept
     return Pictures(tuple(paths.values()), tuple(empty))
 
 
-def _expand(source: str, recursive: bool) -> Iterator[Path]:
+def _named(source: str, recursive: bool) -> list[Path]:
     path = _home_expanded(source)
     if os.path.lexists(path):
-        yield from _all_of(path, recursive)
-    elif "{" in source and source.endswith(ENDINGS):
-        for name in written_out(str(path)):
-            yield from _matches(name, recursive)
-    else:
-        yield from _matches(str(path), recursive)
+        return _all_of(path, recursive)
+    if "{" in source and source.endswith(ENDINGS):
+        return [found for name in written_out(str(path)) for found in _matches(name, recursive)]
+    return _matches(str(path), recursive)
 
 
-def _matches(pattern: str, recursive: bool) -> Iterator[Path]:
+def _matches(pattern: str, recursive: bool) -> list[Path]:
     if not glob.has_magic(pattern) or os.path.lexists(pattern):
-        yield from _all_of(Path(pattern), recursive)
-    else:
-        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - patterns may be absolute
-            yield from _all_of(Path(match), recursive)
+        return _all_of(Path(pattern), recursive)
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
+    return [found for match in matches for found in _all_of(Path(match), recursive)]
 
 
-def _all_of(path: Path, recursive: bool) -> Iterable[Path]:
-    """The pictures that one path stands for."""
+def _all_of(path: Path, recursive: bool) -> list[Path]:
+    """The pictures that one path stands for. No error for names that no system takes."""
     if os.path.isdir(path):  # noqa: PTH112 - False, and no error, for names that no system takes
         return _inside(path, recursive)
-    return pictures_in(path) if is_tar(path) else [path]
+    return [*pictures_in(path)] if is_tar(path) else [path]
 
 
 def _home_expanded(source: str) -> Path:

@@ -16,7 +16,7 @@ from PIL import Image
 from clipcond.errors import ModelError
 from clipcond.images.colour import flatten, to_srgb
 
-VERSION = 1  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
+VERSION = 2  # of what becomes of a picture's pixels, decoding included: raise it when any of them changes
 LARGEST_SIDE = 4096  # of a model's input: the largest that are published have 1024
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -28,11 +28,27 @@ _STATED = (
     "resample",
     "size",
 )  # where the class's own defaults are unknown
+_HALF = (0.5, 0.5, 0.5)
+_SQUASHED = {"do_center_crop": False, "image_mean": _HALF, "image_std": _HALF, "resample": 3, "square": True}
+# what image processors of transformers take where their file is silent, by the beginning of their names
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "CLIP": {},
+    "ChineseCLIP": {},
+    "Siglip": {**_SQUASHED, "size": {"height": 224, "width": 224}},
+    "Blip": {**_SQUASHED, "size": {"height": 384, "width": 384}, "image_mean": OPENAI_MEAN, "image_std": OPENAI_STD},
+    "ViT": {**_SQUASHED, "size": {"height": 224, "width": 224}, "resample": 2},
+    "EfficientNet": {
+        **_SQUASHED,
+        "size": {"height": 346, "width": 346},
+        "crop_size": {"height": 289, "width": 289},
+        "include_top": True,
+    },
+}
 _MOST_TILES = 16  # of one picture: a strip that is longer is not seen in full
 Policy = Literal["shortest", "longest", "squash", "tiles"]
 View = Literal["crop", "pad", "tiles"]
 
-_FILTERS = {
+FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
     "bilinear": Image.Resampling.BILINEAR,
@@ -48,6 +64,7 @@ class Preprocess:
     """The pictures that a model reads.
 
     Policies: `shortest` crops the centre, `longest` pads, `squash` distorts, `tiles` gives several crops along the longer side.
+    draft: JPEGs may be decoded at a part of their size, which is quicker and not quite the model's own preprocessing.
     """
 
     height: int
@@ -60,10 +77,11 @@ class Preprocess:
     short: int | None = None  # short side before the crop, where that is not the crop itself
     stretch: tuple[int, int] | None = None  # height and width of a squash, where a crop follows
     crop: Literal["round", "floor"] = "round"  # an odd rest: open_clip rounds half to even, transformers cuts off
+    draft: bool = False
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _FILTERS:
-            raise ModelError(f"unknown interpolation {self.interpolation!r}; expected one of {', '.join(_FILTERS)}")
+        if self.interpolation not in FILTERS:
+            raise ModelError(f"unknown interpolation {self.interpolation!r}; expected one of {', '.join(FILTERS)}")
         if self.policy not in get_args(Policy):
             raise ModelError(f"unknown resize mode {self.policy!r}; expected shortest, longest or squash")
         sides = (self.height, self.width, self.short or self.height, *(self.stretch or ()))
@@ -135,11 +153,16 @@ class Preprocess:
         ratio = pick(height / self.height, width / self.width)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
+    @property
+    def shrink_to(self) -> int | None:
+        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.3 of 255; None for all."""
+        return 2 * max(self.height, self.width, self.short or 0, *(self.stretch or ())) if self.draft else None
+
     def described(self) -> str:
         """One short text for people: side, policy and filter."""
         tiles = "tiles (the mean of their vectors)"
         policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed", "tiles": tiles}[self.policy]
-        return f"{self.width}×{self.height} {policy}, {self.interpolation}"
+        return f"{self.width}×{self.height} {policy}, {self.interpolation}{', JPEG draft' if self.draft else ''}"
 
     def share_seen(self, width: int, height: int) -> float:
         """Return how much of a picture of this size the model sees: 1 except where a crop cuts."""
@@ -200,7 +223,7 @@ def _resize(
     """Resize what is in the box, by default all; the axis first that keeps the picture between the two passes small."""
     if box is None and image.size == size:
         return image
-    method = _FILTERS[interpolation]
+    method = FILTERS[interpolation]
     if size[0] * image.height > _LARGEST_RESIZE and size[0] > image.width:  # Pillow would stretch every line first
         box = box or (0, 0, *image.size)
         image = image.resize((image.width, size[1]), method, (0, box[1], image.width, box[3]))
@@ -221,9 +244,12 @@ def _from_open_clip(config: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _from_processor(config: Mapping[str, Any]) -> Preprocess:
+def _from_processor(stated: Mapping[str, Any]) -> Preprocess:
+    config = _completed(stated)
     _check_steps(config)
     size = {"shortest_edge": 224} if config.get("size") is None else config["size"]
+    if isinstance(size, int) and config.get("square"):
+        size = {"height": size, "width": size}
     short = size.get("shortest_edge") if isinstance(size, Mapping) else size if isinstance(size, int) else None
     crops = config.get("do_center_crop", True)
     if not crops and short is not None:
@@ -235,11 +261,12 @@ def _from_processor(config: Mapping[str, Any]) -> Preprocess:
     stretch = None if short is not None else _pair(size, "image processor size")
     wanted = (224 if config.get("crop_size") is None else config["crop_size"]) if crops else size
     height, width = _pair(wanted, "image processor crop_size" if crops else "image processor size")
+    mean, std = _normalisation(config)
     return Preprocess(
         height=height,
         width=width,
-        mean=_triple(_or_default(config.get("image_mean"), OPENAI_MEAN), "image_mean"),
-        std=_triple(_or_default(config.get("image_std"), OPENAI_STD), "image_std"),
+        mean=mean,
+        std=std,
         interpolation=_filter_name(_or_default(config.get("resample"), Image.Resampling.BICUBIC)),
         policy="squash" if short is None else "shortest",
         short=short,
@@ -248,20 +275,46 @@ def _from_processor(config: Mapping[str, Any]) -> Preprocess:
     )
 
 
+def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with the defaults of their class. Raises ModelError for a class whose defaults are not known."""
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor")
+    for name, defaults in _DEFAULTS.items():
+        if kind.startswith((f"{name}ImageProcessor", f"{name}FeatureExtractor")):
+            given = {key: value for key, value in config.items() if value is not None}
+            return {**defaults, **given, "efficient": name == "EfficientNet"}
+    lacking = [name for name in _STATED if config.get(name) is None]
+    if lacking:
+        raise ModelError(f"the image processor is a {kind!r} that leaves out {lacking[0]}; expected it to be stated")
+    return config
+
+
 def _check_steps(config: Mapping[str, Any]) -> None:
-    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor"
-    if not str(kind).startswith(("CLIPImageProcessor", "CLIPFeatureExtractor")):
-        lacking = [name for name in _STATED if config.get(name) is None]
-        if lacking:  # another class has other defaults
-            raise ModelError(
-                f"the image processor is a {kind!r} that leaves out {lacking[0]}; expected it to be stated"
-            )
     for step in ("do_resize", "do_rescale", "do_normalize"):
-        if not config.get(step, True):
+        if not config.get(step, True) and not (step == "do_normalize" and config.get("efficient")):
             raise ModelError(f"the image processor sets {step} to false, which clipcond does not support")
     factor = _or_default(config.get("rescale_factor"), 1 / 255)
-    if not isinstance(factor, (int, float)) or not abs(factor - 1 / 255) <= 1e-9:
+    if not isinstance(factor, (int, float)) or not (
+        abs(factor - 1 / 255) <= 1e-9 or (config.get("efficient") and 0 < factor <= 1)
+    ):
         raise ModelError(f"the image processor rescales by {factor!r}; expected 1/255")
+
+
+def _normalisation(config: Mapping[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """The mean and the deviation of levels from 0 to 1 that do what a processor does.
+
+    EfficientNet's, which ALIGN has, scales by a factor of its own, may take 1 off and may divide by the deviation twice.
+    """
+    mean = _triple(_or_default(config.get("image_mean"), OPENAI_MEAN), "image_mean")
+    std = _triple(_or_default(config.get("image_std"), OPENAI_STD), "image_std")
+    if not config.get("efficient"):
+        return mean, std
+    shift = 1.0 if config.get("rescale_offset") else 0.0
+    normalised = config.get("do_normalize", True)
+    powers = int(bool(normalised)) + int(bool(config.get("include_top")))
+    range_ = 255 * _or_default(config.get("rescale_factor"), 1 / 255)
+    own = mean if normalised else (0.0, 0.0, 0.0)
+    means, deviations = [(shift + value) / range_ for value in own], [value**powers / range_ for value in std]
+    return (means[0], means[1], means[2]), (deviations[0], deviations[1], deviations[2])
 
 
 def _or_default(value: Any, default: object) -> Any:

@@ -58,6 +58,9 @@ def fill_open_clip(model: Any, checkpoint: Checkpoint) -> None:
     state = convert_state_dict(model, {name: value.float() for name, value in checkpoint.weights.items()})
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
+    state.pop(
+        "text.transformer.embeddings.position_ids", None
+    )  # stored by old versions of transformers; computed since
     for scalar in ("logit_scale", "logit_bias"):
         if scalar in state and getattr(model, scalar) is not None:
             state[scalar] = state[scalar].reshape(getattr(model, scalar).shape)

@@ -7,7 +7,7 @@ numbers under `<name>.ids`, in place of `<name>`. Reading fills the rest with ze
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,8 @@ from clipcond.files import write_file
 from clipcond.images.preprocess import OPENAI_MEAN, OPENAI_STD
 from clipcond.models.checkpoint import SUFFIXES, fill_open_clip, read_checkpoint
 from clipcond.models.checks import check_numbers, check_shapes, count, outline
-from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.json_file import read_json
-from clipcond.runtime.torchvision_repair import repair
+from clipcond.models.open_clip_build import buildable, builder
 from clipcond.wording import first_line, visible
 
 if TYPE_CHECKING:
@@ -71,16 +70,26 @@ def preprocess_of_folder(
     return {**DEFAULT_PREPROCESS, **stated, "size": own}, () if square_said == square else (visible(note),)
 
 
-def read_open_clip_folder(folder: str | Path, *, random_weights: bool = False, quick_gelu: bool | None = None) -> CLIP:
+def read_open_clip_folder(
+    folder: str | Path,
+    *,
+    random_weights: bool = False,
+    quick_gelu: bool | None = None,
+    places: Sequence[str | Path] = (),
+) -> CLIP:
     """Build the folder's model on the CPU in float32 and load its weights, which may be stored in any float dtype.
 
     random_weights: leave the weights as open_clip initialises them (from torch's global generator) and read no file.
-    quick_gelu: the activation, in place of the config's.
+    quick_gelu: the activation, in place of the config's.   places: folders that may hold the config of its text model, where
+    that is one of transformers.
     Raises ModelError if the folder is not complete or its weights do not fit its config, before memory is taken for it.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    build = _builder(folder, config["model_cfg"], quick_gelu)
+    with buildable(str(folder), read_config(folder)["model_cfg"], [*places, folder]) as config:
+        return _filled(folder, builder(config, quick_gelu=quick_gelu), random_weights)
+
+
+def _filled(folder: Path, build: Callable[[], CLIP], random_weights: bool) -> CLIP:
     shapes = outline(str(folder / CONFIG), build)
     if random_weights:
         return build()
@@ -121,21 +130,6 @@ def _of_open_clips_own_file(path: Path, build: Callable[[], CLIP], weights: int)
     except Exception as error:
         raise ModelError(f"{path} does not fit {CONFIG}: {first_line(error)}") from error
     return model
-
-
-def _builder(folder: Path, config: dict[str, Any], quick_gelu: bool | None) -> Callable[[], CLIP]:
-    """Build the model that a config describes, without weights from anywhere else."""
-    check_reads_clip_tokens(str(folder), config)
-    repair()
-    import open_clip
-
-    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
-    arguments = {name: value for name, value in config.items() if name != "custom_text"}
-    if quick_gelu is not None:
-        arguments["quick_gelu"] = quick_gelu
-    if "timm_model_name" in arguments.get("vision_cfg", {}):
-        arguments["vision_cfg"] = {**arguments["vision_cfg"], "timm_model_pretrained": False}
-    return lambda: kind(**arguments)
 
 
 def _stored_shapes(path: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

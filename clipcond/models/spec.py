@@ -11,10 +11,14 @@ from clipcond.errors import ModelError
 from clipcond.runtime.torchvision_repair import repair
 
 FORMS = (
-    "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a transformers CLIPModel), "
+    "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a dual encoder of transformers), "
     "or a folder that holds one of these"
 )
-_OVERRIDE = re.compile(r",(mean|std|size|activation)=([^,=]*)$")
+_OVERRIDE = re.compile(r",(mean|std|size|activation|tokenizer)=([^,=]*)$")
+OPENAI_NAMES = {
+    "ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336",
+    "ViT-L-14@336px": "ViT-L-14-336",
+}  # fmt: skip
 _ACTIVATIONS = {"gelu": False, "quick_gelu": True}
 
 
@@ -26,6 +30,12 @@ class Overrides:
     std: tuple[float, float, float] | None = None
     size: int | None = None  # side of the square picture that the model is to see
     quick_gelu: bool | None = None
+    tokenizer: str | None = None  # a folder, or a name of the hub
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The places to look for a tokenizer before the model's own."""
+        return () if self.tokenizer is None else (self.tokenizer,)
 
     @property
     def preprocess(self) -> dict[str, tuple[float, float, float]]:
@@ -60,6 +70,7 @@ def parse_spec(spec: str) -> ModelSpec:
             std=_three("std", stated["std"]) if "std" in stated else None,
             size=_size(stated["size"]) if "size" in stated else None,
             quick_gelu=_activation(stated["activation"]) if "activation" in stated else None,
+            tokenizer=_tokenizer(stated["tokenizer"]) if "tokenizer" in stated else None,
         ),
     )
 
@@ -94,22 +105,32 @@ def _activation(text: str) -> bool:
     return _ACTIVATIONS[text]
 
 
+def _tokenizer(text: str) -> str:
+    if not text:
+        raise ModelError("tokenizer= in the model name is empty; expected a folder or a name of the hub")
+    if text.startswith((".", "/", "~")) and not Path(text).expanduser().is_dir():
+        raise ModelError(f"tokenizer={text} in the model name: there is no such folder")
+    return text
+
+
 def did_you_mean(spec: str) -> str:
     """Return `; did you mean …?` with the nearest name that can be loaded, or nothing."""
     if spec.startswith("hf-hub:"):
         return f"; did you mean hf:{spec.removeprefix('hf-hub:')}?"
     if get_close_matches(spec, ["mini"]):
         return "; did you mean mini?"
+    if spec in OPENAI_NAMES:
+        return f"; did you mean {OPENAI_NAMES[spec]}/openai?"
     repair()
     import open_clip
 
     known = open_clip.list_models()
     name, slash, tag = spec.partition("/")
-    if f"{name}-{tag}" in known:  # OpenAI's own spelling, ViT-B/32
-        return f"; did you mean {name}-{tag}/{_first_tag(f'{name}-{tag}')}?"
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    cases = {known_name.casefold(): known_name for known_name in known}
+    near = get_close_matches(name.casefold(), cases, n=1, cutoff=0.6)
     if not near:
         return ""
+    near = [cases[near[0]]]
     tags = open_clip.list_pretrained_tags_by_model(near[0])
     if slash and tag in tags:
         return f"; did you mean {near[0]}/{tag}?"

@@ -10,10 +10,10 @@ from typing import Any
 from clipcond.errors import ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.checks import check_finite_weights, one_line_errors
-from clipcond.models.clip_tokens import check_reads_clip_tokens
 from clipcond.models.load import load_dual, load_open_clip_folder
 from clipcond.models.open_clip_folder import CONFIG, preprocess_of_folder, read_config, read_open_clip_folder
 from clipcond.models.open_clip_named import preprocess_of
+from clipcond.models.open_clip_text import check_reads_clip_tokens
 from clipcond.models.spec import ModelSpec, parse_spec
 from clipcond.resources import embedded
 from clipcond.runtime.quiet import quiet_logs
@@ -59,6 +59,7 @@ def load_trainable(spec: str, *, random_weights: bool = False) -> Trainable:
 def _from_folder(folder: Path, named: ModelSpec, random_weights: bool) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The model of a folder, its config and its preprocessing, with the spec's overrides in both."""
     config, quick = read_config(folder), named.overrides.quick_gelu
+    check_reads_clip_tokens(str(folder), config["model_cfg"])
     if random_weights:
         model = read_open_clip_folder(folder, random_weights=True, quick_gelu=quick)
     else:
@@ -84,10 +85,11 @@ def _named(spec: str, named: ModelSpec, random_weights: bool) -> tuple[Any, dict
     repair()
     import open_clip
 
-    if random_weights:
-        if name not in open_clip.list_models():
-            raise ModelError(f"cannot train {spec!r}: no such folder, and open_clip knows no architecture {name!r}")
+    if random_weights and name not in open_clip.list_models():
+        raise ModelError(f"cannot train {spec!r}: no such folder, and open_clip knows no architecture {name!r}")
+    if name in open_clip.list_models():
         check_reads_clip_tokens(spec, open_clip.get_model_config(name) or {})
+    if random_weights:
         quick = {} if named.overrides.quick_gelu is None else {"quick_gelu": named.overrides.quick_gelu}
         with quiet_logs():
             model = open_clip.create_model(name, load_weights=False, force_image_size=named.overrides.size, **quick)

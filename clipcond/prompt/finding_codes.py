@@ -17,7 +17,7 @@ from clipcond.errors import PromptSyntaxError
 from clipcond.files import write_file
 from clipcond.prompt.findings import Finding
 
-Stage = Literal["parse", "plan", "analysis", "expand", "translate", "condition"]
+Stage = Literal["parse", "plan", "analysis", "expand", "translate", "condition", "explain"]
 _STAGES: dict[Stage, str] = {
     "parse": "Reading a prompt (`parse`, and all that follows)",
     "plan": "Planning chunks (`plan`, `clipcond tokens`)",
@@ -25,6 +25,7 @@ _STAGES: dict[Stage, str] = {
     "expand": "Filling in a template (`expand`)",
     "translate": "Translating (`Translation.lost`)",
     "condition": "Encoding for a pipeline (`Conditioner`)",
+    "explain": "Explaining a picture (`explain`)",
 }
 _BEGIN, _END = "<!-- finding codes: begin -->", "<!-- finding codes: end -->"
 
@@ -114,6 +115,10 @@ CODES = (
     FindingCode("mean-near-zero", "condition", "a1111 weighting: a mean near zero, which was not restored"),
     FindingCode("adapter-not-loaded", "condition", "`<lora:…>` that is not active in the pipeline; `load_adapters` loads it"),
     FindingCode("schedule-pooled", "condition", "a pipeline that keeps the pooled vector of the first step"),
+    FindingCode("phrase-dead", "explain", "a phrase that changes next to nothing in the picture"),
+    FindingCode("phrase-cut", "explain", "a phrase that the stock pipeline never reads"),
+    FindingCode("acts-elsewhere", "explain", "a phrase that acts in another place than it names"),
+    FindingCode("acts-through", "explain", "a phrase that reaches the picture only through another one's states"),
 )  # fmt: skip
 SYNTAX_ERRORS = frozenset(each.code for each in CODES if each.syntax)
 

@@ -9,7 +9,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from clipcond.encode.content_key import file_key
 from clipcond.errors import ImageError
 from clipcond.images.decode import decoded, open_header, quiet_pillow, workers
 from clipcond.images.tar_paths import tar_of
@@ -36,7 +38,10 @@ _AHEAD = 2  # batches that are decoded before the tower asks for them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture file as ranking knows it. prompt: its own, where it was asked for.   modified: seconds since 1970."""
+    """A picture file as ranking knows it. prompt: its own, where it was asked for.   modified: seconds since 1970.
+
+    content: the key of its bytes, where it was asked for.
+    """
 
     path: Path
     width: int = 0
@@ -44,6 +49,7 @@ class Picture:
     share_seen: float = 0.0
     modified: float = 0.0
     prompt: PicturePrompt | None = None
+    content: bytes | None = None
     error: str | None = None
 
 
@@ -86,16 +92,19 @@ def embed_files(
     batch_size: int,
     on_progress: Callable[[int], object],
     remembered: Remembered | None = None,
+    content_keys: bool = False,
 ) -> Embedded:
     """Embed files, or look up what is remembered of them. Threads decode two batches ahead of the tower.
 
-    read_prompts: find each picture's own prompt. Raises ModelError if the tower gives vectors that are not finite.
+    read_prompts: find each picture's own prompt.   content_keys: and the key of its bytes.
+    Raises ModelError if the tower gives vectors that are not finite.
     """
     pictures: list[Picture] = []
     vectors = _Vectors(len(paths))
     batch = _Batch(tower, batch_size, vectors, remembered)
     with quiet_pillow(), ThreadPoolExecutor(workers()) as pool:
-        ahead = _ahead(pool, _jobs(paths, remembered), tower, read_prompts, _AHEAD * batch_size + workers())
+        prepare = partial(_prepare, tower=tower, read_prompts=read_prompts, content_keys=content_keys)
+        ahead = _ahead(pool, _jobs(paths, remembered), prepare, _AHEAD * batch_size + workers())
         for item in ahead:
             pictures.append(item.picture)
             if item.job.vector is not None and item.picture.error is None:
@@ -136,7 +145,8 @@ class _Batch:
     """Pictures that wait for the tower: encoded together, kept in the cache, put in their places."""
 
     def __init__(self, tower: ImageTower, size: int, vectors: _Vectors, remembered: Remembered | None) -> None:
-        self._tower, self._size, self._vectors, self._remembered = tower, size, vectors, remembered
+        self._tower, self._vectors, self._remembered = tower, vectors, remembered
+        self._size = tower.rows_at_once(size)
         self._waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
         self.computed = 0
 
@@ -172,41 +182,65 @@ def _jobs(paths: Sequence[Path], remembered: Remembered | None) -> Iterator[_Job
             yield _Job(path=path, key=key, vector=None if key is None else known.get(key))
 
 
-def _prepare(job: _Job, tower: ImageTower, read_prompts: bool) -> _Prepared:
+def _prepare(job: _Job, *, tower: ImageTower, read_prompts: bool, content_keys: bool) -> _Prepared:
     """Read one file and shrink it to the tower's input, or say what is wrong with it; of a known one the header will do."""
     path = job.path
     try:
+        content = _content_key(job) if content_keys else None
         if job.vector is not None:
             with open_header(path) as image:
                 prompt = picture_prompt(path, image, decoded=False) if read_prompts else None
                 if prompt is not None or not read_prompts:
-                    return _Prepared(picture=_picture(path, image, tower, prompt), job=job)
-        with decoded(path) as image:
+                    picture = replace(_picture(path, image, tower, prompt), content=content)
+                    return _Prepared(picture=picture, job=job)
+        size = _full_size(path) if tower.preprocess.draft else None
+        with decoded(path, shrink_to=tower.preprocess.shrink_to) as image:
             prompt = picture_prompt(path, image, decoded=True) if read_prompts else None
-            picture = _picture(path, image, tower, prompt)
+            picture = _picture(path, image, tower, prompt, size)
             crops = tower.preprocess.crops(image) if job.vector is None else None
-            return _Prepared(picture=picture, job=job, crops=crops)
+            return _Prepared(picture=replace(picture, content=content), job=job, crops=crops)
     except ImageError as error:
         return _Prepared(picture=Picture(path=path, error=str(error).removeprefix(f"{path}: ")), job=job)
 
 
-def _picture(path: Path, image: Image.Image, tower: ImageTower, prompt: PicturePrompt | None) -> Picture:
+def _content_key(job: _Job) -> bytes | None:
+    """The key of a picture's bytes. None for a file that changes meanwhile or cannot be read, which decoding tells."""
+    if job.key is not None:
+        return job.key
+    found = file_key(job.path)
+    return None if found is None else found[0]
+
+
+def _full_size(path: Path) -> tuple[int, int]:
+    with open_header(path) as image:
+        return image.size
+
+
+def _picture(
+    path: Path,
+    image: Image.Image,
+    tower: ImageTower,
+    prompt: PicturePrompt | None,
+    size: tuple[int, int] | None = None,
+) -> Picture:
+    """size: width and height where the picture was decoded at a part of them."""
+    width, height = size or image.size
     try:
         modified = os.stat(tar_of(path) or path).st_mtime  # noqa: PTH116 - beside os.path everywhere here
     except OSError:
         modified = 0.0
     return Picture(
         path=path,
-        width=image.width,
-        height=image.height,
-        share_seen=tower.preprocess.share_seen(image.width, image.height),
+        width=width,
+        height=height,
+        share_seen=tower.preprocess.share_seen(width, height),
         modified=modified,
         prompt=prompt,
     )
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, jobs: Iterable[_Job], tower: ImageTower, read_prompts: bool, most: int
+    pool: ThreadPoolExecutor, jobs: Iterable[_Job], prepare: Callable[[_Job], _Prepared], most: int
 ) -> Iterator[_Prepared]:
     """Prepared files in order, never more than `most` of them in memory."""
     left = iter(jobs)
@@ -214,7 +248,7 @@ def _ahead(
     try:
         while True:
             for job in islice(left, most - len(running)):
-                running.append(pool.submit(_prepare, job, tower, read_prompts))
+                running.append(pool.submit(prepare, job))
             if not running:
                 return
             yield running.popleft().result()

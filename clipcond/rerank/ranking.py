@@ -78,11 +78,13 @@ def rank_pictures(
     on_progress: Callable[[int], object] | None = None,
     cache: EmbeddingCache | None = None,
     prompt: str | None = None,
+    embedded: Embedded | None = None,
 ) -> Ranking:
     """Score pictures, each against its prompt, and put them in order; each file is embedded once.
 
     scoring: the numbers, by default cosine and CLIPScore.   selection: what to keep, by default all.   prompt: the one
-    of all of them, for the ranking to name.   Errors are as for `rerank`.
+    of all of them, for the ranking to name.   embedded: all of the pictures, by this model; no file is read then.
+    Errors are as for `rerank`.
     """
     scoring, selection = scoring or Scoring(), selection or Selection()
     _check(prompt, pairings, batch_size)
@@ -92,10 +94,13 @@ def rank_pictures(
     pairings = _distinct(pairings)
     paths = list({_absolute(pairing.path): pairing.path for pairing in reversed(pairings)}.values())[::-1]
     remembered = None if cache is None or not paths else Remembered(cache=cache, space=scorer.image_space())
-    embedded = embed_files(
+    read_prompts = any(_reads(pairing, scoring) for pairing in pairings)
+    if embedded is not None and not read_prompts:
+        embedded = replace(embedded, pictures=tuple(replace(each, prompt=None) for each in embedded.pictures))
+    embedded = embedded or embed_files(
         paths,
         scorer.dual.image,
-        read_prompts=any(_reads(pairing, scoring) for pairing in pairings),
+        read_prompts=read_prompts,
         batch_size=batch_size,
         on_progress=on_progress or (lambda _: None),
         remembered=remembered,
@@ -103,7 +108,7 @@ def rank_pictures(
     references = _references(scoring, scorer, remembered, batch_size)
     found = _rows(pairings, embedded, scoring)
     done, header, notes = _scored(found, embedded, references, scorer, scoring, selection)
-    notes += cache.problems if cache is not None else ()
+    notes += (*cache.notes, *cache.problems) if cache is not None else ()
     bad = sorted((row for row in found.rows if row.error is not None), key=lambda row: str(row.path))
     good = [picture.path for picture in embedded.pictures if picture.error is None]
     unseen = unseen_in([row.prompt or "" for row in found.good], scorer) if scoring.needs_prompt else ()
@@ -266,6 +271,10 @@ def _notes(rows: Sequence[RankedImage], scoring: Scoring, scorer: Scorer) -> tup
     notes = []
     if scoring.aesthetic is not None and (note := scoring.aesthetic.tower_note(scorer.dual.name)):
         notes.append(note)
+    if "probability" in scoring.columns and scorer.dual.head.activation == "sigmoid":
+        notes.append(
+            f"{scorer.dual.name} judges each text by itself (sigmoid of its logit): the other prompts change no probability"
+        )
     without = sum(not row.negative_prompt for row in rows)
     if "margin" in scoring.columns and without:
         notes.append(f"{without} of {len(rows)} rows have no negative prompt: their margin is the cosine")

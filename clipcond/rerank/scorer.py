@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from clipcond.encode.embedding_space import EmbeddingSpace, preprocessing_id
 from clipcond.encode.fingerprint import Fingerprint
-from clipcond.encode.rows import TokenSequence
-from clipcond.errors import ShapeError
+from clipcond.encode.precision import Precision, cast_tower, dtype_of
 from clipcond.models.load import DualEncoder, load_dual
-from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 from clipcond.runtime.devices import device_of
 from clipcond.score.scales import clipscore
 from clipcond.score.similarity import DIGITS, cosines
@@ -61,34 +58,43 @@ class Scorer:
         self._texts: dict[str, EncodedText] = {}
 
     @classmethod
-    def load(cls, spec: str = "mini", *, device: str | None = None, view: View | None = None) -> Scorer:
-        """Load a model by its name, on `device` or else on the GPU where there is one. Raises ModelError.
+    def load(
+        cls,
+        spec: str = "mini",
+        *,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        view: View | None = None,
+        draft: bool = False,
+    ) -> Scorer:
+        """Load a model by its name, on `device` or else on the GPU where there is one.
 
-        view: what of a picture it sees, in place of what its own config says.
+        precision: of the image encoder, see `clipcond.encode.precision`; texts are encoded in float32.
+        view: what of a picture it sees, in place of what its own config says.   draft: decode JPEGs at a part of their size.
+        Raises ModelError, and ConfigError for a precision that is not to be had on the device.
         """
-        scorer = cls(load_dual(spec, device=str(device_of(device))))
-        if view is not None:
-            scorer.dual.image.preprocess = scorer.dual.image.preprocess.with_view(view)
-        return scorer
+        where = device_of(device)
+        dtype_of(precision, where)  # before a model is read
+        dual = load_dual(spec, device=str(where))
+        notes = cast_tower(dual.image, precision)
+        preprocess = dual.image.preprocess if view is None else dual.image.preprocess.with_view(view)
+        dual.image.preprocess = replace(preprocess, draft=draft)
+        return cls(replace(dual, notes=(*dual.notes, *notes)))
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
-        """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.
+        """Encode texts of any length, tokenised as the model's own texts are, in chunks as long as it reads them: 75 for CLIP.
 
-        Every chunk has its own start and end token. Texts that were encoded before are not encoded again. Raises
-        ModelError if a vector is not finite.
+        Every chunk has its own special tokens. Texts that were encoded before are not encoded again. Raises ModelError if a
+        vector is not finite.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if new:
             self._encode(new, batch_size)
         return [self._texts[prompt] for prompt in prompts]
 
-    @torch.inference_mode()
     def _encode(self, prompts: list[str], batch_size: int) -> None:
-        tokens = batch_ids(prompts, self.dual.normalisation)
-        chunks = [[ids[at : at + CONTENT] for at in range(0, max(1, len(ids)), CONTENT)] for ids in tokens]
-        rows = [row for split in chunks for row in split]
-        parts = [self._vectors(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
-        vectors = np.concatenate(parts)
+        chunks = self.dual.texts.chunks(prompts)
+        vectors = self.dual.texts.embed_chunks([row for split in chunks for row in split], batch_size).double().numpy()
         at = 0
         for prompt, split in zip(prompts, chunks, strict=True):
             weights = np.array([max(1, len(row)) for row in split], dtype=np.float64)
@@ -114,15 +120,6 @@ class Scorer:
             width=self.image_width(),
             name=self.dual.name,
         )
-
-    def _vectors(self, rows: list[list[int]]) -> NDArray[np.float64]:
-        """N rows of up to 75 content ids, padded to the longest. Returns (N, P) float64 rows of unit length."""
-        length = max(map(len, rows)) + 2
-        padded = [TokenSequence((BOS, *row, *[EOS] * (length - 1 - len(row)))) for row in rows]
-        projected = self.dual.text.pool_rows(padded).projected
-        if projected is None:
-            raise ShapeError(f"the text encoder of {self.dual.name} has no projection; expected a dual encoder's")
-        return torch.nn.functional.normalize(projected.float(), dim=-1).double().cpu().numpy()
 
     def score(self, images: Sequence[Image.Image] | Tensor, prompt: str, *, batch_size: int = 32) -> Scores:
         """Score pictures against one text of any length.

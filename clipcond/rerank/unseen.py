@@ -18,6 +18,8 @@ def unseen_in(prompts: Sequence[str], scorer: Scorer) -> tuple[str, ...]:
     from clipcond.encode.unseen_words import unseen_words
     from clipcond.prompt.plan import plan
 
+    if not scorer.dual.reads_clip_tokens:  # of other vocabularies it is not known which rows were never trained
+        return ()
     distinct = list(dict.fromkeys(prompts))
     ids = batch_ids(distinct, scorer.dual.normalisation)
     unknown = scorer.dual.text.untrained({each for row in ids for each in row})

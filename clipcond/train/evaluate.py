@@ -71,26 +71,18 @@ def score_gallery(
 def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
     """Return the retrieval of a model, given by its spec or loaded, on all pairs of a data source.
 
-    Captions beyond 75 tokens are cut, as in training. Raises ModelError, DataError.
+    Captions beyond the model's length are cut, as in training. Raises ModelError, DataError.
     """
     pairs = data if isinstance(data, Pairs) else read_pairs(data)
     if len(pairs) < 2:
         raise DataError(f"{pairs.source or 'the gallery'} holds {len(pairs)} image; retrieval needs 2 or more")
 
-    from clipcond.encode.rows import TokenSequence
     from clipcond.models.load import load_dual
-    from clipcond.train.batches import id_rows
 
     dual = load_dual(model) if isinstance(model, str) else model
-
-    def embed_texts(said: list[str]) -> Tensor:
-        ids, _ = id_rows(said, dual.normalisation)
-        projected = dual.text.pool_rows([TokenSequence(tuple(row)) for row in ids.tolist()]).projected
-        assert projected is not None, "a dual encoder projects its texts"
-        return torch.nn.functional.normalize(projected.float(), dim=-1).cpu()
 
     def embed_images(rows: np.ndarray) -> Tensor:
         sources = [pairs.images[row] for row in rows]
         return dual.image.embed_pixels(prepare_all(sources, dual.image.preprocess))
 
-    return score_gallery(gallery(pairs), embed_images, embed_texts)
+    return score_gallery(gallery(pairs), embed_images, dual.texts.embed)

@@ -11,50 +11,93 @@ from torch import Tensor, nn
 
 from clipcond.train.config import TrainConfig
 
+_BELOW = (
+    "token_embedding",
+    "positional_embedding",
+    "class_embedding",
+    "conv1",
+    "patch_dropout",
+    "ln_pre",
+)  # the blocks
+
+
+class _Rows:
+    """A lazy Adam of some rows of the token table: those that a batch touches; the moments of the others stand still."""
+
+    def __init__(self, table: nn.Parameter, rows: Tensor, factor: float, config: TrainConfig) -> None:
+        """rows: (V,) bool, those that train.   factor: of their learning rate to that of the run."""
+        self._table, self._rows, self._factor = table, rows, factor
+        self.adam = torch.optim.SparseAdam([table], lr=config.learning_rate, betas=config.betas, eps=1e-8)
+
+    def own(self, gradient: Tensor) -> Tensor:
+        """Return the part of a coalesced sparse gradient that belongs to these rows."""
+        at = gradient.indices()[0]
+        mine = self._rows[at]
+        if bool(mine.all()):
+            return gradient
+        return torch.sparse_coo_tensor(
+            at[mine][None], gradient.values()[mine], gradient.shape, is_coalesced=True, check_invariants=False
+        )
+
+    def step(self, learning_rate: float, gradient: Tensor) -> None:
+        """Update the rows by a coalesced gradient of the table, of which rows of others are left out."""
+        self.adam.param_groups[0]["lr"] = learning_rate * self._factor
+        self._table.grad = self.own(gradient)
+        self.adam.step()  # type: ignore[no-untyped-call]
+
 
 class Optimizer:
     """The optimizer of every parameter with `requires_grad`.
 
     The token table has 49,408 rows and a batch touches a few hundred of them, so where it trains its gradients are
-    sparse and a lazy Adam updates those rows alone (the moments of the others stand still); it takes no decay.
+    sparse and a lazy Adam updates those rows alone; it takes no decay. Rows that are zero, words that no training has
+    ever reached, have a learning rate of their own where `unseen_rate` gives one, and train even in a frozen tower.
     """
 
     def __init__(self, model: Any, config: TrainConfig) -> None:
         table = model.token_embedding.weight
         model.token_embedding.sparse = table.requires_grad
         self.dense = [p for p in model.parameters() if p.requires_grad and p is not table]
-        self.sparse = [table] if table.requires_grad else []
-        groups = [
-            {"params": params, "weight_decay": decay}
-            for params, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True)
-            if params
-        ]
-        self.parts: list[torch.optim.Optimizer] = []
+        self._table = table
+        self._rows = _row_groups(model, config) if table.requires_grad else []
+        groups = _groups(model, config)
+        self._dense: list[torch.optim.Optimizer] = []
         if groups:
-            self.parts.append(
+            self._dense.append(
                 torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=True)
             )
-        if self.sparse:
-            self.parts.append(
-                torch.optim.SparseAdam(self.sparse, lr=config.learning_rate, betas=config.betas, eps=1e-8)
-            )
+
+    @property
+    def parts(self) -> list[torch.optim.Optimizer]:
+        """All optimizers, in the order of `state_dict`."""
+        return [*self._dense, *(rows.adam for rows in self._rows)]
 
     def zero_grad(self) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def step(self, learning_rate: float) -> None:
-        for part in self.parts:
+        for part in self._dense:
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("factor", 1.0)
             part.step()
+        gradient = self._table.grad
+        if gradient is not None:
+            gradient = gradient.coalesce()
+            for rows in self._rows:
+                rows.step(learning_rate, gradient)
 
     def clip(self, most: float) -> Tensor:
         """Scale all gradients together so that their norm is at most `most`; return the norm before."""
-        for parameter in self.sparse:
-            if parameter.grad is not None:
-                parameter.grad = parameter.grad.coalesce()
-        return clip_gradients([p.grad for p in (*self.dense, *self.sparse) if p.grad is not None], most)
+        gradients = [p.grad for p in self.dense if p.grad is not None]
+        if self._rows and self._table.grad is not None:
+            gradient = self._table.grad.coalesce()
+            parts = [rows.own(gradient) for rows in self._rows]
+            gradients += [part for part in parts if part.values().numel()]
+            norm = clip_gradients(gradients, most)
+            self._table.grad = sum(parts[1:], parts[0]).coalesce()
+            return norm
+        return clip_gradients(gradients, most)
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
@@ -62,6 +105,49 @@ class Optimizer:
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+def _row_groups(model: Any, config: TrainConfig) -> list[_Rows]:
+    """Return the optimizers of the rows that train: of all, or of the seen and of the unseen apart."""
+    table = model.token_embedding.weight
+    factor = layer_factors(model, config.layer_decay)["token_embedding.weight"]
+    if config.unseen_rate is None:
+        return [_Rows(table, torch.ones(len(table), dtype=torch.bool, device=table.device), factor, config)]
+    unseen = (table.detach() == 0).all(dim=1)
+    groups = [_Rows(table, unseen, config.unseen_rate / config.learning_rate, config)]
+    seen_too = "text" not in config.freeze and config.train_blocks is None
+    return [_Rows(table, ~unseen, factor, config), *groups] if seen_too else groups
+
+
+def _groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
+    """Return AdamW's groups: parameters of one decay and one factor of the learning rate."""
+    factors = layer_factors(model, config.layer_decay)
+    by_parameter = {id(parameter): factors[name] for name, parameter in model.named_parameters()}
+    found = []
+    for params, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True):
+        for factor in sorted({by_parameter[id(p)] for p in params}, reverse=True):
+            own = [p for p in params if by_parameter[id(p)] == factor]
+            found.append({"params": own, "weight_decay": decay, "factor": factor})
+    return found
+
+
+def layer_factors(model: Any, decay: float) -> dict[str, float]:
+    """Return by name the factor of each parameter's learning rate: `decay` for each block that lies above it in its tower.
+
+    Projections, final norms and the temperature have 1; embeddings lie below the first block.
+    """
+    towers = {"": model.transformer, "visual.": getattr(model.visual, "transformer", None)}
+    factors = {}
+    for name, _ in model.named_parameters():
+        tower = "visual." if name.startswith("visual.") else ""
+        blocks = len(getattr(towers[tower], "resblocks", ()))
+        rest = name.removeprefix(tower)
+        if rest.startswith("transformer.resblocks."):
+            above = blocks - 1 - int(rest.split(".")[2])
+        else:
+            above = blocks if rest.startswith(_BELOW) else 0
+        factors[name] = decay**above
+    return factors
 
 
 def split_by_decay(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -37,11 +37,12 @@ class CacheOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheReport:
-    """The cache as it is now, how many embeddings went, and what is wrong with it."""
+    """The cache as it is now, how many embeddings went, what is wrong with it, and what else there is to say."""
 
     info: CacheInfo
     removed: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The document of `clipcond cache --json`."""
@@ -72,7 +73,7 @@ def run(options: CacheOptions) -> CacheReport:
         removed = cache.prune(None if options.to is None else size_of(options.to))
     elif options.what == "clear":
         removed = cache.clear()
-    report = CacheReport(info=cache.info(), removed=removed, problems=cache.problems)
+    report = CacheReport(info=cache.info(), removed=removed, problems=cache.problems, notes=cache.notes)
     cache.close()
     return report
 

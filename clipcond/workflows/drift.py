@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from clipcond.errors import ConfigError, DataError, ModelError, OptionsError
+from clipcond.errors import ConfigError, ModelError, OptionsError
 from clipcond.prompt.families import FAMILIES, Family
+from clipcond.prompt.general import read_prompts
 from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
@@ -130,21 +131,6 @@ def run(options: DriftOptions, events: Events = ignore) -> DriftReport:
     )  # fmt: skip
 
 
-def read_prompts(path: Path | None) -> tuple[str, ...]:
-    """Return the prompts of a file, one a line, `#` lines left out; the shipped ones for None. Raises DataError, OSError."""
-    from clipcond.resources import bundled
-
-    file = path or bundled("prompts", "general.txt")
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise DataError(f"{file} is not UTF-8; save it as UTF-8 text, one prompt a line") from None
-    found = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-    if len(found) < 2:
-        raise DataError(f"{file} holds {len(found)} different prompts; expected two or more, one a line")
-    return found
-
-
 def _clip_encoders(target: str) -> tuple[str, ...]:
     return tuple(name for name in FAMILIES[target] if name != "t5")
 
@@ -214,21 +200,20 @@ def _states(
     target: str, name: str, encoder: TextEncoder, rows: Tensor, pair: Sequence[TextEncoder]
 ) -> tuple[Tensor | None, Tensor | None, str]:
     """The states and the pooled vectors that the target reads of an encoder, None where it reads none; the layer in words."""
-    from clipcond.condition.families import LAYOUTS, layer
+    from clipcond.condition.targets import reading
 
-    layout = LAYOUTS[target]
-    skip, norm = layer(layout, name, 0)
+    fewest = min(each.tower.layers for each in pair)
+    read = reading(target, name, layers=fewest)
+    skip, norm = read.skip, read.final_norm
     if target == "sd2":  # pipelines hold 23 of the 24 layers
-        skip += encoder.tower.layers - min(each.tower.layers for each in pair)
-        skip += int(min(each.tower.layers for each in pair) == 24)
-    reads = name in layout.concat_width
+        skip += encoder.tower.layers - fewest
     out = encoder.tower.encode(rows, clip_skip=skip, final_norm=norm)
-    pooled = getattr(out, layout.pooled_from) if name in layout.pooled else None
-    if name in layout.pooled and pooled is None:
+    pooled = getattr(out, read.pooled) if read.pooled else None
+    if read.pooled and pooled is None:
         raise ModelError(f"{encoder.name} has no text_projection, whose vector {target} reads of {name}")
     states = f"hidden_states[-{skip + 1}]" + (" with the final norm" if norm else "")
-    words = states if reads else "none, the pooled vector alone"
-    return (out.hidden if reads else None), pooled, words
+    words = states if read.states else "none, the pooled vector alone"
+    return (out.hidden if read.states else None), pooled, words
 
 
 def _tokenizer(spec: str, name: str) -> Path | None:

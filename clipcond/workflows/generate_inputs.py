@@ -35,14 +35,16 @@ def with_infotext(options: GenerateOptions, events: Events) -> GenerateOptions:
     return replace(
         options,
         infotext=None,
-        prompt=_prompt_of(given if named is not None else replace(given, prompt=None), infotext, found.clip_skip),
+        prompt=prompt_with_infotext(
+            given if named is not None else replace(given, prompt=None), infotext, found.clip_skip
+        ),
         steps=found.steps if options.steps is None else options.steps,
         guidance_scale=found.guidance_scale if options.guidance_scale is None else options.guidance_scale,
         seed=found.seed if options.seed is None else options.seed,
     )
 
 
-def _prompt_of(given: PromptOptions, infotext: Infotext, clip_skip: int | None) -> PromptOptions:
+def prompt_with_infotext(given: PromptOptions, infotext: Infotext, clip_skip: int | None) -> PromptOptions:
     """Return the prompts of an infotext with their settings, those that were given in front."""
     settings: Mapping[str, str] = infotext.settings
     negative = given.negative_prompt if given.negative_prompt is not None else infotext.negative_prompt or None

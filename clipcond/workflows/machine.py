@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ResourceMissing
-from clipcond.models.catalogue import hub_cache, size_on_disk
+from clipcond.models.catalogue import hub_cache
+from clipcond.models.folder_models import size_on_disk
 from clipcond.resources import embedded
+from clipcond.runtime.processor import CPUINFO, instructions, multiplies_bfloat16, processor_text
 from clipcond.wording import first_line
 
 # distribution -> the module that a user of it imports; in the order of the report
@@ -162,22 +164,18 @@ def look_at_library(distribution: str, module: str, *, required: bool) -> Librar
     return Library(name=distribution, version=version, required=required, works=works, note=note)
 
 
-def look_at_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
+def look_at_processor(cpuinfo: Path = CPUINFO) -> Processor:
     """Report the CPU. cpuinfo: Linux's description of it; elsewhere name and flags stay as far as Python knows them."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
+    text = processor_text(cpuinfo)
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    line = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    present = set(line[1].split()) if line else set()
+    present = instructions(text)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Processor(
         name=name[1].strip() if name else platform.processor() or platform.machine(),
         cores=usable,
         threads=_threads(),
         flags=tuple(flag for flag in _CPU_FLAGS if flag in present),
-        bf16=bool(present & {"avx512_bf16", "amx_bf16", "bf16"}),
+        bf16=multiplies_bfloat16(present),
         amx="amx_tile" in present,
     )
 

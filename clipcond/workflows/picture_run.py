@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from filecmp import cmp
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,14 +56,18 @@ class PictureRun:
         return [number for number in numbers if self.place(number) is None]
 
     def begin(self) -> None:
-        """Write the record, before the first picture; take away the remains of pictures that were being written."""
+        """Write the record, before the first picture; put right what a kill left: half-written pictures, cut moves."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.goes_on:
             write_file(self.record, json.dumps({"first": self.first, "seed": self.seed}), overwrite=True)
             return
         for file in self.files:
-            for remains in self.folder.glob(f".{file.name}.*{UNFINISHED}"):
-                remains.unlink(missing_ok=True)
+            for folder in (self.folder, self.rejected):
+                for remains in folder.glob(f".{file.name}.*{UNFINISHED}"):
+                    remains.unlink(missing_ok=True)
+            moved = self.rejected / file.name
+            if file.is_file() and moved.is_file() and cmp(file, moved, shallow=False):
+                moved.unlink()  # it had its new name and still its old one
 
     def end(self) -> None:
         """Remove the record: all pictures are made and where they belong."""

@@ -97,7 +97,7 @@ def act_on(ranking: Ranking, options: ActionOptions, events: Events = ignore, *,
     """
     with _kept_known([row.path for row in ranking.scored], cache and options.writes):
         written, unwritten = _write_back(ranking, options, events)
-    plan, moves = _take(list(dict.fromkeys(row.path for row in ranking.kept)), options, events)
+    plan, moves = take(list(dict.fromkeys(row.path for row in ranking.kept)), options, events)
     return Outcome(plan=plan, moves=moves, written=written, unwritten=unwritten)
 
 
@@ -109,7 +109,7 @@ def apply_chosen(chosen: Path, options: ActionOptions, events: Events = ignore) 
         raise OptionsError("--write-back needs scores, which a list has not; leave it out")
     keep = read_chosen(chosen).keep
     options.check_pictures(keep)
-    plan, moves = _take(list(keep), options, events)
+    plan, moves = take(list(keep), options, events)
     return Outcome(plan=plan, moves=moves)
 
 
@@ -118,7 +118,8 @@ def take_back(folder: Path) -> Undone:
     return undo(folder)
 
 
-def _take(paths: Sequence[Path], options: ActionOptions, events: Events) -> tuple[Plan | None, Moves | None]:
+def take(paths: Sequence[Path], options: ActionOptions, events: Events) -> tuple[Plan | None, Moves | None]:
+    """Copy, move or link files as the options say, or plan it with a dry run; no plan without a target."""
     if options.target is None:
         return None, None
     action, folder = options.target

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipcond.errors import OptionsError
-from clipcond.workflows.events import Event, Events, Note, ignore
+from clipcond.errors import ConfigError, OptionsError
+from clipcond.prompt.general import read_prompts
+from clipcond.workflows.events import Event, Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
     from clipcond.train.config import TrainConfig
+    from clipcond.train.denoising import Denoiser
     from clipcond.train.loop import TrainResult
 
 
@@ -68,7 +70,7 @@ class TrainingStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone(Event):
-    """The numbers of the last steps."""
+    """The numbers of the last steps. terms: of the loss, by name, before their weights."""
 
     step: int
     loss: float
@@ -76,6 +78,7 @@ class StepDone(Event):
     logit_scale: float
     grad_norm: float
     pairs_per_second: float
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,15 @@ class Evaluated(Event):
     images: int
     image_to_text: Mapping[str, float]
     text_to_image: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftSeen(Event):
+    """Drift on general prompts since the first step: the measures of `clipcond drift`, each 0 for no change."""
+
+    step: int
+    spread_ratio: float
+    measures: Mapping[str, float]
 
 
 def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
@@ -109,7 +121,17 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
     with stop_signals():  # importing the loop, and torch with it, takes a while
         from clipcond.train.loop import train
 
-        return train(config, report=report, allow_changes=options.allow_changes)
+        return train(config, report=report, allow_changes=options.allow_changes, denoiser=_denoiser(config, events))
+
+
+def _denoiser(config: TrainConfig, events: Events) -> Denoiser | None:
+    """Load the denoiser of a run with a denoising loss, to the run's device. Raises ModelError."""
+    if not config.pipeline:
+        return None
+    from clipcond.diffusion.denoising_loss import load_denoising_loss
+
+    with task(events, f"loading {config.pipeline}"):
+        return load_denoising_loss(config.pipeline, device=config.device)
 
 
 def _check_inputs(config: TrainConfig) -> None:
@@ -117,9 +139,21 @@ def _check_inputs(config: TrainConfig) -> None:
 
     Tables of moderate size are read, for their header; larger ones and tars only have to be there.
     """
+    from clipcond.diffusion.pipeline_names import find_pipeline
     from clipcond.train.data import read_pairs
 
     check_model(str(config.model))
+    if config.pipeline:
+        find_pipeline(config.pipeline)
+    if config.retention_prompts:
+        read_prompts(Path(config.retention_prompts))
+    if config.teacher and not config.teacher.endswith(".safetensors"):
+        check_model(config.teacher)
+    elif config.teacher and not Path(config.teacher).is_file():
+        raise ConfigError(
+            f"teacher {config.teacher} does not exist; expected embeddings that a run stored (OUT/teacher.safetensors), "
+            "or a model"
+        )
     for data in filter(None, (config.data, config.val_data)):
         path = Path(str(data))
         pattern = any(mark in str(data) for mark in "*?[{")
@@ -135,6 +169,8 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
         return TrainingStarted(resumed=kind == "resume", **_values(line, TrainingStarted, apart_from="resumed"))
     if kind == "evaluation":
         return Evaluated(**_values(line, Evaluated))
+    if kind == "drift":
+        return DriftSeen(**_values(line, DriftSeen))
     if kind == "note":
         return Note(line["note"])
     if kind is None:
@@ -143,6 +179,6 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
 
 
 def _values(
-    line: Mapping[str, Any], event: type[TrainingStarted | Evaluated | StepDone], apart_from: str = ""
+    line: Mapping[str, Any], event: type[TrainingStarted | Evaluated | DriftSeen | StepDone], apart_from: str = ""
 ) -> dict[str, Any]:
     return {each.name: line[each.name] for each in fields(event) if each.name != apart_from}

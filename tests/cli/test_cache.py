@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_the_cache_is_shown_pruned_and_cleared(filled: Path, capsys: pytest.Capt
     assert main(["cache", "clear", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["removed"], report["embeddings"], report["problems"]) == (2, 0, [])
+
+
+def test_a_cache_of_an_earlier_version_is_no_failure(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(filled / "embeddings.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    capsys.readouterr()
+    assert main(["cache"]) == 0
+    out, err = capsys.readouterr()
+    assert err.endswith("was of an earlier version; its 2 embeddings are made again\n")
+    assert "0 embeddings" in out
 
 
 def test_no_cache_leaves_no_trace(

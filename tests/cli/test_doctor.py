@@ -94,10 +94,16 @@ def known(monkeypatch):
     def model(spec, cached):
         size = 2**21 if cached else None
         return catalogue.Model(
-            spec=spec, kind="open_clip", use=("rerank", "train"), cached=cached, bytes=size, source="hub: a/b"
+            spec=spec,
+            kind="dual",
+            library="open_clip",
+            use=("rerank", "train"),
+            cached=cached,
+            bytes=size,
+            source="hub: a/b",
         )
 
-    monkeypatch.setattr(catalogue, "local_models", lambda: (model("here/[red]", True),))
+    monkeypatch.setattr(catalogue, "local_models", lambda folders: (model("here/[red]", True),))
     monkeypatch.setattr(catalogue, "open_clip_models", lambda: (model("ViT-B-32/openai", False),))
 
 

@@ -25,7 +25,7 @@ def toml(dual_folder, tmp_path):
     settings = {
         "data": str(tmp_path / "pairs.tsv"), "model": str(dual_folder), "out": str(tmp_path / "run"),
         "val_data": str(tmp_path / "pairs.tsv"), "batch_size": 4, "steps": 4,
-        "learning_rate": 1e-3, "threads": 1, "log_every": 2,
+        "learning_rate": 5e-5, "threads": 1, "log_every": 2,
     }  # fmt: skip
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     return path
@@ -68,7 +68,7 @@ def test_the_old_name_of_the_learning_rate_works_and_is_noted(toml, capsys):
     toml.write_text(toml.read_text().replace("learning_rate", "rate"))
     assert main(["train", str(toml), "--steps", "1", "--warmup", "0"]) == 0
     assert capsys.readouterr().err.startswith(note)
-    assert json.loads((toml.parent / "run" / "config.json").read_text())["learning_rate"] == 1e-3
+    assert json.loads((toml.parent / "run" / "config.json").read_text())["learning_rate"] == 5e-5
 
 
 @pytest.mark.parametrize(

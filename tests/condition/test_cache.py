@@ -63,6 +63,19 @@ def test_keeps_a_copy_and_not_the_batch_it_was_part_of() -> None:
     assert not found.hidden.any()
 
 
+def test_a_file_under_the_key_of_another_is_a_miss(tmp_path: Path) -> None:
+    cache = Cache(folder=tmp_path)
+    cache.put("a", states(1))
+    cache.put("b", states(2))
+    one, two = (tmp_path / f"{key}.states.safetensors" for key in "ab")
+    two.write_bytes(one.read_bytes())
+    again = Cache(folder=tmp_path)
+    assert again.get("b") is None
+    assert same(again.get("a"), states(1))
+    again.put("b", states(2))
+    assert same(Cache(folder=tmp_path).get("b"), states(2))
+
+
 def test_putting_again_replaces() -> None:
     cache = Cache(limit=states(0).bytes)
     cache.put("a", states(1))

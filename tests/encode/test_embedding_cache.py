@@ -90,17 +90,17 @@ def test_renamed_is_a_hit_touched_is_a_hit_and_changed_is_a_miss(cache: Embeddin
     assert there(cache, cache.keys([path])) == [False]
 
 
-def test_unchanged_files_are_not_read_again(cache: EmbeddingCache, tmp_path: Path) -> None:
+def test_unchanged_files_are_not_read_again(
+    cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = EmbeddingCache(cache.path, clock=Clock())
     path = tmp_path / "a.png"
     path.write_bytes(b"picture")
     keys = cache.keys([path])
     path.chmod(0o600)  # moves the time of the state's change: it is read again
     assert cache.keys([path]) == keys
-    with sqlite3.connect(cache.path) as connection:
-        connection.execute("UPDATE files SET content = x'00'")
-    connection.close()
-    assert cache.keys([path]) == (b"\0",)
+    monkeypatch.setattr("clipcond.encode.embedding_cache.file_key", lambda path: pytest.fail(f"{path} is read"))
+    assert cache.keys([path]) == keys
 
 
 def test_a_file_of_the_same_size_whose_time_was_set_back_is_a_miss(cache: EmbeddingCache, tmp_path: Path) -> None:
@@ -158,6 +158,79 @@ def test_a_damaged_row_is_a_miss_and_can_be_put_again(cache: EmbeddingCache, dam
     assert there(cache, [first, second]) == [False, True]
     cache.put({first: vectors[first]}, SPACE)
     assert there(cache, [first, second]) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE content = :b) WHERE content = :a",
+        "UPDATE vectors SET content = CASE content WHEN :a THEN :b ELSE :a END",
+        "UPDATE vectors SET space = 3 - space",
+    ],
+    ids=["a row copied", "two rows swapped", "models swapped"],
+)
+def test_a_vector_under_the_key_of_another_is_a_miss_with_a_word(cache: EmbeddingCache, change: str) -> None:
+    vectors = some(0, 2)
+    other = dataclasses.replace(SPACE, model="another")
+    cache.put(vectors, SPACE)
+    cache.put({key: -vector for key, vector in vectors.items()}, other)
+    a, b = vectors
+    connection = sqlite3.connect(cache.path, isolation_level=None)
+    connection.execute("DROP TABLE IF EXISTS aside")
+    if "content = CASE" in change or "space = 3" in change:  # past the rule that each is there once
+        connection.execute("CREATE TABLE aside AS SELECT * FROM vectors")
+        connection.execute(change.replace("UPDATE vectors", "UPDATE aside"), {"a": a, "b": b})
+        connection.execute("DELETE FROM vectors")
+        connection.execute("INSERT INTO vectors SELECT * FROM aside")
+    else:
+        connection.execute(change, {"a": a, "b": b})
+    connection.close()
+    found = cache.get([a, b], SPACE)
+    assert all(found[key].tobytes() == vectors[key].tobytes() for key in found)
+    assert a not in found
+    assert cache.problems == (
+        f"the embedding cache {cache.path} holds embeddings that are damaged or of another picture; they are made again",
+    )
+    cache.put(vectors, SPACE)
+    assert there(cache, [a, b]) == [True, True]
+
+
+def test_a_file_under_the_key_of_another_is_read_again(cache: EmbeddingCache, tmp_path: Path) -> None:
+    cache = EmbeddingCache(cache.path, clock=Clock())
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    paths = [tmp_path / "a", tmp_path / "b"]
+    keys = cache.keys(paths)
+    connection = sqlite3.connect(cache.path, isolation_level=None)
+    connection.execute("UPDATE files SET content = ?", (keys[1],))
+    connection.execute("UPDATE files SET seal = (SELECT seal FROM files WHERE path LIKE '%b')")
+    connection.close()
+    assert cache.keys(paths) == keys
+
+
+def test_what_an_earlier_version_kept_is_made_again_with_a_word(cache: EmbeddingCache) -> None:
+    """Its rows did not say which picture they are of."""
+    cache.put(some(0, 3), SPACE)
+    cache.close()
+    connection = sqlite3.connect(cache.path, isolation_level=None)
+    connection.execute("UPDATE vectors SET vector = SUBSTR(vector, 1, 64)")
+    connection.execute("ALTER TABLE files DROP COLUMN seal")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    later = EmbeddingCache(cache.path, clock=Clock())
+    assert not later.get(list(some(0, 3)), SPACE)
+    assert later.problems == ()
+    assert later.notes == (
+        f"the embedding cache {cache.path} was of an earlier version; its 3 embeddings are made again",
+    )
+    picture = cache.path.with_name("a.png")
+    picture.write_bytes(b"picture")
+    later.keys([picture])
+    later.put(some(0, 3), SPACE)
+    assert later.info().files == 1
+    again = EmbeddingCache(cache.path)
+    assert there(again, list(some(0, 3))) == [True] * 3
+    assert again.notes == again.problems == ()
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
@@ -363,7 +436,7 @@ def test_a_database_of_a_newer_version_is_left_alone(cache: EmbeddingCache) -> N
     assert newer.put(some(0, 3), SPACE).keys() == some(0, 3).keys()
     assert not newer.get(list(some(0, 3)), SPACE)
     assert newer.problems == (
-        f"the embedding cache {cache.path} cannot be used: a newer clipcond wrote it (version 99, expected 1)",
+        f"the embedding cache {cache.path} cannot be used: a newer clipcond wrote it (version 99, expected 2)",
     )
 
 

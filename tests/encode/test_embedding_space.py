@@ -13,6 +13,7 @@ from clipcond.images.preprocess import Preprocess
 
 PREPROCESS = Preprocess(height=224, width=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 SPACE = EmbeddingSpace(model="m", preprocess="p", width=8)
+KEY = b"picture"
 HALVES = dataclasses.replace(SPACE, dtype="float16")
 
 
@@ -24,7 +25,7 @@ def unit(seed: int, width: int = 8) -> np.ndarray:
 def test_float32_comes_back_bit_for_bit() -> None:
     for seed in range(200):
         vector = unit(seed)
-        found = unpacked(packed(vector, SPACE), SPACE)
+        found = unpacked(packed(vector, SPACE, KEY), SPACE, KEY)
         assert found is not None
         assert found.tobytes() == vector.tobytes()
 
@@ -32,7 +33,7 @@ def test_float32_comes_back_bit_for_bit() -> None:
 def test_float16_comes_back_of_unit_length() -> None:
     vector = unit(3, 768)
     space = dataclasses.replace(HALVES, width=768)
-    found = unpacked(packed(vector, space), space)
+    found = unpacked(packed(vector, space, KEY), space, KEY)
     assert found is not None
     assert found.dtype == np.float32
     assert abs(float(np.linalg.norm(found.astype(np.float64))) - 1) < 1e-6
@@ -41,18 +42,27 @@ def test_float16_comes_back_of_unit_length() -> None:
 
 @pytest.mark.parametrize("space", [SPACE, HALVES])
 def test_damaged_bytes_are_no_embedding(space: EmbeddingSpace) -> None:
-    stored = packed(unit(1), space)
+    stored = packed(unit(1), space, KEY)
     broken = unit(1)
     for number in (np.nan, np.inf, 1e30, 0.0):
         broken[:] = number
-        assert unpacked(packed(broken, space), space) is None
+        assert unpacked(packed(broken, space, KEY), space, KEY) is None
     for wrong in (stored[:-1], stored + b"\0\0", b"", None, "text", 3):
-        assert unpacked(wrong, space) is None
+        assert unpacked(wrong, space, KEY) is None
+
+
+@pytest.mark.parametrize("change", [{"model": "n"}, {"preprocess": "q"}])
+def test_an_embedding_under_the_key_of_another_picture_or_model_is_none(change: dict[str, str]) -> None:
+    stored = packed(unit(1), SPACE, KEY)
+    assert unpacked(stored, SPACE, b"another") is None
+    assert unpacked(stored, SPACE, KEY[:-1]) is None
+    assert unpacked(stored, dataclasses.replace(SPACE, **change), KEY) is None  # type: ignore[arg-type]
+    assert unpacked(packed(unit(2), SPACE, KEY)[:32] + stored[32:], SPACE, KEY) is None
 
 
 def test_a_wrong_width_is_an_error() -> None:
     with pytest.raises(ShapeError, match=r"an embedding has the shape \(7,\); expected \(8,\)"):
-        packed(unit(1, 7), SPACE)
+        packed(unit(1, 7), SPACE, KEY)
 
 
 def test_every_part_of_the_preprocessing_counts() -> None:

@@ -33,6 +33,18 @@ def test_equal_models_have_equal_fingerprints(model: nn.Module) -> None:
     assert Fingerprint(model)() != Fingerprint(clip_model(projection=False))()
 
 
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_the_settings_of_a_models_parts_count(part: str) -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    width = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"text_config": width, "vision_config": {**width, "image_size": 8, "patch_size": 8}, "projection_dim": 4}
+    model = CLIPModel(CLIPConfig(**config))
+    other = CLIPModel(CLIPConfig(**{**config, part: {**config[part], "hidden_act": "gelu"}}))  # type: ignore[dict-item]
+    other.load_state_dict(model.state_dict())
+    assert Fingerprint(model)() != Fingerprint(other)()
+
+
 def test_nested_and_flat_text_models_are_one(model: nn.Module) -> None:
     flat = clip_model(projection=False)
     nested = nn.Module()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from PIL import Image
 from ramps import ramp
 
-from clipcond.encode.image import ImageTower
+from clipcond.encode.fingerprint import Fingerprint
+from clipcond.encode.image import ImageTower, Normalisation
+from clipcond.encode.precision import cast_tower, dtype_of
 from clipcond.errors import ConfigError, ModelError, ShapeError
+from clipcond.images.preprocess import Preprocess
 from clipcond.runtime.torchvision_repair import repair
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -91,3 +95,90 @@ def test_wrong_calls_say_what_is_wrong(dual_folder: Path) -> None:
         ImageTower.from_open_clip(torch.nn.Linear(1, 1), OPENAI)
     with pytest.raises(ModelError, match="Linear has no image encoder with a projection"):
         ImageTower.from_transformers(torch.nn.Linear(1, 1), PROCESSOR)
+
+
+def _open_clip_configs() -> list[dict[str, Any]]:
+    """The preprocessing of every architecture and tag that open_clip names, each once."""
+    repair()
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in open_clip.list_models():
+        size = (open_clip.get_model_config(name) or {}).get("vision_cfg", {}).get("image_size", 224)
+        published = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+        for stated in ({}, *published):
+            config = {**asdict(PreprocessCfg()), "size": size}
+            config |= {key: value for key, value in stated.items() if key in config and value is not None}
+            found.setdefault(repr(sorted(config.items())), config)
+    return list(found.values())
+
+
+def test_bit_for_bit_as_open_clips_own_transform_for_every_architecture_that_it_names() -> None:
+    configs = _open_clip_configs()
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    assert len(configs) >= 20
+    assert {config["resize_mode"] for config in configs} >= {"shortest", "squash"}
+    noise = np.random.default_rng(0).integers(0, 256, (371, 533, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(noise), ramp(90, 400), ramp(640, 427).convert("L")]
+    for config in (*configs, {**configs[0], "resize_mode": "longest", "interpolation": "bicubic"}):
+        transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
+        preprocess = Preprocess.from_open_clip(config)
+        normalise = Normalisation(preprocess)
+        for picture in pictures:
+            ours = normalise(preprocess.pixels(picture)[None], torch.device("cpu"))[0]
+            assert torch.equal(ours, transform(picture)), (config, picture.size)
+
+
+def test_halves_of_float32_keep_the_texts_and_come_near_the_vectors(dual_folder: Path) -> None:
+    from clipcond.models.load import load_dual
+
+    exact, half = load_dual(str(dual_folder)), load_dual(str(dual_folder))
+    assert cast_tower(half.image, "fp32") == ()
+    assert half.image.dtype == torch.float32
+    cast_tower(half.image, "bf16")
+    assert (half.image.dtype, half.text.dtype) == (torch.bfloat16, torch.float32)
+    pictures = [ramp(40 + n, 33) for n in range(5)]
+    expected, found = exact.image.embed(pictures), half.image.embed(pictures, batch_size=2)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.norm(dim=1), torch.ones(5), atol=1e-6)
+    assert 0 < (found - expected).abs().max() < 0.02
+    assert Fingerprint(half.image.model)() != Fingerprint(exact.image.model)()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "flagged", "dtype"),
+    [
+        ("fp32", "cuda", True, torch.float32),
+        ("auto", "cuda", False, torch.float16),
+        ("auto", "cpu", True, torch.bfloat16),
+        ("auto", "cpu", False, torch.float32),
+        ("auto", "mps", True, torch.float32),
+        ("bf16", "cpu", False, torch.bfloat16),
+        ("fp16", "cuda", False, torch.float16),
+    ],
+)
+def test_a_precision_is_a_dtype_on_a_device(
+    precision: str, device: str, flagged: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipcond.encode.precision.multiplies_bfloat16", lambda: flagged)
+    assert dtype_of(precision, torch.device(device)) == dtype
+
+
+def test_precisions_that_will_not_do(dual_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="precision is 'int8'; expected one of fp32, auto, bf16, fp16"):
+        dtype_of("int8", torch.device("cpu"))
+    with pytest.raises(ConfigError, match="fp16 is for a GPU; on a CPU take bf16, or auto"):
+        dtype_of("fp16", torch.device("cpu"))
+    monkeypatch.setattr("clipcond.encode.precision.multiplies_bfloat16", lambda: False)
+    tower = ImageTower.from_open_clip(Model(), {**OPENAI, "size": 8})
+    assert "no instructions for bfloat16" in cast_tower(tower, "bf16")[0]
+
+
+def test_a_small_batch_is_filled_up_beside_a_cpu_only() -> None:
+    tower = ImageTower.from_open_clip(Model(), {**OPENAI, "size": 8})
+    few = torch.zeros(3, 3, 8, 8)
+    assert tower._filled(few, 32) is few
+    assert tower._filled(few.to("meta"), 32).shape == (32, 3, 8, 8)
+    assert tower._filled(few.to("meta"), 2).shape == (3, 3, 8, 8)

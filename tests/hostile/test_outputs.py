@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -48,6 +51,40 @@ def test_a_conditioning_is_whole_and_one_that_was_changed_makes_no_picture(
     assert (done.code, done.out) == (3, "")
     assert "holds a damaged conditioning: " in done.line
     assert not list(pictures.glob("*"))
+
+
+DIES_AMONG_MOVES = """
+import os, signal, sys
+from clipcond import files
+from clipcond.cli.main import main
+named, moved = files._name, []
+
+def name(temporary, path, otherwise):
+    named(temporary, path, otherwise)
+    moved.extend([path] if path.parent.name == "rejected" else [])
+    if len(moved) == 2:  # the picture has its new name and still its old one
+        os.kill(os.getpid(), signal.SIGKILL)
+
+files._name = name
+main()
+"""
+
+
+def test_generate_killed_among_its_moves_is_put_right_by_the_next_run(tmp_path: Path, capsys: Capture) -> None:
+    words = ["generate", "a red circle", "--count", "4", "--keep", "1", "--steps", "1", "--out"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(capsys, *words, whole).code == 0
+    command = [sys.executable, "-c", DIES_AMONG_MOVES, *words, str(parts)]
+    assert subprocess.run(command, capture_output=True, timeout=100).returncode == -signal.SIGKILL
+    assert len([*parts.glob("*.png"), *parts.glob("rejected/*.png")]) == 5
+    done = run(capsys, *words, parts)
+    assert done.code == 0
+    assert "goes on with the run that was stopped: 4 of 4 pictures are there" in done.err
+    assert _contents(parts) == _contents(whole)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_generate_leaves_no_part_of_a_picture_on_a_full_disk(

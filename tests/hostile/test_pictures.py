@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import zlib
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from ends import STATUS, harmless, process, run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from clipcond.cli.main import main
 
 HOSTILE_NAME = "fox\n\x1b[2J\u202e\t<img src=x onerror=alert(1)>=cmd|'x'.png"
 LARGEST_MEMORY = 1_500_000_000  # bytes of the whole process: torch and the model take a third of it
@@ -82,6 +86,40 @@ def test_each_bad_picture_is_a_row_and_the_others_are_scored(dual_folder: Path, 
     for line in (tmp_path / "status").read_text().splitlines() if linux else ():
         if line.startswith("VmHWM:"):
             assert int(line.split()[1]) * 1024 < LARGEST_MEMORY
+
+
+def test_a_list_ended_by_nul_names_pictures_whatever_is_in_their_names(
+    dual_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """`find -print0 | clipcond rerank --files-from - --print0 | xargs -0`, with nothing between that reads lines."""
+    names = [HOSTILE_NAME, "two\nlines.png", " blank .png", "*.png", "-p.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        Image.new("RGB", (32, 32), "red").save(tmp_path / name)
+    paths = [os.fsencode(tmp_path / name) for name in names]
+    given = b"\0".join([*paths, os.fsencode(tmp_path / "gone\n\x1b[2J.png"), b""])
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(given)))
+    words = ("rerank", "--files-from", "-", "-p", "a fox", "--print0", "--model", dual_folder)
+    assert main(list(map(str, words))) == 0
+    out, err = capfdbinary.readouterr()
+    assert sorted(out.split(b"\0")) == sorted([b"", *paths])
+    assert harmless(err.decode())
+
+
+def test_a_list_of_no_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list").write_bytes(b"\0\0")
+    for words, code, message in (
+        (("--files-from", tmp_path / "list"), 3, "names no file"),
+        (("--files-from", tmp_path / "a\x1b[2J"), 3, "no such file"),
+        (("--files-from", tmp_path), 3, "Is a directory"),
+        (("--files-from", "/dev/zero"), 3, "is no list of names"),
+        (("-",), 2, "--files-from - reads their names"),
+        (("--files-from", "x", "--pairs", "y"), 2, "leave the others out"),
+        (("--files-from", "x", "--undo", "y"), 2, "leave the others out"),
+    ):
+        done = run(capsys, "rerank", *words)
+        assert (done.code, done.out) == (code, "")
+        assert message in done.err
+        assert harmless(done.err)
 
 
 def test_names_and_prompts_of_pictures_are_inert_on_a_terminal(

@@ -91,7 +91,7 @@ def test_batches_and_the_order_given_change_nothing(folder: Path, scorer: Scorer
 def test_a_file_given_twice_is_scored_once(folder: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
     embed = ImageTower.embed_pixels
-    monkeypatch.setattr(ImageTower, "embed_pixels", lambda self, p: (counts.append(len(p)), embed(self, p))[1])
+    monkeypatch.setattr(ImageTower, "embed_pixels", lambda self, p, n: (counts.append(len(p)), embed(self, p, n))[1])
     monkeypatch.chdir(folder)
     ranking = rerank(["0.png", folder / "0.png", "./0.png", "1.png"], "a fox", scorer=scorer)
     assert sorted(str(row.path) for row in ranking.rows) == ["0.png", "1.png"]
@@ -250,9 +250,9 @@ def test_no_batchs_own_vectors_are_kept(folder: Path, scorer: Scorer, monkeypatc
     made: list[weakref.ref[torch.Tensor]] = []
     embed = ImageTower.embed_pixels
 
-    def tracked(self: ImageTower, pixels: np.ndarray) -> torch.Tensor:
+    def tracked(self: ImageTower, pixels: np.ndarray, rows: int) -> torch.Tensor:
         assert all(vectors() is None for vectors in made[:-1])  # kept, they would pin the allocator's memory
-        vectors = embed(self, pixels)
+        vectors = embed(self, pixels, rows)
         made.append(weakref.ref(vectors))
         return vectors
 
@@ -284,3 +284,34 @@ def test_hostile_file_names_are_harmless_in_rows(name: str, folder: Path, scorer
     good, bad = (json.loads(json.dumps(row.to_json(), allow_nan=False)) for row in ranking.rows)
     assert (Path(good["path"]).name, good["error"]) == (name, None)
     assert bad["error"] == "is not a picture in a format that can be read"
+
+
+def test_a_draft_decodes_jpegs_smaller_and_says_so(tmp_path: Path, dual_folder: Path, scorer: Scorer) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((900, 540)).save(tmp_path / "large.jpg")
+    Image.fromarray(noise).resize((120, 90)).save(tmp_path / "small.jpg")  # below four times the input: as it is
+    Image.fromarray(noise).resize((900, 540)).save(tmp_path / "large.png")
+    paths = sorted(tmp_path.iterdir())
+    quick = Scorer.load(str(dual_folder), device="cpu", draft=True)
+    assert quick.dual.image.preprocess.shrink_to == 64
+    assert quick.image_space() != scorer.image_space()
+    full, draft = (rerank(paths, "a fox", scorer=each) for each in (scorer, quick))
+    assert draft.header is not None
+    assert draft.header.preprocessing.endswith("JPEG draft")
+    cosines = {row.path.name: [row.cosine or 0.0] for row in full.rows}
+    for row in draft.rows:
+        cosines[row.path.name].append(row.cosine or 0.0)
+    assert {(row.width, row.height) for row in draft.rows} == {(900, 540), (120, 90)}
+    assert [row.share_seen for row in sorted(draft.rows, key=lambda row: row.path)] == [
+        row.share_seen for row in sorted(full.rows, key=lambda row: row.path)
+    ]
+    assert cosines["small.jpg"][0] == cosines["small.jpg"][1]
+    assert cosines["large.png"][0] == cosines["large.png"][1]
+    assert 0 < abs(cosines["large.jpg"][0] - cosines["large.jpg"][1]) < 0.02
+
+
+def test_the_header_states_the_precision(folder: Path, dual_folder: Path) -> None:
+    half = Scorer.load(str(dual_folder), device="cpu", precision="bf16")
+    header = rerank(files(folder), "a fox", scorer=half).header
+    assert header is not None
+    assert header.dtype == "bfloat16"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clipcond.errors import OptionsError
+from clipcond.errors import ModelError, OptionsError
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as evaluate
 from clipcond.workflows.events import Event, Finished, Note, Started
-from clipcond.workflows.train import Evaluated, StepDone, TrainingStarted, TrainOptions, event_of, run
+from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, event_of, run
 
 
 @pytest.fixture
@@ -40,6 +40,33 @@ def test_log_lines_are_events(dual_folder: Path, pairs: Path, tmp_path: Path) ->
     assert steps[-1].learning_rate >= 0
     (evaluated,) = [event for event in rest if isinstance(event, Evaluated)]
     assert set(evaluated.image_to_text) == {"R@1", "R@5", "R@10"}
+
+
+def test_a_run_with_the_denoiser_of_a_pipeline(pairs: Path, tmp_path: Path) -> None:
+    settings = {
+        "data": str(pairs), "model": "mini", "out": str(tmp_path / "run"), "lock_image": True, "batch_size": 4, "steps": 1,
+        "threads": 1, "pipeline": "mini", "denoise_weight": 1.0, "denoise_batch": 2, "target": "sd15", "retention": 1.0,
+    }  # fmt: skip
+    events: list[Event] = []
+    run(TrainOptions(settings=settings), events.append)
+    (step,) = [event for event in events if isinstance(event, StepDone)]
+    assert set(step.terms) == {"contrastive", "retention", "denoising"}
+    assert all(value >= 0 for value in step.terms.values())
+    (drift,) = [event for event in events if isinstance(event, DriftSeen)]
+    assert {"words", "empty", "gram"} <= drift.measures.keys()
+
+
+def test_a_pipeline_that_does_not_fit_is_said_before_the_first_step(
+    dual_folder: Path, sd_folder: Path, pairs: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "data": str(pairs), "model": str(dual_folder), "out": str(tmp_path / "run"), "batch_size": 4, "steps": 1,
+        "pipeline": str(sd_folder), "denoise_weight": 1.0,
+    }  # fmt: skip
+    with pytest.raises(ModelError, match=r"reads states of width 32, .* gives 16"):
+        run(TrainOptions(settings=settings))
+    with pytest.raises(ModelError, match="no pipeline 'nowhere'"):
+        run(TrainOptions(settings={**settings, "pipeline": "nowhere"}))
 
 
 def test_a_note_of_a_run_is_a_note_and_an_ending_is_told_by_the_result() -> None:

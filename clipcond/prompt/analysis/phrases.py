@@ -175,6 +175,14 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
     )
 
 
+def words(plan: PromptPlan, encoder: str | None = None) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of each word that one of a plan's encoders reads, the first by default; marks are none."""
+    name = encoder or next(iter(plan.encoders))
+    for word in _words(plan.prompt, plan.encoders[name]):
+        if any(map(str.isalnum, word.text)):
+            yield word.start, word.end
+
+
 @cache
 def boilerplate() -> Mapping[tuple[str, ...], bool]:
     """Return the passages of all lists as words; True where one counts only as a whole phrase."""

@@ -1,0 +1,174 @@
+"""Zero-shot classes of picture files: labels in words, answers, and their measure where the truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipcond.errors import OptionsError, ResourceMissing
+from clipcond.workflows import gallery
+from clipcond.workflows.events import Events, Note, ignore
+from clipcond.workflows.gallery import GalleryOptions
+
+if TYPE_CHECKING:
+    from clipcond.find.classify import Classification, TemplateGain
+    from clipcond.find.gallery import Gallery
+    from clipcond.find.labels import Label, Templates
+    from clipcond.score.classification import Classified
+
+FOLDERS = "folders"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyOptions:
+    """Pictures, classes, and what to say of each picture.
+
+    labels: names.   labels_file: names, or names with sentences that describe them.   templates: a shipped set or a file
+    of sentences with `{}`.   top: labels a picture.   none_below: the least probability of a label.
+    truth: `folders`, or a table of pictures and their labels.   try_templates: measure each template, and choose greedily.
+    Raises OptionsError for options that contradict one another or are out of range.
+    """
+
+    gallery: GalleryOptions
+    labels: tuple[str, ...] = ()
+    labels_file: Path | None = None
+    templates: str = "none"
+    top: int = 1
+    none_below: float = 0.0
+    truth: str | None = None
+    try_templates: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.labels) == (self.labels_file is not None):
+            raise OptionsError("give the classes with --labels a,b,c or with --labels-file FILE, one of the two")
+        if self.top < 1:
+            raise OptionsError(f"--top is {self.top}; expected 1 or more")
+        if not 0 <= self.none_below <= 1:
+            raise OptionsError(f"--none-below is {self.none_below:g}; expected a probability from 0 to 1")
+        if self.try_templates and self.truth is None:
+            raise OptionsError("--try-templates needs the right labels; give them with --truth folders or --truth FILE")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ClassifyResult:
+    """The answers, and their measure where the truth is known.
+
+    measured: over `compared` of the pictures.   gains, selected: with `try_templates`; selected is the greedy choice and
+    its accuracy on the same pictures.
+    """
+
+    classification: Classification
+    templates: str
+    model: str
+    measured: Classified | None = None
+    gains: tuple[TemplateGain, ...] = ()
+    selected: tuple[str, ...] = ()
+    selected_accuracy: float | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in their order."""
+        return tuple(label.name for label in self.classification.classifier.labels)
+
+    def measure_to_json(self) -> dict[str, object]:
+        """The numbers of `measured` and of the templates, JSON-able."""
+        document: dict[str, object] = {}
+        if (found := self.measured) is not None:
+            recall = {
+                name: None if value != value else float(value)
+                for name, value in zip(self.labels, found.recall, strict=True)
+            }
+            document |= {
+                "pictures": found.count, "accuracy": found.accuracy, "top5": found.top5, "mean_recall": found.mean_recall,
+                "recall": recall, "confidence": found.confidence, "calibration_error": found.calibration_error,
+                "confusion": found.confusion.tolist(),
+            }  # fmt: skip
+        if self.gains:
+            document["templates"] = [gain.to_json() for gain in self.gains]
+            document["selected_templates"] = list(self.selected)
+            document["selected_accuracy"] = self.selected_accuracy
+        return document
+
+
+def run(options: ClassifyOptions, events: Events = ignore) -> ClassifyResult:
+    """Read the classes and find the pictures, then load the model, classify and measure.
+
+    Raises OptionsError, DataError and ResourceMissing before a model is loaded, ImageError where no picture can be read.
+    """
+    from clipcond.find.labels import read_templates
+
+    templates = read_templates(options.templates)
+    labels = _labels(options, templates)
+    paths = gallery.find(options.gallery, events)
+    truth = _truth(options, paths)
+    if truth is not None:
+        _check_truth(paths, truth, labels)
+
+    from clipcond.find.classify import build_classifier, classify
+
+    scorer = gallery.load_scorer(options.gallery.model, events, tuple(text for label in labels for text in label.texts))
+    pictures = gallery.embed(paths, scorer, options.gallery, events)
+    found = classify(pictures, build_classifier(scorer, labels), top=options.top, none_below=options.none_below)
+    if truth is None:
+        return ClassifyResult(classification=found, templates=templates.name, model=options.gallery.model)
+    return _measured(options, found, pictures, labels, templates, truth, events)
+
+
+def _labels(options: ClassifyOptions, templates: Templates) -> tuple[Label, ...]:
+    from clipcond.find.labels import labels_of, read_labels
+
+    if options.labels_file is None:
+        return labels_of(options.labels, templates)
+    if not options.labels_file.is_file():
+        raise ResourceMissing(f"no labels at {options.labels_file}")
+    return read_labels(options.labels_file, templates)
+
+
+def _truth(options: ClassifyOptions, paths: tuple[Path, ...]) -> dict[Path, str] | None:
+    from clipcond.find.truth import labels_by_folder, read_truth, truth_of
+
+    if options.truth is None:
+        return None
+    if options.truth == FOLDERS:
+        return labels_by_folder(paths)
+    table = Path(options.truth)
+    if not table.is_file():
+        raise ResourceMissing(f"no table of right labels at {table}; expected a file, or {FOLDERS}")
+    return truth_of(paths, read_truth(table))
+
+
+def _check_truth(paths: tuple[Path, ...], truth: dict[Path, str], labels: tuple[Label, ...]) -> None:
+    from clipcond.find.truth import numbered
+
+    numbered(paths, truth, [label.name for label in labels])
+
+
+def _measured(
+    options: ClassifyOptions,
+    found: Classification,
+    pictures: Gallery,
+    labels: tuple[Label, ...],
+    templates: Templates,
+    truth: dict[Path, str],
+    events: Events,
+) -> ClassifyResult:
+    """Compare with the truth, and try the templates if that was asked for."""
+    from clipcond.find.truth import numbered
+    from clipcond.score.classification import compare_with_truth
+
+    names = [label.name for label in labels]
+    rows, right = numbered(pictures.paths, truth, names)
+    if len(rows) < len(pictures.paths):
+        events(Note(f"{len(pictures.paths) - len(rows)} pictures have no right label and are not measured"))
+    measured = compare_with_truth(found.probabilities[rows], right)
+    result = ClassifyResult(
+        classification=found, templates=templates.name, model=options.gallery.model, measured=measured
+    )
+    if not options.try_templates:
+        return result
+    from clipcond.find.classify import TemplateBench
+
+    bench = TemplateBench(pictures.only(rows), names, templates.sentences, right)
+    selected, selected_accuracy = bench.select()
+    return replace(result, gains=bench.gains(), selected=selected, selected_accuracy=selected_accuracy)

@@ -1,0 +1,169 @@
+"""Render the emoji of ten sets to 64×64 pictures over white, and write the tables to train and measure with.
+
+    cd recipes/emoji && npm ci && cd ../..
+    python recipes/emoji/pictures.py --out runs/emoji/data
+
+    pictures/SET/CODE.png    what a set draws; a picture that is there already is not drawn again
+    train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see
+    unseen_vendor.csv        one caption a picture: a vendor that training never sees
+    unseen_emoji.csv         one caption a picture: the tenth of all emoji that training sees from no vendor
+    shift.csv                one caption a picture: the sets of one colour
+    labels.csv               code, label, tags, group, subgroup, unseen, and the label in further languages
+    licences.json            author, version and licence of each set
+
+Needs resvg-py (pip install resvg-py) and the packages that package.json names; nothing else is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from names import (
+    LANGUAGES,
+    MONOCHROME,
+    SETS,
+    UNSEEN_VENDOR,
+    VENDORS,
+    Emoji,
+    codes_by_name,
+    icon_set,
+    icons_by_code,
+    licence,
+    read_emoji,
+    read_labels,
+)
+
+SIZE = 64  # pixels
+TEMPLATES = ("a picture of {}", "an emoji of {}", "a drawing of {}", "{} icon", "a small picture that shows {}")
+
+
+def svg_of(icons: dict[str, Any], icon: str) -> str:
+    """Return an icon of an Iconify set as an SVG document; one-colour sets are drawn in black."""
+    of = icons["icons"][icon]
+    left, top = of.get("left", icons.get("left", 0)), of.get("top", icons.get("top", 0))
+    width = of.get("width", icons.get("width", 16))
+    height = of.get("height", icons.get("height", 16))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" color="#000" '
+        f'viewBox="{left} {top} {width} {height}">{of["body"]}</svg>'
+    )
+
+
+def render(icons: dict[str, Any], task: tuple[str, Path]) -> None:
+    """Write one icon as a PNG over white, unless it is there already."""
+    import resvg_py
+
+    icon, path = task
+    if path.exists():
+        return
+    drawn = resvg_py.svg_to_bytes(
+        svg_string=svg_of(icons, icon), background="#ffffff", width=SIZE, height=SIZE, skip_system_fonts=True
+    )
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(bytes(drawn))
+    temporary.replace(path)
+
+
+def captions(emoji: Emoji) -> list[str]:
+    """Return what training may call a picture: its label, plain and in templates, with tags, and tags alone.
+
+    The same for every vendor, so that a batch that holds one emoji twice knows its captions to be no negatives.
+    """
+    tags = [tag for tag in _shuffled(emoji.tags, emoji.code) if tag.lower() != emoji.label.lower()]
+    said = [emoji.label, *(template.format(emoji.label) for template in TEMPLATES)]
+    said += [", ".join([emoji.label, *tags[start : start + 3]]) for start in (0, 3) if tags[start:]]
+    said += [", ".join(tags[start : start + 3]) for start in (0, 2) if tags[start + 1 :]]
+    return list(dict.fromkeys(said))
+
+
+def _shuffled(words: Iterable[str], seed: str) -> list[str]:
+    return sorted(words, key=lambda word: hashlib.sha256(f"{seed}/{word}".encode()).digest())
+
+
+def _only_label(emoji: Emoji) -> list[str]:
+    return [emoji.label]
+
+
+def write_table(path: Path, rows: Iterable[tuple[Path, Emoji]], said: Callable[[Emoji], list[str]]) -> int:
+    """Write image and caption, images relative to the table; return the number of images."""
+    images = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "caption"))
+        for image, emoji in rows:
+            images += 1
+            writer.writerows((image.relative_to(path.parent).as_posix(), caption) for caption in said(emoji))
+    return images
+
+
+def write_labels(path: Path, modules: Path, emoji: dict[str, Emoji]) -> None:
+    """Write what is known of each emoji, a row each."""
+    other = {language: read_labels(modules, language) for language in LANGUAGES}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("code", "label", "tags", "group", "subgroup", "unseen", *LANGUAGES))
+        for code, one in emoji.items():
+            names = [other[language].get(code, "") for language in LANGUAGES]
+            writer.writerow((code, one.label, "|".join(one.tags), one.group, one.subgroup, int(one.unseen), *names))
+
+
+def draw_all(modules: Path, out: Path, emoji: dict[str, Emoji]) -> dict[str, dict[str, Path]]:
+    """Draw every set; return for each the pictures by code, in the order of `emoji`."""
+    names = codes_by_name(modules, emoji)
+    drawn: dict[str, dict[str, Path]] = {}
+    with ThreadPoolExecutor() as pool:
+        for name in SETS:
+            folder = out / "pictures" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            icons = icon_set(modules, name)
+            by_code = icons_by_code(modules, name, names)
+            drawn[name] = {code: folder / f"{code}.png" for code in emoji if code in by_code}
+            tasks = [(by_code[code], path) for code, path in drawn[name].items()]
+            for _ in pool.map(partial(render, icons), tasks):
+                pass
+            print(f"{name}: {len(tasks)} of {len(emoji)} emoji", flush=True)
+    return drawn
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--modules", type=Path, default=Path(__file__).parent / "node_modules")
+    options.add_argument("--out", type=Path, default=Path("runs/emoji/data"))
+    given = options.parse_args()
+    if not given.modules.is_dir():
+        options.error(f"{given.modules} does not exist; run npm ci in recipes/emoji first")
+
+    emoji = read_emoji(given.modules)
+    drawn = draw_all(given.modules, given.out, emoji)
+
+    def of(sets: Iterable[str], *, unseen: bool | None) -> Iterator[tuple[Path, Emoji]]:
+        for name in sets:
+            for code, path in drawn[name].items():
+                if unseen is None or emoji[code].unseen == unseen:
+                    yield path, emoji[code]
+
+    counts = {
+        "train.csv": write_table(given.out / "train.csv", of(VENDORS, unseen=False), captions),
+        "unseen_vendor.csv": write_table(
+            given.out / "unseen_vendor.csv", of([UNSEEN_VENDOR], unseen=False), _only_label
+        ),
+        "unseen_emoji.csv": write_table(given.out / "unseen_emoji.csv", of(VENDORS, unseen=True), _only_label),
+        "shift.csv": write_table(given.out / "shift.csv", of(MONOCHROME, unseen=False), _only_label),
+    }
+    write_labels(given.out / "labels.csv", given.modules, emoji)
+    licences = [licence(given.modules, name) for name in SETS]
+    (given.out / "licences.json").write_text(json.dumps(licences, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    for table, images in counts.items():
+        print(f"{given.out / table}: {images} pictures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipcond.errors import DataError, OutputExists, ShapeError
+from clipcond.find.bit_index import SUFFIX, BitIndex, Segment, centre, codes_of, words_of, write_segment
+
+
+def clip_like(count: int, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Unit rows with a long common mean and neighbours: clusters of rows about a hundred centres."""
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(size=width)
+    centres = rng.normal(size=(100, width))
+    rows = centres[rng.integers(100, size=count)] + 0.6 * rng.normal(size=(count, width))
+    rows = 1.7 * mean / np.linalg.norm(mean) * width**0.5 + rows
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def index_of(folder: Path, rows: np.ndarray, sizes: list[int]) -> BitIndex:
+    mean, segments, at = centre(rows), [], 0
+    for number, size in enumerate(sizes):
+        names = [f"{row}.png" for row in range(at, at + size)]
+        segments.append(write_segment(folder / f"{number}{SUFFIX}", rows[at : at + size], names, mean))
+        at += size
+    return BitIndex(segments)
+
+
+def test_the_nearest_by_codes_are_nearly_those_by_cosine(tmp_path: Path) -> None:
+    rows = clip_like(3000)
+    assert np.linalg.norm(centre(rows)) > 0.8
+    index = index_of(tmp_path, rows, [1000, 1999, 1])
+    assert len(index) == 3000
+    assert index.recall(10) >= 0.95
+    hits = index.search_exact(rows[7], 3)
+    assert (hits[0].name, round(hits[0].cosine, 2)) == ("7.png", 1.0)
+    truth = np.argsort(-(rows.astype(np.float16).astype(float) @ rows[7].astype(float)))[:3]
+    assert [hit.name for hit in hits] == [f"{row}.png" for row in truth]
+    assert index.search(rows[7], 3, rescored=3000) == hits
+
+
+def test_codes_without_centring_find_less(tmp_path: Path) -> None:
+    """The reason for the mean: signs of numbers that share a long mean hardly differ."""
+    rows = clip_like(2000)
+    names = [str(row) for row in range(len(rows))]
+    plain = BitIndex([write_segment(tmp_path / f"a{SUFFIX}", rows, names, np.zeros(64, np.float32))])
+    centred = BitIndex([write_segment(tmp_path / f"b{SUFFIX}", rows, names, centre(rows))])
+    assert centred.recall(10) > plain.recall(10)
+
+
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_bits_are_signs_about_the_mean(width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, mean = rng.normal(size=(5, width)).astype(np.float32), rng.normal(size=width).astype(np.float32)
+    codes = codes_of(rows, mean)
+    assert codes.shape == (5, words_of(width))
+    differ = int(np.bitwise_count(codes[0] ^ codes[1]).sum())
+    assert differ == int(((rows[0] > mean) != (rows[1] > mean)).sum())
+
+
+def test_names_of_any_characters(tmp_path: Path) -> None:
+    names = ["ü/\n.png", "", "\udcff.png", "b" * 300]
+    segment = write_segment(tmp_path / f"a{SUFFIX}", clip_like(4), names, np.zeros(64, np.float32))
+    assert [segment.name(row) for row in range(4)] == names
+
+
+def test_a_segment_is_never_overwritten_and_must_fit(tmp_path: Path) -> None:
+    rows, mean = clip_like(2), np.zeros(64, np.float32)
+    write_segment(tmp_path / f"a{SUFFIX}", rows, ["a", "b"], mean)
+    with pytest.raises(OutputExists):
+        write_segment(tmp_path / f"a{SUFFIX}", rows, ["a", "b"], mean)
+    with pytest.raises(ShapeError, match="names: there are 1; expected 2"):
+        write_segment(tmp_path / f"b{SUFFIX}", rows, ["a"], mean)
+    other = write_segment(tmp_path / f"c{SUFFIX}", rows, ["a", "b"], centre(rows))
+    with pytest.raises(DataError, match="belongs to another index"):
+        BitIndex([Segment(tmp_path / f"a{SUFFIX}"), other])
+    with pytest.raises(DataError, match="holds no segment"):
+        BitIndex([])
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "header", "claims"])
+def test_a_damaged_segment_is_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / f"a{SUFFIX}"
+    write_segment(path, clip_like(9), list("abcdefghi"), np.zeros(64, np.float32))
+    content = path.read_bytes()
+    path.write_bytes({
+        "cut": content[:-40], "foreign": b"x" + content, "header": content[:30] + b"}" + content[31:],
+        "claims": content.replace(b'"count": 9', b'"count":99'),
+    }[damage])  # fmt: skip
+    with pytest.raises(DataError, match="delete it, and it is made again") as raised:
+        Segment(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_kill_leaves_every_finished_segment_whole(tmp_path: Path) -> None:
+    """Killed while it adds segments, over and over: what is there can be read, in full."""
+    script = textwrap.dedent(
+        f"""
+        import itertools, os, sys
+        import numpy as np
+        from pathlib import Path
+        from clipcond.find.bit_index import write_segment
+        rows = np.random.default_rng(0).normal(size=(2000, 64)).astype("f4")
+        start = int(sys.argv[1])
+        for number in itertools.count(start):
+            print(number, flush=True)
+            write_segment(Path({str(tmp_path)!r}) / f"{{number:06}}{SUFFIX}", rows, ["x"] * 2000, np.zeros(64, "f4"))
+        """
+    )
+    done = 0
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", script, str(done)], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if int(line) >= done + 3:
+                    break
+            child.kill()
+        segments = sorted(tmp_path.glob(f"*{SUFFIX}"))
+        assert [int(path.stem) for path in segments] == [*range(len(segments))]
+        assert len(segments) >= done + 3
+        assert len(BitIndex([Segment(path) for path in segments])) == 2000 * len(segments)
+        done = len(segments)
