@@ -160,7 +160,7 @@ class Preprocess:
 
     def described(self) -> str:
         """One short text for people: side, policy and filter."""
-        tiles = "tiles along the longer side, the mean of their vectors"
+        tiles = "tiles (the mean of their vectors)"
         policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed", "tiles": tiles}[self.policy]
         return f"{self.width}×{self.height} {policy}, {self.interpolation}{', JPEG draft' if self.draft else ''}"
 
