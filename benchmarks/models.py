@@ -87,6 +87,7 @@ class Built:
     tokens: str
     length: int
     pooled: str
+    attention: str
     activation: str
     trains: bool
     parameters: int
@@ -112,6 +113,7 @@ def build(name: str, config: dict[str, Any], text: OpenClipTextConfig) -> Built:
         tokens=text.tokenizer or "CLIP's own",
         length=text.length,
         pooled=text.pooled_at,
+        attention="causal" if text.causal and text.model is None else "both ways",
         activation="sigmoid" if "init_logit_bias" in config else "softmax",
         trains=trains(config),
         parameters=parameters,
@@ -130,14 +132,23 @@ def build_all() -> list[Built]:
 
 def text_table(found: list[Built]) -> list[str]:
     """A row for all architectures that read their texts alike."""
-    alike: dict[tuple[str, int, str, str, bool], list[str]] = {}
+    alike: dict[tuple[str, int, str, str, str, bool], list[str]] = {}
     for one in found:
         tokens = "that of the weights' own repository" if one.tokens.startswith("timm/") else one.tokens
-        alike.setdefault((tokens, one.length, one.pooled, one.activation, one.trains), []).append(one.name)
-    lines = ["| tokenizer | positions | text is | logits | trains | architectures |", "|---|---|---|---|---|---|"]
-    for (tokens, length, pooled, activation, can), names in sorted(alike.items(), key=lambda row: -len(row[1])):
+        alike.setdefault((tokens, one.length, one.pooled, one.attention, one.activation, one.trains), []).append(
+            one.name
+        )
+    lines = [
+        "| tokenizer | positions | text is read off at | attention | logits | trains | architectures |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (tokens, length, pooled, attention, activation, can), names in sorted(
+        alike.items(), key=lambda row: -len(row[1])
+    ):
         said = "yes" if can else "no"
-        lines.append(f"| {tokens} | {length} | {pooled} | {activation} | {said} | {len(names)}: {', '.join(names)} |")
+        lines.append(
+            f"| {tokens} | {length} | {pooled} | {attention} | {activation} | {said} | {len(names)}: {', '.join(names)} |"
+        )
     return lines
 
 
@@ -151,7 +162,7 @@ def count_table(found: list[Built]) -> list[str]:
 def family_table() -> list[str]:
     """The families of transformers."""
     lines = [
-        "| family | `model_type` | positions | text is | dual | matching | detection |",
+        "| family | `model_type` | positions | text is read off at | dual | matching | detection |",
         "|---|---|---|---|---|---|---|",
     ]
     for family in FAMILIES.values():

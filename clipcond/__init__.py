@@ -17,6 +17,7 @@ _HOME = {
     "DataError": "clipcond.errors",
     "ImageError": "clipcond.errors",
     "ImageTower": "clipcond.encode.image",
+    "Matcher": "clipcond.models.matching",
     "ModelError": "clipcond.errors",
     "OutputExists": "clipcond.errors",
     "PromptSyntaxError": "clipcond.errors",
@@ -28,6 +29,7 @@ _HOME = {
     "adapters_of": "clipcond.diffusion.adapters",
     "composed": "clipcond.diffusion.compose_denoiser",
     "evaluate": "clipcond.train.evaluate",
+    "explain": "clipcond.pages.explain",
     "export": "clipcond.workflows.export",
     "load_adapters": "clipcond.diffusion.adapters",
     "load_pipeline": "clipcond.diffusion.pipelines",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.errors import PromptSyntaxError as PromptSyntaxError
     from clipcond.errors import ResourceMissing as ResourceMissing
     from clipcond.errors import ShapeError as ShapeError
+    from clipcond.models.matching import Matcher as Matcher
+    from clipcond.pages.explain import explain as explain
     from clipcond.prompt.dialects.parse import parse as parse
     from clipcond.prompt.dialects.translate import translate as translate
     from clipcond.prompt.plan import plan as plan

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
+from html import escape
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # bidirectional classes of the characters that turn the direction of text
@@ -29,6 +31,24 @@ def visible(text: str) -> str:
     Line feeds become `↵`, other control characters their pictures, direction overrides and broken characters `�`.
     """
     return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def html_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, notes: Iterable[str] = ()
+) -> str:
+    """A table for a notebook, in its own colours: a title, rows of values, and notes below; everything is escaped."""
+
+    def cells(tag: str, values: Sequence[object]) -> str:
+        made = (f'<{tag} style="text-align:left">{escape(visible(str(value)))}</{tag}>' for value in values)
+        return f"<tr>{''.join(made)}</tr>"
+
+    listed = "".join(f"<li>{escape(visible(note))}</li>" for note in notes)
+    return (
+        f"<div><strong>{escape(visible(title))}</strong>"
+        f"<table><thead>{cells('th', columns)}</thead><tbody>{''.join(cells('td', row) for row in rows)}</tbody></table>"
+        + (f"<ul>{listed}</ul>" if listed else "")
+        + "</div>"
+    )
 
 
 def _visible(character: str) -> str:

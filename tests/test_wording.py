@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipcond.wording import first_line
+from clipcond.wording import first_line, html_table
 
 
 def test_a_librarys_colours_are_taken_out_and_what_steers_a_terminal_is_made_visible() -> None:
@@ -12,3 +12,12 @@ def test_a_librarys_colours_are_taken_out_and_what_steers_a_terminal_is_made_vis
     assert (
         first_line(ValueError("Error(s) in loading:\n\tsize mismatch.\n\tmore")) == "Error(s) in loading: size mismatch"
     )
+
+
+def test_a_table_for_a_notebook_escapes_everything() -> None:
+    table = html_table("<a> & b\x1b", ("n", "t"), [(1, "<script>"), (2, "b")], notes=["<i>"])
+    assert table.count("<tr>") == 3
+    assert "&lt;script&gt;" in table
+    assert "<strong>&lt;a&gt; &amp; b␛</strong>" in table
+    assert "<li>&lt;i&gt;</li>" in table
+    assert "<ul>" not in html_table("t", ("n",), [])

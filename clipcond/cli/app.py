@@ -14,6 +14,7 @@ from clipcond._version import __version__
 from clipcond.cli.command_groups import GROUPS
 from clipcond.cli.examples import examples
 from clipcond.cli.exit_codes import INTERRUPTED
+from clipcond.cli.interruption import tell
 
 P = ParamSpec("P")
 
@@ -64,7 +65,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
 def stopped(sentence: str) -> typer.Exit:
     """Say what an interruption left, in one sentence; gives the exception that ends the command."""
-    typer.echo(sentence, err=True)
+    tell(sentence)
     return typer.Exit(INTERRUPTED)
 
 

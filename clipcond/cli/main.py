@@ -18,7 +18,7 @@ from typing import TextIO, cast
 
 from clipcond.cli.command_groups import COMMANDS
 from clipcond.cli.exit_codes import FAILED, INTERRUPTED, OK, READER_GONE, USAGE
-from clipcond.cli.interruption import check, interrupted, noted
+from clipcond.cli.interruption import check, interrupted, noted, told
 from clipcond.cli.stand_ins import STAND_INS
 from clipcond.errors import ClipCondError, OptionsError
 from clipcond.wording import visible
@@ -169,9 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             sys.stderr.write(f"error: {_one_line(error)}\n")
             return FAILED
-        return INTERRUPTED if interrupted() else code
+        return _interrupted() if interrupted() else code
 
 
 def _interrupted() -> int:
-    sys.stderr.write("interrupted\n")
+    if not told():  # Typer ends without a word where it reads the arguments
+        sys.stderr.write("interrupted\n")
     return INTERRUPTED

@@ -59,15 +59,46 @@ def train(
     ] = None,
     precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
     freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    train_blocks: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
+    ] = None,
     lock_image: Annotated[
         bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
     ] = False,
+    ema: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),
+    ] = None,
+    alpha: Annotated[
+        str | None, typer.Option(metavar="X", help="Mix with the weights from before: 0 to 1, or auto to sweep.")
+    ] = None,
     unseen_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Learning rate of token rows that are zero in the model.")
     ] = None,
     init: Annotated[str | None, typer.Option(metavar="TEXT", help="weights, or random to start from nothing.")] = None,
     captions: Annotated[str | None, typer.Option(metavar="TEXT", help="Of several captions: random or first.")] = None,
     contrastive: Annotated[float | None, typer.Option(metavar="X", help="Weight of the contrastive loss (1).")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="TEXT", help="Contrastive loss: infonce or siglip.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(metavar="X", help="Share of infonce's target that goes to all candidates (0).")
+    ] = None,
+    positives: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Pairs of one caption or group: mask (left out) or count.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A model to learn from, or its stored embeddings (.safetensors).")
+    ] = None,
+    teacher_weight: Annotated[float | None, typer.Option(metavar="X", help="Weight of the teacher (1).")] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows of similarities in memory at a time (by the batch).")
+    ] = None,
+    grad_cache: Annotated[
+        int | None, typer.Option(metavar="N", help="Pairs encoded at once; the gradients are the whole batch's.")
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(metavar="DIR", help="Pipeline whose frozen denoiser is a loss: mini, a folder.")
     ] = None,
@@ -127,11 +158,22 @@ def train(
         "seed": seed,
         "precision": precision,
         "freeze": freeze,
+        "train_blocks": train_blocks,
+        "layer_decay": layer_decay,
         "lock_image": lock_image or None,
+        "ema": ema,
+        "alpha": alpha,
         "unseen_rate": unseen_rate,
         "init": init,
         "captions": captions,
         "contrastive": contrastive,
+        "loss": loss,
+        "label_smoothing": label_smoothing,
+        "positives": positives,
+        "teacher": teacher,
+        "teacher_weight": teacher_weight,
+        "chunk_size": chunk_size,
+        "grad_cache": grad_cache,
         "pipeline": pipeline,
         "denoise_weight": denoise_weight,
         "denoise_batch": denoise_batch,
@@ -151,7 +193,8 @@ def train(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
-    _show(result, as_json=as_json)
+    if result.rank == 0:
+        _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)

@@ -45,12 +45,19 @@ class Reading:
     pad_id: int
 
 
-def reading(family: str, encoder: str, *, layers: int) -> Reading:
-    """Return what a family reads of one of its CLIP encoders, which has so many layers."""
+def reading(family: str, encoder: str, *, layers: int, pipeline_layers: int | None = None) -> Reading:
+    """Return what a family reads of one of its CLIP encoders, which has so many layers.
+
+    pipeline_layers: how many of them a pipeline has, where the encoder goes on behind these for another purpose.
+    """
     layout = LAYOUTS[family]
     skip, norm = layer(layout, encoder, 0)
+    if pipeline_layers is not None:
+        skip += layers - pipeline_layers
+    elif family == "sd2" and layers == SD2_LAYERS:
+        skip += 1
     return Reading(
-        skip=skip + int(family == "sd2" and layers == SD2_LAYERS),
+        skip=skip,
         final_norm=norm,
         states=encoder in layout.concat_width,
         pooled=layout.pooled_from if encoder in layout.pooled else None,

@@ -15,6 +15,7 @@ from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.plan import PromptPlan
+from clipcond.wording import html_table
 
 if TYPE_CHECKING:
     from clipcond.diffusion.conditioning_file import ConditioningRecord
@@ -106,6 +107,16 @@ class Conditioning:
     def callback_on_step_end_tensor_inputs(self) -> list[str]:
         """The pipeline's argument of this name, to go with `callback`; older pipelines need it."""
         return ["latents"] if self.callback is None else self.callback.tensor_inputs
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook: the tensors, the prompts and what was found about them."""
+        rows = [
+            (name, "×".join(map(str, each.shape)), str(each.dtype).removeprefix("torch."), each.device)
+            for name, each in self.tensors.items()
+        ]
+        title = f"{'; '.join(self.prompts)} ({self.family}, {self.dialect}, weighting {self.weighting})"
+        notes = [f"{found.argument}: {found.message}" for found in self.findings]
+        return html_table(title, ("tensor", "shape", "dtype", "device"), rows, notes=notes)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a safetensors file with all tensors, and as metadata the texts, their plans, the settings and the

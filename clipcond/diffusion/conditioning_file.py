@@ -33,6 +33,7 @@ from clipcond.wording import visible
 FORMAT, FIRST_FORMAT = "clipcond.conditioning/2", "clipcond.conditioning/1"
 _EDITED = ("prompt_embeds", "pooled_prompt_embeds")
 _SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _DAMAGE = (ClipCondError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -90,6 +91,7 @@ def read(path: str | Path) -> ConditioningRecord:
     """
     metadata, tensors = _content(Path(path))
     _check_whole(path, metadata, tensors)
+    _check_numbers(path, tensors)
     _check_finite(path, tensors)
     with damage_named(path):
         return _OF_FORMAT[metadata["format"]](metadata, tensors)
@@ -240,6 +242,17 @@ def _check_whole(path: str | Path, metadata: Mapping[str, str], tensors: Mapping
         )
     if "crc32" in metadata and metadata["crc32"] != _checksum(metadata, tensors):
         raise DataError(f"{path} holds a damaged conditioning: its checksum does not fit its content; write it again")
+
+
+def _check_numbers(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise DataError for states or pooled vectors of a kind of numbers that no encoder makes."""
+    for name, tensor in tensors.items():
+        if name.endswith("_embeds") and tensor.dtype not in _NUMBERS:
+            kinds = [str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, *_NUMBERS)]
+            raise DataError(
+                f"{path} holds a damaged conditioning: tensor {visible(name)} is of {kinds[0]}, expected"
+                f" {', '.join(kinds[1:])}; write it again"
+            )
 
 
 def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipcond.find.gallery import Gallery
-from clipcond.prompt.tokenizer import CONTENT
 from clipcond.score.similarity import DIGITS
 from clipcond.score.zero_shot import top_k
 
@@ -133,7 +132,7 @@ def _put_together(
         before = [each.phrase for each in added]
         texts = [JOINED.join([*before, phrase]) for phrase in left]
         encoded = pictures.scorer.texts(texts)
-        scores = [float(image @ text.vector) if text.content_tokens <= CONTENT else -np.inf for text in encoded]
+        scores = [float(image @ text.vector) if text.chunks == 1 else -np.inf for text in encoded]
         number = int(np.argmax(scores))
         if (scores[number] - cosine <= _LEAST_GAIN and added) or not np.isfinite(scores[number]):
             break

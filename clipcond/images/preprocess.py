@@ -48,7 +48,7 @@ _MOST_TILES = 16  # of one picture: a strip that is longer is not seen in full
 Policy = Literal["shortest", "longest", "squash", "tiles"]
 View = Literal["crop", "pad", "tiles"]
 
-_FILTERS = {
+FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
     "bilinear": Image.Resampling.BILINEAR,
@@ -80,8 +80,8 @@ class Preprocess:
     draft: bool = False
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _FILTERS:
-            raise ModelError(f"unknown interpolation {self.interpolation!r}; expected one of {', '.join(_FILTERS)}")
+        if self.interpolation not in FILTERS:
+            raise ModelError(f"unknown interpolation {self.interpolation!r}; expected one of {', '.join(FILTERS)}")
         if self.policy not in get_args(Policy):
             raise ModelError(f"unknown resize mode {self.policy!r}; expected shortest, longest or squash")
         sides = (self.height, self.width, self.short or self.height, *(self.stretch or ()))
@@ -223,7 +223,7 @@ def _resize(
     """Resize what is in the box, by default all; the axis first that keeps the picture between the two passes small."""
     if box is None and image.size == size:
         return image
-    method = _FILTERS[interpolation]
+    method = FILTERS[interpolation]
     if size[0] * image.height > _LARGEST_RESIZE and size[0] > image.width:  # Pillow would stretch every line first
         box = box or (0, 0, *image.size)
         image = image.resize((image.width, size[1]), method, (0, box[1], image.width, box[3]))

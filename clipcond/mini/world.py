@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -74,6 +74,18 @@ def sample(rng: random.Random, *, least: int = 1, most: int = 9) -> Scene:
     cells = rng.sample(CELLS, rng.randint(least, most))
     objects = tuple(Object(colour=rng.choice(list(COLOURS)), shape=rng.choice(LAYOUTS), cell=cell) for cell in cells)
     return Scene(rng.choice(list(BACKGROUNDS)), objects)
+
+
+def one_changed(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with one object's colour, shape or place changed; the order of its objects stays."""
+    at, attribute = rng.randrange(len(scene.objects)), rng.choice(["colour", "shape", "cell"])
+    free = [cell for cell in CELLS if cell not in {thing.cell for thing in scene.objects}]
+    if attribute == "cell" and not free:
+        attribute = "colour"
+    pool = {"colour": list(COLOURS), "shape": list(LAYOUTS), "cell": free}[attribute]
+    thing = scene.objects[at]
+    new = replace(thing, **{attribute: rng.choice([value for value in pool if value != getattr(thing, attribute)])})
+    return Scene(scene.background, (*scene.objects[:at], new, *scene.objects[at + 1 :]))
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -318,7 +330,7 @@ def parse(text: str) -> Scene:
     """
     background, objects, taken = "", [], set[str]()
     part: dict[str, str] = {}
-    for kind, name in _words_of(text):
+    for kind, name, _ in mentions(text):
         if kind == "background":
             background = background or name
             continue
@@ -333,9 +345,10 @@ def parse(text: str) -> Scene:
     return Scene(background, tuple(objects))
 
 
-def _words_of(text: str) -> list[tuple[str, str]]:
+def mentions(text: str) -> list[tuple[str, str, slice]]:
+    """Every word that names something, in order: its kind (`background`, `colour`, `shape`, `cell`), its name and its place."""
     pattern, meaning = _lexicon()
-    return [meaning[match[0]] for match in pattern.finditer(text.lower())]
+    return [(*meaning[match[0]], slice(*match.span())) for match in pattern.finditer(text.lower())]
 
 
 @cache

@@ -28,6 +28,7 @@ class DualEncoder:
     image: ImageTower  # pictures to vectors
     head: LogitHead  # cosines to logits and probabilities
     notes: tuple[str, ...] = ()  # what a user should know about how it was loaded, a line each
+    pipeline_layers: int | None = None  # of the text tower, that pipelines read; None for all that their family reads
 
     @property
     def reads_clip_tokens(self) -> bool:

@@ -226,13 +226,14 @@ def check_single_file(written: Path, name: str, ready: ReadyText) -> dict[str, f
 def fits(encoder: TextEncoder, config: Mapping[str, Any], *, may_drop: bool = False) -> str | None:
     """Return the reason against an encoder in the place of another of this config; None if it fits.
 
-    may_drop: the target may have one layer less, as Stable Diffusion 2's encoder.
+    may_drop: the target may have one layer less, as Stable Diffusion 2's encoder. An encoder whose folder says how many
+    layers pipelines read fits one of that many.
     """
     own = encoder.config
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "max_position_embeddings", "vocab_size"):
         if name in config and config[name] != own[name]:
             return f"its {name} is {own[name]}, the target's {config[name]}"
     layers, wanted = int(own["num_hidden_layers"]), int(config.get("num_hidden_layers", 12))
-    if layers != wanted and not (may_drop and layers == wanted + 1):
+    if wanted not in (layers, encoder.pipeline_layers) and not (may_drop and layers == wanted + 1):
         return f"it has {layers} layers, the target {wanted}"
     return None

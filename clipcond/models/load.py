@@ -14,9 +14,10 @@ from clipcond.errors import ModelError
 from clipcond.models.checks import one_line_errors
 from clipcond.models.dual import DualEncoder as DualEncoder
 from clipcond.models.folder_models import held_by
-from clipcond.models.open_clip_build import dual_from_open_clip
+from clipcond.models.open_clip_build import dual_from_open_clip, open_clip_tokenizer
 from clipcond.models.open_clip_folder import (
     CONFIG,
+    pipeline_layers,
     preprocess_of_folder,
     read_config,
     read_open_clip_folder,
@@ -90,10 +91,14 @@ def _from_folder(spec: str, named: ModelSpec, folder: Path, device: str) -> Dual
 def _open_clip_folder(spec: str, named: ModelSpec, folder: Path, device: str) -> DualEncoder:
     config = read_config(folder)
     places: list[str | Path] = [*named.overrides.places, folder]
+    tokenizer = open_clip_tokenizer(spec, config["model_cfg"], places)
     model = read_open_clip_folder(folder, quick_gelu=named.overrides.quick_gelu, places=named.overrides.places)
     preprocess, notes = preprocess_of_folder(folder, config, model, named.overrides.size)
     stated = {**preprocess, **named.overrides.preprocess}
-    return dual_from_open_clip(spec, model, config["model_cfg"], stated, device, places=places, notes=notes)
+    return dual_from_open_clip(
+        spec, model, config["model_cfg"], stated, device, tokenizer=tokenizer, notes=notes,
+        pipeline_layers=pipeline_layers(config),
+    )  # fmt: skip
 
 
 def _open_clip_snapshot(repository: str) -> Path | None:

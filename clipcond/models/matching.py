@@ -80,11 +80,11 @@ class Matcher:
         ids, mask = self._rows(texts)
         found = torch.empty(len(images), len(texts), 2)
         for at, states in self._states(images, batch_size):
-            for picture, own in enumerate(states, start=at):
-                for first in range(0, len(ids), batch_size):
-                    some = slice(first, first + batch_size)
-                    rows = own.expand(len(ids[some]), *own.shape)
-                    found[picture, some] = self.reader.pair_logits(rows, ids[some], mask[some]).float().cpu()
+            pairs = torch.cartesian_prod(torch.arange(len(states)), torch.arange(len(ids)))
+            for picture, text in (some.T for some in pairs.split(batch_size)):
+                own, said = picture.to(ids.device), text.to(ids.device)
+                logits = self.reader.pair_logits(states[own], ids[said], mask[said])
+                found[picture + at, text] = logits.float().cpu()
         check_finite("matching", found)
         return found
 
@@ -141,7 +141,7 @@ def _load(spec: str, named: ModelSpec, where: str, device: str) -> Matcher:
     loaded = read_library_model(spec, named.overrides, where, "matching")
     stated = {f"image_{name}": value for name, value in named.overrides.preprocess.items()}
     preprocess = picture_preprocess(spec, loaded, {**loaded.processor, **stated})
-    tokenizer = text_tokenizer(spec, loaded, named.overrides)
+    tokenizer = text_tokenizer(loaded)
     model = ready(spec, loaded.model, device)
     return Matcher(
         name=spec,

@@ -66,16 +66,16 @@ def dual_from_open_clip(
     preprocess: Mapping[str, Any],
     device: str,
     *,
-    places: Sequence[str | Path] = (),
+    tokenizer: ClipTokenizer | LibraryTokenizer,
     notes: tuple[str, ...] = (),
+    pipeline_layers: int | None = None,
 ) -> DualEncoder:
     """Return both towers of an open_clip model, in float32 and ready for inference.
 
-    config: its `model_cfg`.   places: folders that may hold its tokenizer; the one that the config names comes last.
-    Raises ModelError.
+    config: its `model_cfg`.   tokenizer: from `open_clip_tokenizer`.   pipeline_layers: of the text tower, that pipelines
+    read.   Raises ModelError.
     """
     text = read_text_config(spec, config)
-    tokenizer = _tokenizer(spec, text, places)  # before the work of checking and moving weights
     model = ready(spec, model, device)
     return DualEncoder(
         name=spec,
@@ -83,10 +83,18 @@ def dual_from_open_clip(
         image=ImageTower.from_open_clip(model, preprocess),
         head=logit_head(spec, model),
         notes=notes,
+        pipeline_layers=pipeline_layers,
     )
 
 
-def _tokenizer(spec: str, text: OpenClipTextConfig, places: Sequence[str | Path]) -> ClipTokenizer | LibraryTokenizer:
+def open_clip_tokenizer(
+    spec: str, config: Mapping[str, Any], places: Sequence[str | Path]
+) -> ClipTokenizer | LibraryTokenizer:
+    """Return the tokenizer of a `model_cfg`, to be had before the work of reading weights.
+
+    places: folders that may hold it; the one that the config names comes last.   Raises ModelError.
+    """
+    text = read_text_config(spec, config)
     if text.tokenizer is None:
         return ClipTokenizer("openai")
     from open_clip.tokenizer import get_clean_fn

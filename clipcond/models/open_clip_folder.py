@@ -1,7 +1,8 @@
 """open_clip folders: `open_clip_config.json` beside `open_clip_model.safetensors`, read and written.
 
 A token table of which few rows are used can be stored packed: its rows that are not zero under `<name>.rows`, and their
-numbers under `<name>.ids`, in place of `<name>`. Reading fills the rest with zeros.
+numbers under `<name>.ids`, in place of `<name>`. Reading fills the rest with zeros. A config may say `pipeline_layers`: how
+many layers of the text tower the pipelines read that were trained with it; those behind them serve the dual encoder alone.
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ def read_config(folder: Path) -> dict[str, Any]:
             )
     check_numbers(str(path), config)
     return config
+
+
+def pipeline_layers(config: dict[str, Any]) -> int | None:
+    """The layers of the text tower that pipelines read, None where the config does not say. Raises ModelError."""
+    stated, layers = config.get("pipeline_layers"), (config["model_cfg"].get("text_cfg") or {}).get("layers", 12)
+    if stated is None or (isinstance(stated, int) and 1 <= stated <= layers):
+        return stated
+    raise ModelError(f"{CONFIG} says that pipelines read {visible(str(stated))} layers; expected 1 to {layers}")
 
 
 def preprocess_of_folder(

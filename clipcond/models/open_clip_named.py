@@ -10,7 +10,7 @@ from typing import Any
 from clipcond.errors import ClipCondError, ModelError
 from clipcond.models.checkpoint import SUFFIXES, Checkpoint, fill_open_clip, read_checkpoint
 from clipcond.models.dual import DualEncoder
-from clipcond.models.open_clip_build import buildable, dual_from_open_clip
+from clipcond.models.open_clip_build import buildable, dual_from_open_clip, open_clip_tokenizer
 from clipcond.models.spec import ModelSpec, did_you_mean, listed
 from clipcond.runtime.hub import offline_where_unreachable, why_not
 from clipcond.runtime.quiet import quiet_calls, quiet_logs
@@ -33,6 +33,7 @@ def load_pretrained(spec: str, named: ModelSpec, device: str) -> DualEncoder:
     if tag not in tags:
         raise ModelError(f"open_clip has no weights {tag!r} for {name}; expected {listed(tags)}")
     config = open_clip.get_model_config(name) or {}
+    tokenizer = open_clip_tokenizer(spec, config, named.overrides.places)
     published = open_clip.get_pretrained_cfg(name, tag)
     options: dict[str, Any] = {"force_quick_gelu": bool(published.get("quick_gelu", False))}
     if named.overrides.quick_gelu is not None:
@@ -48,7 +49,7 @@ def load_pretrained(spec: str, named: ModelSpec, device: str) -> DualEncoder:
         raise ModelError(
             f"the weights of {spec} {why_not(error)}; connect once to fill the cache, or pass a file as {name}@FILE"
         ) from error
-    return dual_from_open_clip(spec, model, config, preprocess_of(model, named), device, places=named.overrides.places)
+    return dual_from_open_clip(spec, model, config, preprocess_of(model, named), device, tokenizer=tokenizer)
 
 
 def load_checkpoint(spec: str, named: ModelSpec, device: str) -> DualEncoder:
@@ -69,6 +70,7 @@ def load_checkpoint(spec: str, named: ModelSpec, device: str) -> DualEncoder:
     if path.suffix not in SUFFIXES:
         raise ModelError(f"{path} is not a checkpoint that can be read; expected one of {', '.join(SUFFIXES)}")
     config = open_clip.get_model_config(name) or {}
+    tokenizer = open_clip_tokenizer(spec, config, named.overrides.places)
     try:
         checkpoint = read_checkpoint(path)
     except Exception as error:
@@ -91,8 +93,7 @@ def load_checkpoint(spec: str, named: ModelSpec, device: str) -> DualEncoder:
     except Exception as error:
         raise ModelError(f"{path} is not a checkpoint of {name}: {first_line(error)}") from error
     prepared = preprocess_of(model, named)
-    places = named.overrides.places
-    return dual_from_open_clip(spec, model, config, prepared, device, places=places, notes=(*notes, *note))
+    return dual_from_open_clip(spec, model, config, prepared, device, tokenizer=tokenizer, notes=(*notes, *note))
 
 
 def preprocess_of(model: Any, named: ModelSpec) -> dict[str, Any]:

@@ -32,7 +32,8 @@ WEIGHTS = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
 class TextEncoder:
     """A CLIP text encoder, float32, and its config in the words of transformers' CLIPTextConfig.
 
-    module: transformers' text model or open_clip's model, which `tower` wraps.
+    module: transformers' text model or open_clip's model, which `tower` wraps.   pipeline_layers: how many of its layers
+    pipelines read, where its folder says so; None for as many as their family reads.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TextEncoder:
     tower: TextTower
     config: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    pipeline_layers: int | None = None
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of the weights under transformers' nested names. Raises ModelError for towers of other shapes."""
@@ -67,7 +69,10 @@ def load_text_encoder(spec: str, encoder: str | None = None) -> TextEncoder:
         dual = load_dual(spec)
         module: Any = dual.image.model
         config = module.config.text_config.to_dict() if hasattr(module, "vision_model") else clip_text_config(module)
-        return TextEncoder(name=spec, module=module, tower=dual.text, config=config, notes=dual.notes)
+        return TextEncoder(
+            name=spec, module=module, tower=dual.text, config=config, notes=dual.notes,
+            pipeline_layers=dual.pipeline_layers,
+        )  # fmt: skip
 
 
 def build_text_model(where: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:

@@ -14,10 +14,11 @@ from clipcond.encode.text_embedder import Forward, TextEmbedder
 from clipcond.encode.text_layout import TextLayout
 from clipcond.encode.tokenizers import ClipTokenizer, LibraryTokenizer, library_layout, siglip_clean
 from clipcond.errors import ModelError
+from clipcond.images.patches import HEADER_BITS, PatchPreprocess
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.dual import DualEncoder, dual_from_transformers, logit_head, on_device_of, ready
 from clipcond.models.spec import ModelSpec, Overrides
-from clipcond.models.tokenizer_files import read_library_tokenizer, stated_class
+from clipcond.models.tokenizer_files import stated_class
 from clipcond.models.transformers_model import LibraryModel, read_library_model, with_library
 from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS
 
@@ -36,13 +37,13 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
     if loaded.family.model_type == "clip":
         return dual_from_transformers(spec, loaded.model, processor, device, loaded.notes)
     preprocess = picture_preprocess(spec, loaded, processor)
-    texts = text_embedder(spec, loaded, overrides)
+    texts = text_embedder(loaded)
     model = ready(spec, loaded.model, device)
     head, notes = _head(spec, model)
     return DualEncoder(
         name=spec,
         texts=texts,
-        image=ImageTower(model, preprocess, _image_forward(model), _picture_modules(model)),
+        image=ImageTower(model, preprocess, _image_forward(model, preprocess), _picture_modules(model)),
         head=head,
         notes=(*loaded.notes, *notes),
     )
@@ -50,6 +51,8 @@ def _load(spec: str, overrides: Overrides, where: str, device: str) -> DualEncod
 
 def picture_preprocess(spec: str, loaded: LibraryModel, processor: Any) -> Preprocess:
     """The preprocessing of a model's pictures. Raises ModelError where it makes others than the model reads."""
+    if loaded.family.model_type == "siglip2":
+        return PatchPreprocess.from_settings(processor, int(loaded.config.vision_config.patch_size))
     preprocess = Preprocess.from_processor(processor)
     own = getattr(loaded.config.vision_config, "image_size", None)
     if loaded.family.model_type not in _CONVOLUTIONS and own not in (None, preprocess.height):
@@ -59,7 +62,7 @@ def picture_preprocess(spec: str, loaded: LibraryModel, processor: Any) -> Prepr
     return preprocess
 
 
-def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> TextEmbedder:
+def text_embedder(loaded: LibraryModel) -> TextEmbedder:
     """The embedder of a model's texts: its tokenizer, its length, and what it makes of padding. Raises ModelError."""
     habit = loaded.family.habit
     assert habit is not None, "every family with texts has its habit"
@@ -70,7 +73,7 @@ def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> Text
             forward=_text_forward(loaded.model, masked=True),
             pooling=habit.pooling,
         )
-    tokenizer = text_tokenizer(spec, loaded, overrides)
+    tokenizer = text_tokenizer(loaded)
     states_mask = "attention_mask" in tokenizer.tokenizer.model_input_names
     return TextEmbedder(
         tokenizer=tokenizer,
@@ -80,10 +83,10 @@ def text_embedder(spec: str, loaded: LibraryModel, overrides: Overrides) -> Text
     )
 
 
-def text_tokenizer(spec: str, loaded: LibraryModel, overrides: Overrides) -> LibraryTokenizer:
-    """The tokenizer of a model, from where the spec says, or from its own place. Raises ModelError."""
-    found = read_library_tokenizer(spec, [*overrides.places, loaded.place])
-    return LibraryTokenizer(found, clean=siglip_clean if stated_class(found).startswith("SiglipTokenizer") else str)
+def text_tokenizer(loaded: LibraryModel) -> LibraryTokenizer:
+    """The tokenizer of a model, with what SigLIP's own does to a text before."""
+    siglip = stated_class(loaded.tokenizer).startswith("SiglipTokenizer")
+    return LibraryTokenizer(loaded.tokenizer, clean=siglip_clean if siglip else str)
 
 
 def text_length(loaded: LibraryModel, tokenizer: LibraryTokenizer) -> int:
@@ -112,7 +115,9 @@ def _text_forward(model: Any, *, masked: bool) -> Forward:
     return forward
 
 
-def _image_forward(model: Any) -> Callable[[Tensor], Tensor]:
+def _image_forward(model: Any, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    if isinstance(preprocess, PatchPreprocess):
+        return lambda pixels: _projected(model.get_image_features(**patch_inputs(pixels, preprocess)))
     if hasattr(model, "vision_proj"):  # BlipForImageTextRetrieval
         return lambda pixels: model.vision_proj(model.vision_model(pixel_values=pixels).last_hidden_state[:, 0])
     return lambda pixels: _projected(model.get_image_features(pixel_values=pixels))
@@ -123,6 +128,21 @@ def _picture_modules(model: Any) -> list[nn.Module]:
     owner = getattr(model, "clip", model)  # CLIPSegForImageSegmentation
     names = ("vision_model", "visual_projection", "vision_proj")
     return [module for name in names if isinstance(module := getattr(owner, name, None), nn.Module)]
+
+
+def patch_inputs(pixels: Tensor, preprocess: PatchPreprocess) -> dict[str, Tensor]:
+    """The arguments of a NaFlex model's call, of (N, 3, H, W) normalised pixels of `PatchPreprocess`.
+
+    pixel_values: (N, patches, 3 · patch²), 0 where there is none.   pixel_attention_mask: (N, patches).   spatial_shapes:
+    (N, 2), rows and columns.
+    """
+    side, count = preprocess.patch, len(pixels)
+    half = (0.5 - preprocess.mean[0]) / preprocess.std[0]
+    bits = pixels[:, 0, :side].reshape(count, -1)[:, : 2 * HEADER_BITS].reshape(count, 2, HEADER_BITS) > half
+    grid = (bits.long() << torch.arange(HEADER_BITS, device=bits.device)).sum(dim=2)
+    mask = torch.arange(preprocess.most, device=grid.device) < grid.prod(dim=1, keepdim=True)
+    patches = pixels[:, :, side:].reshape(count, 3, preprocess.most, side, side).permute(0, 2, 3, 4, 1).flatten(2)
+    return {"pixel_values": patches * mask[..., None], "pixel_attention_mask": mask.long(), "spatial_shapes": grid}
 
 
 def _projected(features: Any) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from clipcond.errors import ClipCondError, ModelError
 from clipcond.models.checks import check_numbers, count, outline
 from clipcond.models.spec import ModelSpec, Overrides
+from clipcond.models.tokenizer_files import read_library_tokenizer
 from clipcond.models.transformers_families import Family, Use, architectures_of, family_of
 from clipcond.prompt.tokenizer import CONTEXT, VOCABULARY
 from clipcond.runtime.hub import offline_where_unreachable, why_not
@@ -27,13 +28,17 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LibraryModel:
-    """A model with every weight in place. processor: the settings of its image processor.   place: its folder or name."""
+    """A model with every weight in place.
+
+    processor: the settings of its image processor.   tokenizer: transformers', where it has another than CLIP's and reads
+    its texts by itself.
+    """
 
     family: Family
     model: Any
     config: Any
     processor: Mapping[str, Any]
-    place: str
+    tokenizer: Any
     notes: tuple[str, ...]
 
 
@@ -83,6 +88,8 @@ def read_library_model(spec: str, overrides: Overrides, where: str, use: Use) ->
     shapes = outline(f"the config of {spec}", lambda: kind(config))
     if folder.is_dir():
         _check_against_files(spec, folder, count(shapes))
+    own_tokens = use != "detection" and not family.clip_tokens
+    tokenizer = read_library_tokenizer(spec, [*overrides.places, where]) if own_tokens else None  # before the weights
     processor, _ = transformers.CLIPImageProcessor.get_image_processor_dict(where)
     with without_bars(folder.is_dir() or not sys.stderr.isatty()):
         model, report = kind.from_pretrained(where, config=config, trust_remote_code=False, output_loading_info=True)
@@ -91,7 +98,7 @@ def read_library_model(spec: str, overrides: Overrides, where: str, use: Use) ->
         model=model,
         config=config,
         processor=_image_part(processor),
-        place=where,
+        tokenizer=tokenizer,
         notes=_check_report(spec, name, report),
     )
 

@@ -44,10 +44,9 @@ def map_grid(explanation: Explanation, *, columns: int | None = None) -> Image.I
         x = _GAP + number % columns * (width + _GAP)
         y = _GAP + number // columns * tall
         sheet.paste(image.resize((width, height), Image.Resampling.BICUBIC), (x, y))
-        for at, line in enumerate(_wrapped(title, width, font, _LINES - bool(note))):
-            draw.text((x, y + height + 3 + at * _LINE), line, _INK, font)
-        if note:
-            draw.text((x, y + height + 3 + (_LINES - 1) * _LINE), note, _SOFT, font)
+        lines = [(line, _INK) for line in _wrapped(title, width, font, _LINES - bool(note))] + [(note, _SOFT)]
+        for at, (line, ink) in enumerate(lines):
+            draw.text((x, y + height + 3 + at * _LINE), line, ink, font)
     _scale(sheet, draw, font, rows * tall + 2 * _GAP, most)
     return sheet
 

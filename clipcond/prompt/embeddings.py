@@ -68,7 +68,12 @@ def scan(folder: str | Path, widths: Mapping[int, str] = WIDTHS) -> Embeddings:
         raise ResourceMissing(f"{folder}: no such folder; give one with .safetensors, .pt or .bin embeddings")
     files: dict[str, EmbeddingFile] = {}
     unreadable: list[tuple[Path, str]] = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()):
+        if not path.is_file():  # opening a pipe waits for a writer
+            unreadable.append(
+                (path, "a link to nothing" if path.is_symlink() and not path.exists() else "no regular file")
+            )
+            continue
         try:
             found = read(path, widths)
         except (DataError, OSError) as error:

@@ -143,6 +143,24 @@ class PromptPlan:
         """True if a stock pipeline would lose anything."""
         return any(encoder.truncated for encoder in self.encoders.values())
 
+    def _repr_html_(self) -> str:
+        """A table for a notebook: each encoder's tokens, and what a stock pipeline would lose."""
+        from clipcond.wording import html_table  # a notebook's need, not a plan's
+
+        rows = [
+            (
+                each.name,
+                each.limit,
+                each.unknown or each.content_tokens,
+                len(each.chunks),
+                _dropped_text(each),
+            )
+            for each in self.encoders.values()
+        ]
+        columns = ("encoder", "reads", "tokens", "chunks", "a stock pipeline drops")
+        notes = [f"{found.code}: {found.message}" for found in self.warnings]
+        return html_table(f"{self.prompt} ({self.dialect}, {self.family})", columns, rows, notes=notes)
+
     def to_json(self) -> dict[str, object]:
         """The document of `clipcond tokens --json`, of dicts, lists, strings and numbers only."""
         return {
@@ -155,6 +173,10 @@ class PromptPlan:
                 for found in self.warnings
             ],
         }
+
+
+def _dropped_text(encoder: EncoderPlan) -> str:
+    return "" if encoder.dropped is None else encoder.dropped.text
 
 
 def plan(

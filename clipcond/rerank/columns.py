@@ -17,7 +17,6 @@ from clipcond.score.scales import (
     SCALES,
     clipscore,
     iqa,
-    logit,
     margin,
     pick,
     probability,
@@ -97,7 +96,11 @@ def text_cosines(vectors: torch.Tensor, text: EncodedText, long_prompt: LongProm
 
 
 def _probability(cosine: NDArray[np.float64], rows: ToScore, scoring: Scoring, scorer: Scorer) -> NDArray[np.float64]:
-    """Among the distractors, of which a row's own prompt is none."""
+    """Among the distractors, of which a row's own prompt is none; alone where the model judges each pair by itself."""
+    head = scorer.dual.head
+    if head.activation == "sigmoid":
+        alone: NDArray[np.float64] = head.probabilities(cosine[:, None])[:, 0]
+        return alone
     texts = scorer.texts(scoring.distractors)
     others = np.stack([text_cosines(rows.vectors, text, scoring.long_prompt) for text in texts], axis=1)
     own = np.array([[prompt == text.text for text in texts] for prompt in rows.prompts])
@@ -123,7 +126,7 @@ _Compute = Callable[["NDArray[np.float64]", ToScore, Scoring, "Scorer"], "NDArra
 _OF_COSINE: dict[str, _Compute] = {
     "cosine": lambda cosine, rows, scoring, scorer: cosine,
     "clipscore": lambda cosine, rows, scoring, scorer: clipscore(cosine),
-    "logit": lambda cosine, rows, scoring, scorer: logit(cosine, scorer.dual.logit_scale),
+    "logit": lambda cosine, rows, scoring, scorer: scorer.dual.head.logits(cosine),
     "pick": lambda cosine, rows, scoring, scorer: pick(cosine, rows.prompts, scorer.dual.logit_scale),
     "probability": _probability,
     "margin": _margin,

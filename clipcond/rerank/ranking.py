@@ -271,6 +271,10 @@ def _notes(rows: Sequence[RankedImage], scoring: Scoring, scorer: Scorer) -> tup
     notes = []
     if scoring.aesthetic is not None and (note := scoring.aesthetic.tower_note(scorer.dual.name)):
         notes.append(note)
+    if "probability" in scoring.columns and scorer.dual.head.activation == "sigmoid":
+        notes.append(
+            f"{scorer.dual.name} judges each text by itself (sigmoid of its logit): the other prompts change no probability"
+        )
     without = sum(not row.negative_prompt for row in rows)
     if "margin" in scoring.columns and without:
         notes.append(f"{without} of {len(rows)} rows have no negative prompt: their margin is the cosine")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from clipcond.wording import html_table
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -133,6 +135,16 @@ class Ranking:
     unseen: tuple[str, ...] = ()
     warning: str = ""
     vectors: Mapping[Path, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook: the pictures by rank, and those that could not be scored."""
+        rows = [
+            (each.rank, each.path.name, "" if each.score is None else f"{each.score:.4f}", "kept" if each.kept else "")
+            for each in self.scored
+        ]
+        errors = [f"{each.path.name}: {each.error}" for each in self.errors]
+        title = f"{self.prompt or 'each by its own prompt'} ({self.model})"
+        return html_table(title, ("rank", "picture", "score", ""), rows, notes=errors)
 
     @property
     def scored(self) -> tuple[RankedImage, ...]:

@@ -139,7 +139,7 @@ SCALES: dict[str, Scale] = dict(
             ("prompt", "references"),
             "Hessel et al. 2021",
         ),
-        _scale("logit", "logit_scale · cosine", None, None, _PROMPT, "Radford et al. 2021"),
+        _scale("logit", "logit_scale · cosine (+ logit_bias)", None, None, _PROMPT, "Radford et al. 2021"),
         _scale(
             "probability",
             "softmax(logit_scale · cosine) of the own prompt among distractors",

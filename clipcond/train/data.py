@@ -22,11 +22,21 @@ from clipcond.wording import visible
 _METADATA = tuple(f"metadata{ending}" for ending in (TABLES[0], JSON_LINES[0], PARQUET[0]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relations:
+    """The relations of an image to others: captions and pictures that are near and wrong, and its groups."""
+
+    negatives: tuple[str, ...] = ()
+    negative_images: tuple[ImageSource, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """N images with one or more captions each, in the order of the source.
 
     left_out: what is wrong with each row that is not among them. notes: what else of the source is not used.
+    relations: one for each image, or none at all where the source has no such columns.
     """
 
     images: Sequence[ImageSource]
@@ -34,6 +44,7 @@ class Pairs:
     source: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    relations: Sequence[Relations] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,7 +53,8 @@ class Pairs:
         """Return the named rows, in that order."""
         rows = [int(row) for row in rows]
         images, captions = [self.images[row] for row in rows], [self.captions[row] for row in rows]
-        return Pairs(images, captions, self.source, self.left_out, self.notes)
+        relations = [self.relations[row] for row in rows] if self.relations else ()
+        return Pairs(images, captions, self.source, self.left_out, self.notes, relations)
 
     def sample(self, most: int = 500) -> list[int]:
         """Return `most` evenly spread rows, or all."""
@@ -50,8 +62,11 @@ class Pairs:
         return rows
 
     def fingerprint(self) -> str:
-        """Return a hash of the index: names, places in tars and captions; nothing of the pictures."""
+        """Return a hash of the index: names, places in tars, captions and relations; nothing of the pictures."""
         digest = hashlib.sha256()
+        for each in self.relations:
+            names = [image.path.name for image in each.negative_images]
+            digest.update(f"{each.negatives}\0{names}\0{each.groups}\n".encode("utf-8", "surrogateescape"))
         for image, captions in zip(self.images, self.captions, strict=True):
             line = f"{image.path.name}\0{image.start}\0{image.size}\0{captions}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -136,27 +151,40 @@ def _from_tars(shards: list[Path], source: Path, bad: BadRows) -> Pairs:
 
 
 def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:
-    """Merge rows of the same image; each must name a file that is there."""
+    """Merge rows of the same image; each must name files that are there."""
     sources: dict[str, ImageSource] = {}
-    captions: dict[str, list[str]] = {}
-    absent: list[PairRow] = []
+    rows: dict[str, list[PairRow]] = {}
+    absent: list[tuple[PairRow, str]] = []
     for row in table_rows(path, separator):
         if isinstance(row, DataError):
             bad.leave_out(row)
             continue
         source = ImageSource(path.parent / row.image)
         key = os.path.abspath(source.path)  # noqa: PTH100  (./0.jpg is 0.jpg; links are kept)
-        if key not in sources and not os.path.isfile(source.path):  # noqa: PTH113  (False too for a name too long)
-            absent.append(row)
+        named = [*(() if key in sources else (row.image,)), *row.negative_images]
+        missing = next((name for name in named if not os.path.isfile(path.parent / name)), None)  # noqa: PTH113  (False too for a name too long)
+        if missing is not None:
+            absent.append((row, missing))
             continue
         sources.setdefault(key, source)
-        captions.setdefault(key, []).extend(row.captions)
-    for row in absent:
-        bad.leave_out(_absent(row, len({row.image for row in absent}), path))
-    said = [tuple(each) for each in captions.values()]
-    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons))
+        rows.setdefault(key, []).append(row)
+    for row, name in absent:
+        bad.leave_out(_absent(row, name, len({name for _, name in absent}), path))
+    said = [tuple(caption for row in own for caption in row.captions) for own in rows.values()]
+    relations = [_relations(own, path) for own in rows.values()]
+    given = relations if any(each != Relations() for each in relations) else ()
+    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given)
 
 
-def _absent(row: PairRow, count: int, table: Path) -> DataError:
+def _relations(rows: list[PairRow], table: Path) -> Relations:
+    images = dict.fromkeys(name for row in rows for name in row.negative_images)
+    return Relations(
+        negatives=tuple(dict.fromkeys(text for row in rows for text in row.negatives)),
+        negative_images=tuple(ImageSource(table.parent / name) for name in images),
+        groups=tuple(dict.fromkeys(name for row in rows for name in row.groups)),
+    )
+
+
+def _absent(row: PairRow, name: str, count: int, table: Path) -> DataError:
     more = f" ({count} such images in {table})" if count > 1 else ""
-    return DataError(visible(f"{row.where}: {table.parent / row.image} does not exist{more}"))
+    return DataError(visible(f"{row.where}: {table.parent / name} does not exist{more}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,40 @@ from torch import Tensor
 from clipcond.encode.image import Normalisation
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
+from clipcond.models.open_clip_folder import pipeline_layers
 from clipcond.models.trainable import Trainable, load_trainable
 from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
+from clipcond.train.average import Average
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
+from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.denoising import Denoiser, Denoising
 from clipcond.train.evaluate import gallery, score_gallery
+from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.model import (
+    begin_sigmoid,
     check_model,
     freeze,
+    has_batch_norm,
     image_features,
     not_finite,
     text_features,
     train_mode,
     use_plain_attention,
 )  # fmt: skip
-from clipcond.train.objective import Contrastive, Objective, Term, Towers
+from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
-from clipcond.train.retention import Retention, TargetReader, parse_weights
+from clipcond.train.ranks import ALONE, Ranks
+from clipcond.train.retention import Retention, TargetReader
+from clipcond.train.retention_weights import parse_weights
+from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
-from clipcond.train.stored import Stored
-
-COLLAPSE = 1e-4  # a learning rate; see docs/training.md
+from clipcond.train.stored import Store, Stored
+from clipcond.train.teacher import TeacherEmbeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,15 +66,17 @@ class Job:
     device: torch.device
     trainable: Trainable
     optimizer: Optimizer
+    average: Average | None
     objective: Objective
     retention: Retention | None
-    stores: list[Stored]
+    stores: list[Store]
     pairs: Pairs
     batches: Batches
     steps: int
     warmup: int
     measure: Callable[[], Retrieval] | None
     notes: tuple[str, ...]
+    ranks: Ranks = ALONE
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,12 +84,19 @@ class Job:
         """The open_clip `CLIP`, float32."""
         return self.trainable.model
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return the context in which the model's weights are their averages, where the run keeps any."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
-def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
+
+def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks = ALONE) -> Job:
     """Load the model and the data, and try both. denoiser: for a run with a denoising loss.
 
+    ranks: those that share the batches; each draws other random numbers once the same model is loaded in all.
     Raises ConfigError, DataError and ModelError; writes nothing.
     """
+    if config.batch_size % ranks.count:
+        raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {ranks.count} processes")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -87,34 +105,43 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
     train_pairs, held_out = _read(config)
 
     trainable = _load(config, device)
+    if ranks.count > 1:
+        torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
     features = _features(config, trainable, normalise, train_pairs, device)
-    pixels = (
-        Pixels(train_pairs, trainable.preprocess, config.cache_gib) if config.contrastive and not features else None
-    )
+    decodes = _compares(config) and not features
+    pixels = Pixels(train_pairs, trainable.preprocess, config.cache_gib) if decodes else None
     batches = Batches(
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
+        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
     towers = Towers(
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
-    retention = _retention(config, trainable.model)
-    denoising = _denoising(config, trainable.model, train_pairs, denoiser)
+    retention = _retention(config, trainable)
+    denoising = _denoising(config, trainable, train_pairs, denoiser)
+    fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
+    teacher = (
+        TeacherEmbeddings(config.teacher, train_pairs, fingerprints, out=Path(config.out)) if config.teacher else None
+    )
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
-        config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention, denoising), towers), retention=retention,
-        stores=[each for each in (features, denoising.latents if denoising else None) if each is not None],
+        config=config, device=device, trainable=trainable, optimizer=optimizer,
+        average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
+        objective=Objective(_terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks),
+        ranks=ranks, retention=retention,
+        stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs) + _risks(config) + (_left_out(held_out) if held_out and config.val_data else ()),
-        fingerprints={"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()},
+        notes=_notes(train_pairs, config) + risks(config, len(trainable.model.transformer.resblocks), pipeline_layers(trainable.config))
+        + (_left_out(held_out) if held_out and config.val_data else ()),
+        fingerprints=fingerprints,
     )  # fmt: skip
 
 
@@ -132,29 +159,46 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
     check_model(model)
     if name := not_finite(model.state_dict()):
         raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
-    freeze(model, config.frozen, but_unseen=config.unseen_rate is not None)
+    if config.loss == "siglip":
+        begin_sigmoid(model, trainable.config)
+    if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.frozen:
+        raise ConfigError(
+            f"grad_cache does not work with {config.model}: its batch normalisation would see parts of a batch; "
+            "leave grad_cache out, or freeze the image tower"
+        )
+    freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable
 
 
-def _retention(config: TrainConfig, model: Any) -> Retention | None:
+def _retention(config: TrainConfig, trainable: Trainable) -> Retention | None:
     """Return the retention of the model as it stands, before its first step; None where the run names no target."""
     if config.target is None:
         return None
     weights = parse_weights(config.retention_weights)
     prompts = read_prompts(Path(config.retention_prompts) if config.retention_prompts else None)
     return Retention(
-        TargetReader(model, config.target, config.model), prompts,
+        _reader(config, trainable, config.target), prompts,
         weights=weights, batch=config.retention_batch, seed=config.seed,
     )  # fmt: skip
+
+
+def _reader(config: TrainConfig, trainable: Trainable, target: str) -> TargetReader:
+    """Return the text tower as a target reads it."""
+    return TargetReader(trainable.model, target, config.model, pipeline_layers=pipeline_layers(trainable.config))
+
+
+def _compares(config: TrainConfig) -> bool:
+    """True if a loss reads the features of pictures."""
+    return bool(config.contrastive or config.teacher)
 
 
 def _features(
     config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device
 ) -> Stored | None:
     """Return the place of the features of all pictures, where the image tower is locked and the loss compares with them."""
-    if "image" not in config.frozen or not config.contrastive:
+    if "image" not in config.frozen or not _compares(config):
         return None
 
     def compute(pixels: np.ndarray) -> Tensor:
@@ -163,7 +207,7 @@ def _features(
     return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
 
 
-def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
     """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
     if not config.denoise_weight:
         return None
@@ -174,17 +218,29 @@ def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser
         )
     if config.target not in (None, denoiser.target):
         raise ConfigError(f"{config.pipeline} is a pipeline of {denoiser.target}, target is {config.target}")
-    width = model.token_embedding.embedding_dim
+    width = trainable.model.token_embedding.embedding_dim
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
     latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
-    reader = TargetReader(model, denoiser.target, config.model)
+    reader = _reader(config, trainable, denoiser.target)
     return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 
-def _terms(config: TrainConfig, retention: Retention | None, denoising: Denoising | None) -> list[tuple[float, Term]]:
+def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> HardNegatives | None:
+    """Return the hard negatives that the data name, None where the contrastive loss is left out or there are none."""
+    if not config.contrastive or not any(each.negatives or each.negative_images for each in pairs.relations):
+        return None
+    return HardNegatives(pairs, preprocess, cache_gib=config.cache_gib, seed=config.seed)
+
+
+def _terms(
+    config: TrainConfig, retention: Retention | None, denoising: Denoising | None, teacher: TeacherEmbeddings | None,
+    ranks: Ranks,
+) -> list[tuple[float, Term]]:  # fmt: skip
     """Return the terms that the settings ask for, with their weights."""
-    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive())]
+    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config, ranks))]
+    if teacher is not None:
+        terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size, ranks=ranks)))
     if retention is not None:
         terms.append((config.retention, retention))
     if denoising is not None:
@@ -203,23 +259,25 @@ def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
     return steps, warmup
 
 
-def _notes(pairs: Pairs) -> tuple[str, ...]:
-    sharing = pairs.sharing_captions()
-    shared = (
-        f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair is no negative",
-    )
-    return (*_left_out(pairs), *pairs.notes, *(shared if sharing else ()))
-
-
-def _risks(config: TrainConfig) -> tuple[str, ...]:
-    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
-    towers = [part for part in ("text", "image") if part not in config.frozen]
-    if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
-        return ()
-    return (
-        f"learning_rate is {config.learning_rate:g}: at {COLLAPSE:g} and above, fine-tuning has collapsed pretrained towers; "
-        "1e-6 to 1e-5 is usual",
-    )
+def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
+    """Say what of the data counts in the losses beside the pairs themselves."""
+    notes = []
+    meaning = "is no negative" if config.positives == "mask" else "counts as positive"
+    if sharing := pairs.sharing_captions():
+        notes.append(
+            f"{sharing} of {len(pairs)} images share a caption with another; within a batch such a pair {meaning}"
+        )
+    counts = {
+        "name a group": sum(bool(each.groups) for each in pairs.relations),
+        "bring hard negative captions": sum(bool(each.negatives) for each in pairs.relations),
+        "bring hard negative pictures": sum(bool(each.negative_images) for each in pairs.relations),
+    }
+    if told := [f"{count} {what}" for what, count in counts.items() if count]:
+        groups = f"; within a batch a pair of one group {meaning}" if counts["name a group"] else ""
+        notes.append(f"of {len(pairs)} images {', '.join(told)}{groups}")
+    if config.grad_cache is not None and config.grad_cache >= config.batch_size:
+        notes.append(f"grad_cache is {config.grad_cache}, batch_size {config.batch_size}: batches are encoded whole")
+    return (*_left_out(pairs), *pairs.notes, *notes)
 
 
 def _left_out(pairs: Pairs) -> tuple[str, ...]:

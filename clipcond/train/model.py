@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
-from clipcond.errors import ModelError
+from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.tokenizer import EOS, VOCABULARY
+from clipcond.train.losses.temperature import SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE
 
 
 def check_model(model: Any) -> None:
@@ -36,17 +37,44 @@ def text_trunk(model: Any) -> list[nn.Parameter]:
     ]
 
 
-def freeze(model: Any, parts: Collection[str], *, but_unseen: bool = False) -> None:
+def freeze(model: Any, parts: Collection[str], *, text_blocks: int | None = None, but_unseen: bool = False) -> None:
     """Take the named parts out of training; what is left must hold something to train.
 
-    but_unseen: the token table of a frozen text tower trains all the same, of which the optimizer takes the unseen rows.
+    text_blocks: of the text trunk, the last so many blocks and the final norm train alone.   but_unseen: the token table of
+    a text tower that is frozen in whole or in part trains all the same; the optimizer takes its unseen rows.
+    Raises ConfigError for more blocks than there are.
     """
-    if "text" in parts:
-        for parameter in text_trunk(model):
-            parameter.requires_grad_(but_unseen and parameter is model.token_embedding.weight)
+    kept: list[nn.Parameter] = text_trunk(model) if "text" in parts else []
+    if text_blocks is not None:
+        blocks = model.transformer.resblocks
+        if text_blocks > len(blocks):
+            raise ConfigError(f"train_blocks is {text_blocks}, the text tower has {len(blocks)} blocks")
+        below = [parameter for block in blocks[: len(blocks) - text_blocks] for parameter in block.parameters()]
+        kept += [model.token_embedding.weight, model.positional_embedding, *below]
     if "image" in parts:
-        for parameter in model.visual.parameters():
-            parameter.requires_grad_(False)
+        kept += model.visual.parameters()
+    for parameter in kept:
+        parameter.requires_grad_(False)
+    if but_unseen:
+        model.token_embedding.weight.requires_grad_(True)
+
+
+def begin_sigmoid(model: Any, config: dict[str, Any]) -> None:
+    """Give a model that no sigmoid loss has trained the bias that one needs, and its first temperature.
+
+    config: of the model, as its folder holds it; it will then build the model with the bias.
+    """
+    if getattr(model, "logit_bias", None) is not None:
+        return
+    model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale, SIGLIP_LOGIT_BIAS))
+    with torch.no_grad():
+        model.logit_scale.fill_(SIGLIP_LOGIT_SCALE)
+    config["model_cfg"]["init_logit_bias"] = SIGLIP_LOGIT_BIAS
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """True if some layer normalises over the batch."""
+    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules())
 
 
 def train_mode(model: Any) -> None:

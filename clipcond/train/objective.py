@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clipcond.encode.image import Normalisation
 from clipcond.train.batches import Batch
-from clipcond.train.losses import info_nce
+from clipcond.train.grad_cache import CachedFeatures
+from clipcond.train.losses.matches import Matches
 from clipcond.train.model import image_features, text_features
+from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.stored import Stored
 
 
@@ -36,13 +39,21 @@ class Towers:
         if self.stored is not None:
             return self.stored[batch.rows].to(self.device)
         assert batch.pixels is not None, "a run without stored features decodes its pictures"
-        with self.autocast():
-            return image_features(self.model, self.normalise(batch.pixels, self.device).contiguous())
+        return self.embed_pixels(batch.pixels)
 
     def texts(self, batch: Batch) -> Tensor:
         """Return the (B, P) unit rows of a batch's captions, float32."""
+        return self.embed_ids(batch.ids)
+
+    def embed_pixels(self, pixels: np.ndarray) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, P) unit rows, float32."""
         with self.autocast():
-            return text_features(self.model, torch.from_numpy(batch.ids).to(self.device))
+            return image_features(self.model, self.normalise(pixels, self.device).contiguous())
+
+    def embed_ids(self, ids: np.ndarray) -> Tensor:
+        """(N, L) int64 to (N, P) unit rows, float32."""
+        with self.autocast():
+            return text_features(self.model, torch.from_numpy(ids).to(self.device))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which a tower computes; a loss computes outside it, in float32."""
@@ -50,20 +61,48 @@ class Towers:
 
 
 class Outputs:
-    """Of one batch, what the towers make of it, with a graph: computed when a term first asks, and once for all."""
+    """Of one batch, what the towers make of it: computed when a term first asks, and once for all.
 
-    def __init__(self, batch: Batch, towers: Towers) -> None:
-        self.batch, self.towers = batch, towers
+    With a graph; with a `micro_batch` without one, and then `backward` is due after that of all terms.
+    """
+
+    def __init__(self, batch: Batch, towers: Towers, micro_batch: int | None = None) -> None:
+        self.batch, self.towers, self._micro_batch = batch, towers, micro_batch
+        self._cached: list[CachedFeatures] = []
 
     @cached_property
     def images(self) -> Tensor:
         """(B, P) unit rows, float32."""
-        return self.towers.images(self.batch)
+        return self._features(lambda part: self.towers.images(self.batch.part(part)), len(self.batch.rows))
 
     @cached_property
     def texts(self) -> Tensor:
         """(B, P) unit rows, float32."""
-        return self.towers.texts(self.batch)
+        return self._features(lambda part: self.towers.texts(self.batch.part(part)), len(self.batch.rows))
+
+    @cached_property
+    def negative_images(self) -> Tensor | None:
+        """(F, P) unit rows of hard negative pictures, float32; None without any."""
+        pixels = self.batch.negative_pixels
+        return None if pixels is None else self._features(lambda p: self.towers.embed_pixels(pixels[p]), len(pixels))
+
+    @cached_property
+    def negative_texts(self) -> Tensor | None:
+        """(E, P) unit rows of hard negative captions, float32; None without any."""
+        ids = self.batch.negative_ids
+        return None if ids is None else self._features(lambda part: self.towers.embed_ids(ids[part]), len(ids))
+
+    def backward(self) -> None:
+        """Send the gradients of cached features through the towers."""
+        for features in self._cached:
+            features.backward()
+
+    def _features(self, encode: Callable[[slice], Tensor], count: int) -> Tensor:
+        if self._micro_batch is None or self._micro_batch >= count:
+            return encode(slice(0, count))
+        features = CachedFeatures(encode, count, micro_batch=self._micro_batch, device=self.towers.device)
+        self._cached.append(features)
+        return features.values
 
     @property
     def logit_scale(self) -> Tensor:
@@ -72,10 +111,18 @@ class Outputs:
         return scale
 
     @property
-    def false_negatives(self) -> Tensor | None:
-        """(B, B) bool, images by texts, pairs off the diagonal that belong together too; None without any."""
-        found = self.batch.false_negatives
-        return None if found is None else torch.from_numpy(found).to(self.towers.device)
+    def logit_bias(self) -> Tensor:
+        """The number that a sigmoid loss adds to every logit, a scalar parameter."""
+        bias: Tensor = self.towers.model.logit_bias
+        return bias
+
+    @property
+    def matches(self) -> Matches | None:
+        """Ids of images and texts that belong together although they are not one pair; None without any."""
+        if self.batch.matches is None:
+            return None
+        images, texts = (torch.from_numpy(ids).to(self.towers.device) for ids in self.batch.matches)
+        return Matches(images=images, texts=texts)
 
 
 class Term(Protocol):
@@ -90,20 +137,15 @@ class Term(Protocol):
         """The name under which its value is logged."""
 
     @property
+    def shared(self) -> bool:
+        """True if its value is this rank's share of what all ranks sum up to; otherwise the mean over ranks is taken."""
+
+    @property
     def apart(self) -> bool:
         """True if its graph is its own: it is back-propagated at once, and the memory is free before the next term."""
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """Return a float32 scalar, before its weight."""
-
-
-class Contrastive:
-    """Symmetric InfoNCE of the batch's pairs with the learned temperature."""
-
-    name, apart = "contrastive", False
-
-    def __call__(self, outputs: Outputs) -> Tensor:
-        return info_nce(outputs.images, outputs.texts, outputs.logit_scale, outputs.false_negatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +159,33 @@ class Losses:
 class Objective:
     """Terms with their weights, in the order in which they are computed."""
 
-    def __init__(self, terms: Sequence[tuple[float, Term]], towers: Towers) -> None:
-        self.terms, self._towers = tuple(terms), towers
+    def __init__(
+        self, terms: Sequence[tuple[float, Term]], towers: Towers, micro_batch: int | None = None, ranks: Ranks = ALONE
+    ) -> None:
+        """micro_batch: pairs that are encoded at once, by gradient caching; None for the whole batch."""
+        self.terms, self._towers, self._micro_batch, self._ranks = tuple(terms), towers, micro_batch, ranks
 
     def backward(self, batch: Batch) -> Losses:
-        """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to."""
-        outputs = Outputs(batch, self._towers)
-        values: dict[str, float] = {}
+        """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to.
+
+        With several ranks the gradients are this one's part, and the values those of all ranks.
+        """
+        outputs = Outputs(batch, self._towers, self._micro_batch)
+        values: list[float] = []
         joint: list[Tensor] = []
         for weight, term in self.terms:
-            value = term(outputs)
-            values[term.name] = float(value.detach())
+            value = term(outputs) / (1 if term.shared else self._ranks.count)
+            values.append(float(value.detach()))
             if term.apart:
                 (weight * value).backward()  # type: ignore[no-untyped-call]
             else:
                 joint.append(weight * value)
         if joint:
             torch.stack(joint).sum().backward()  # type: ignore[no-untyped-call]
-        total = sum(weight * values[term.name] for weight, term in self.terms)
-        return Losses(total, values)
+        outputs.backward()
+        named = {term.name: value for (_, term), value in zip(self.terms, self._summed(values), strict=True)}
+        return Losses(sum(weight * named[term.name] for weight, term in self.terms), named)
+
+    def _summed(self, values: list[float]) -> list[float]:
+        found: list[float] = self._ranks.sum(torch.tensor(values, dtype=torch.float64)).tolist()
+        return found

@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 from clipcond.train.config import TrainConfig
 
+_BELOW = (
+    "token_embedding",
+    "positional_embedding",
+    "class_embedding",
+    "conv1",
+    "patch_dropout",
+    "ln_pre",
+)  # the blocks
+
 
 class _Rows:
     """A lazy Adam of some rows of the token table: those that a batch touches; the moments of the others stand still."""
@@ -50,12 +59,8 @@ class Optimizer:
         model.token_embedding.sparse = table.requires_grad
         self.dense = [p for p in model.parameters() if p.requires_grad and p is not table]
         self._table = table
-        self._rows = _row_groups(table, config) if table.requires_grad else []
-        groups = [
-            {"params": params, "weight_decay": decay}
-            for params, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True)
-            if params
-        ]
+        self._rows = _row_groups(model, config) if table.requires_grad else []
+        groups = _groups(model, config)
         self._dense: list[torch.optim.Optimizer] = []
         if groups:
             self._dense.append(
@@ -74,7 +79,7 @@ class Optimizer:
     def step(self, learning_rate: float) -> None:
         for part in self._dense:
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("factor", 1.0)
             part.step()
         gradient = self._table.grad
         if gradient is not None:
@@ -102,13 +107,47 @@ class Optimizer:
             part.load_state_dict(state)
 
 
-def _row_groups(table: nn.Parameter, config: TrainConfig) -> list[_Rows]:
+def _row_groups(model: Any, config: TrainConfig) -> list[_Rows]:
     """Return the optimizers of the rows that train: of all, or of the seen and of the unseen apart."""
+    table = model.token_embedding.weight
+    factor = layer_factors(model, config.layer_decay)["token_embedding.weight"]
     if config.unseen_rate is None:
-        return [_Rows(table, torch.ones(len(table), dtype=torch.bool, device=table.device), 1.0, config)]
+        return [_Rows(table, torch.ones(len(table), dtype=torch.bool, device=table.device), factor, config)]
     unseen = (table.detach() == 0).all(dim=1)
     groups = [_Rows(table, unseen, config.unseen_rate / config.learning_rate, config)]
-    return groups if "text" in config.freeze else [_Rows(table, ~unseen, 1.0, config), *groups]
+    seen_too = "text" not in config.freeze and config.train_blocks is None
+    return [_Rows(table, ~unseen, factor, config), *groups] if seen_too else groups
+
+
+def _groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
+    """Return AdamW's groups: parameters of one decay and one factor of the learning rate."""
+    factors = layer_factors(model, config.layer_decay)
+    by_parameter = {id(parameter): factors[name] for name, parameter in model.named_parameters()}
+    found = []
+    for params, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True):
+        for factor in sorted({by_parameter[id(p)] for p in params}, reverse=True):
+            own = [p for p in params if by_parameter[id(p)] == factor]
+            found.append({"params": own, "weight_decay": decay, "factor": factor})
+    return found
+
+
+def layer_factors(model: Any, decay: float) -> dict[str, float]:
+    """Return by name the factor of each parameter's learning rate: `decay` for each block that lies above it in its tower.
+
+    Projections, final norms and the temperature have 1; embeddings lie below the first block.
+    """
+    towers = {"": model.transformer, "visual.": getattr(model.visual, "transformer", None)}
+    factors = {}
+    for name, _ in model.named_parameters():
+        tower = "visual." if name.startswith("visual.") else ""
+        blocks = len(getattr(towers[tower], "resblocks", ()))
+        rest = name.removeprefix(tower)
+        if rest.startswith("transformer.resblocks."):
+            above = blocks - 1 - int(rest.split(".")[2])
+        else:
+            above = blocks if rest.startswith(_BELOW) else 0
+        factors[name] = decay**above
+    return factors
 
 
 def split_by_decay(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -72,4 +73,4 @@ def preflight(pairs: Pairs, preprocess: Preprocess, *, most: int = 500, max_bad_
     if not unreadable:
         return pairs
     rest = pairs.take(row for row in range(len(pairs)) if row not in unreadable)
-    return Pairs(rest.images, rest.captions, pairs.source, tuple(bad.reasons), pairs.notes)
+    return replace(rest, left_out=tuple(bad.reasons))

@@ -17,14 +17,13 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from clipcond.condition.targets import TARGETS, Reading, reading
 from clipcond.encode.text import TextTower
-from clipcond.errors import ConfigError, ModelError
+from clipcond.errors import ModelError
 from clipcond.models.clinic import rows_of
 from clipcond.prompt.tokenizer import CONTEXT, EOS
 from clipcond.score.drift import KINDS, Drift, kinds_of_positions, measure_drift
 from clipcond.train.objective import Outputs
 
 EMPTY = len(KINDS)  # of positions of the empty prompt, which are weighted apart
-PARTS = (*KINDS, "empty", "gram", "pooled")
 _TINY = 1e-12
 _MEASURED = 64  # prompts of a measurement
 
@@ -44,7 +43,7 @@ class Read:
 
 
 def retention_parts(now: Read, then: Read, kinds: Tensor) -> dict[str, Tensor]:
-    """Return by the names of `PARTS` how far N rows moved, float32 scalars, 0 for equal ones; parts without a place are left out.
+    """Return by the names of PARTS how far N rows moved, float32 scalars, 0 for equal ones; parts without a place are left out.
 
     kinds: (N, L) int64, numbers of KINDS and EMPTY.   Of each kind of position, the mean of ‖now - then‖² / ‖then‖²;
     gram: ‖G - G₀‖²_F / N² of the cosines between rows, of states the means over words and EOS; pooled: the mean of 1 - cosine.
@@ -74,29 +73,17 @@ def _means(states: Tensor, kinds: Tensor) -> Tensor:
     return (states * inside[..., None]).sum(dim=1) / inside.sum(dim=1, keepdim=True)
 
 
-def parse_weights(texts: Sequence[str]) -> dict[str, float]:
-    """Read `NAME=VALUE` weights of the parts; those not named are 1. Raises ConfigError."""
-    weights = dict.fromkeys(PARTS, 1.0)
-    for text in texts:
-        name, _, value = str(text).partition("=")
-        if name.strip() not in PARTS:
-            raise ConfigError(f"retention_weights holds {text!r}; expected NAME=VALUE of {', '.join(PARTS)}")
-        try:
-            weights[name.strip()] = float(value)
-        except ValueError:
-            raise ConfigError(f"retention_weights holds {text!r}; expected NAME=VALUE, such as words=2") from None
-        if not 0 <= weights[name.strip()] < float("inf"):
-            raise ConfigError(f"retention_weights holds {text!r}; expected a weight of 0 or more")
-    return weights
-
-
 class TargetReader:
     """The text tower of a model in training, read as a target reads it."""
 
-    def __init__(self, model: Any, target: str, name: str) -> None:
-        """name: of the model, for messages. Raises ModelError for a tower that lacks what the target reads."""
+    def __init__(self, model: Any, target: str, name: str, *, pipeline_layers: int | None = None) -> None:
+        """name: of the model, for messages.   pipeline_layers: of its text tower, that pipelines read.
+
+        Raises ModelError for a tower that lacks what the target reads.
+        """
         self._tower = TextTower.from_open_clip(model)
-        self.reading: Reading = reading(*TARGETS[target], layers=self._tower.layers)
+        layers = self._tower.layers
+        self.reading: Reading = reading(*TARGETS[target], layers=layers, pipeline_layers=pipeline_layers)
         if self.reading.pooled == "projected" and model.text_projection is None:
             raise ModelError(f"{name} has no text_projection, whose vector {target} reads")
         if self._tower.context < CONTEXT:
@@ -118,7 +105,7 @@ class TargetReader:
 class Retention:
     """The term: what the target reads of some general prompts, and always of the empty one, against the start tower's."""
 
-    name, apart = "retention", True
+    name, apart, shared = "retention", True, False
 
     def __init__(
         self, reader: TargetReader, prompts: Sequence[str], *, weights: Mapping[str, float], batch: int, seed: int

@@ -9,15 +9,25 @@ from clipcond.wording import visible
 
 IMAGE_COLUMNS = ("image", "path", "filepath", "file_name", "url")
 CAPTION_COLUMNS = ("caption", "captions", "title", "text")
+NEGATIVE_COLUMNS = ("negative", "negatives", "negative_caption", "negative_captions")
+NEGATIVE_IMAGE_COLUMNS = ("negative_image", "negative_images")
+GROUP_COLUMNS = ("group", "group_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRow:
-    """An image and its captions as one row names them. where: the row's place, for messages."""
+    """An image and its captions as one row names them. where: the row's place, for messages.
+
+    negatives, negative_images: captions and pictures that are near to these and wrong. groups: rows that share one
+    belong together.
+    """
 
     where: str
     image: str
     captions: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    negative_images: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 class BadRows:
@@ -37,20 +47,33 @@ class BadRows:
             raise error
 
 
-def pair_row(where: str, image: str, captions: tuple[str, ...]) -> PairRow | DataError:
-    """Return the row, or an error that names its fault: no image, a web address, an empty caption, characters that are none."""
+def pair_row(
+    where: str, image: str, captions: tuple[str, ...], *,
+    negatives: tuple[str, ...] = (), negative_images: tuple[str, ...] = (), groups: tuple[str, ...] = (),
+) -> PairRow | DataError:  # fmt: skip
+    """Return the row, or an error that names its fault: no image, a web address, an empty caption, characters that are none.
+
+    What is optional may be empty texts, which are left out.
+    """
     if not image:
         return DataError(f"{where}: the image path is empty")
-    if image.lower().startswith(("http://", "https://")):
-        return DataError(
-            f"{where}: {visible(image)} is a web address; download the pictures first and name their files"
-        )
+    optional = {
+        "negatives": negatives,
+        "negative_images": tuple(name.strip() for name in negative_images),
+        "groups": tuple(name.strip() for name in groups),
+    }
+    given = {name: tuple(text for text in texts if text.strip()) for name, texts in optional.items()}
+    for name in (image, *given["negative_images"]):
+        if name.lower().startswith(("http://", "https://")):
+            return DataError(
+                f"{where}: {visible(name)} is a web address; download the pictures first and name their files"
+            )
     if not captions or not all(caption.strip() for caption in captions):
         return DataError(f"{where}: the caption of {visible(image)} is empty")
-    for text in (image, *captions):
+    for text in (image, *captions, *(text for texts in given.values() for text in texts)):
         if problem := problem_with(text):
             return DataError(f"{where}: {problem}")
-    return PairRow(where=where, image=image, captions=captions)
+    return PairRow(where=where, image=image, captions=captions, **given)
 
 
 def problem_with(text: str) -> str | None:
@@ -73,6 +96,23 @@ def captions_of(record: object, where: str) -> tuple[str, ...]:
         names = ", ".join(CAPTION_COLUMNS)
         raise DataError(f"{where}: no caption; expected a text or a list of texts in one of {names}")
     return tuple(said)
+
+
+def optional_of(record: object, where: str) -> dict[str, tuple[str, ...]]:
+    """Return what a JSON object says of negatives and groups: nothing, a text, or a list of texts. Raises DataError."""
+    columns = {"negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS}
+    found = {}
+    for name, names in columns.items():
+        value = _first(record, names)
+        texts = [] if value is None else value if isinstance(value, list) else [value]
+        if name == "groups":  # often numbers
+            texts = [str(text) if isinstance(text, int) else text for text in texts]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(
+                f"{where}: {visible(names[0])} is {visible(str(value))}, expected a text or a list of texts"
+            )
+        found[name] = tuple(texts)
+    return found
 
 
 def image_of(record: object, where: str) -> str:

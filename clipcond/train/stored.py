@@ -1,8 +1,9 @@
-"""What a frozen module makes of every picture of a run, computed once: features of a locked image tower, latents."""
+"""Outputs of a frozen module for every picture of a run, computed once: features of a locked image tower, latents."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,17 @@ from clipcond.train.data import Pairs
 from clipcond.train.pixels import prepare_all
 
 _GROUP = 32  # pictures at once
+
+
+class Store(Protocol):
+    """Something of the pairs that is computed once, before the first step."""
+
+    @property
+    def what(self) -> str:
+        """It, in words."""
+
+    def fill(self) -> int:
+        """Compute it; return the bytes it takes."""
 
 
 class Stored:

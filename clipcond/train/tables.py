@@ -13,7 +13,18 @@ from typing import Any
 
 from clipcond.errors import DataError
 from clipcond.images.suffixes import PICTURES
-from clipcond.train.rows import CAPTION_COLUMNS, IMAGE_COLUMNS, PairRow, captions_of, image_of, pair_row
+from clipcond.train.rows import (
+    CAPTION_COLUMNS,
+    GROUP_COLUMNS,
+    IMAGE_COLUMNS,
+    NEGATIVE_COLUMNS,
+    NEGATIVE_IMAGE_COLUMNS,
+    PairRow,
+    captions_of,
+    image_of,
+    optional_of,
+    pair_row,
+)
 from clipcond.wording import first_line, visible
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -21,6 +32,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet",)
 _SEPARATORS = (",", "\t", ";", "|")
 _LONGEST_LINE = 1 << 24  # bytes
+_OPTIONAL = {"negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS}
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -63,12 +75,13 @@ def _lines(path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Header:
-    """The columns of a table: how many, and which hold the image and the caption."""
+    """The columns of a table: how many, and which hold the image, the caption, and what is optional, by its name."""
 
     separator: str
     columns: int
     image: int
     caption: int
+    optional: dict[str, int]
 
     def is_row(self, line: str) -> bool:
         """True if a line by itself is a whole row that names a picture."""
@@ -84,7 +97,11 @@ def _header(line: str, path: Path, separator: str | None) -> _Header:
         names = [name.strip().lower() for name in _columns(line, candidate)]
         image, caption = _column(names, IMAGE_COLUMNS), _column(names, CAPTION_COLUMNS)
         if image is not None and caption is not None:
-            return _Header(separator=candidate, columns=len(names), image=image, caption=caption)
+            optional = {name: _column(names, wanted) for name, wanted in _OPTIONAL.items()}
+            return _Header(
+                separator=candidate, columns=len(names), image=image, caption=caption,
+                optional={name: column for name, column in optional.items() if column is not None},
+            )  # fmt: skip
     shown = visible(line.strip()[:200])
     raise DataError(
         f"{path} has the header {shown!r}; expected a column of {', '.join(IMAGE_COLUMNS)} "
@@ -119,7 +136,9 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[PairRow | DataError
         elif swallowed := _swallowed(fields[header.caption], header):
             raise DataError(f"{where}: a quote that is never closed swallows line {number + swallowed}")
         else:
-            yield pair_row(where, fields[header.image].strip(), (fields[header.caption],))
+            # a row may end before an optional column
+            optional = {name: tuple(fields[column : column + 1]) for name, column in header.optional.items()}
+            yield pair_row(where, fields[header.image].strip(), (fields[header.caption],), **optional)
 
 
 def _fields(lines: Iterable[str], separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -189,7 +208,9 @@ def _parquet_rows(path: Path) -> Iterator[PairRow | DataError]:
                     f"{path} has the columns {', '.join(names)}; expected one of {', '.join(IMAGE_COLUMNS)} "
                     f"and one of {', '.join(CAPTION_COLUMNS)}"
                 )
-            for batch in file.iter_batches(columns=[names[image], names[caption]]):
+            more = [_column(lower, wanted) for wanted in _OPTIONAL.values()]
+            wanted = [names[at] for at in (image, caption, *more) if at is not None]
+            for batch in file.iter_batches(columns=wanted):
                 for record in batch.to_pylist():
                     number += 1
                     yield _record_row(record, f"{path}, row {number}")
@@ -201,6 +222,6 @@ def _parquet_rows(path: Path) -> Iterator[PairRow | DataError]:
 
 def _record_row(record: object, where: str) -> PairRow | DataError:
     try:
-        return pair_row(where, image_of(record, where), captions_of(record, where))
+        return pair_row(where, image_of(record, where), captions_of(record, where), **optional_of(record, where))
     except DataError as error:
         return error

@@ -203,10 +203,14 @@ def _states(
     from clipcond.condition.targets import reading
 
     fewest = min(each.tower.layers for each in pair)
-    read = reading(target, name, layers=fewest)
-    skip, norm = read.skip, read.final_norm
-    if target == "sd2":  # pipelines hold 23 of the 24 layers
-        skip += encoder.tower.layers - fewest
+    own = encoder.tower.layers
+    if encoder.pipeline_layers is not None:
+        read = reading(target, name, layers=own, pipeline_layers=encoder.pipeline_layers)
+        skip = read.skip
+    else:
+        read = reading(target, name, layers=fewest)
+        skip = read.skip + (own - fewest if target == "sd2" else 0)  # whose pipelines hold 23 of the 24 layers
+    norm = read.final_norm
     out = encoder.tower.encode(rows, clip_skip=skip, final_norm=norm)
     pooled = getattr(out, read.pooled) if read.pooled else None
     if read.pooled and pooled is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipcond.errors import ConfigError, OptionsError, ResourceMissing
+from clipcond.errors import ConfigError, ImageError, OptionsError, ResourceMissing
 from clipcond.files import check_output
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.prompt_options import PromptOptions, check_folders, with_dialect
@@ -110,7 +110,10 @@ def _prompt_of(options: ExplainOptions, picture: Path | None, events: Events) ->
         from clipcond.workflows.generate_inputs import prompt_with_infotext
         from clipcond.workflows.infotexts import drawing_settings, read_infotext, taken_apart
 
-        infotext = read_infotext(str(picture))
+        try:
+            infotext = read_infotext(str(picture))
+        except ImageError as error:
+            raise ImageError(str(error).replace("pass a prompt", "give its prompt with --prompt TEXT")) from None
         events(Note(taken_apart(infotext)))
         found = drawing_settings(infotext)
         given = prompt_with_infotext(given, infotext, found.clip_skip)

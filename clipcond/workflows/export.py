@@ -178,7 +178,9 @@ def _folder(options: ExportOptions, source: TextEncoder) -> Exported:
 
     encoder = options.encoder or _BY_WIDTH.get(source.tower.width, "clip_l")
     wanted = options.to == "transformers" or encoder == "clip_g"
-    layers = 23 if options.to == "diffusers" and encoder == "clip_h" and source.tower.layers == 24 else None
+    layers = None
+    if options.to == "diffusers":
+        layers = 23 if encoder == "clip_h" and source.tower.layers == 24 else source.pipeline_layers
     ready = make_ready(
         source, layers=layers, dtype=options.dtype or "float32",
         projection=wanted if options.projection is None else options.projection,
@@ -261,6 +263,7 @@ def _single_file(options: ExportOptions, source: TextEncoder, events: Events) ->
         ))  # fmt: skip
     ready = make_ready(
         source,
+        layers=source.pipeline_layers,
         dtype=options.dtype or "float32",
         projection=square if options.projection is None else options.projection,
     )
@@ -284,7 +287,8 @@ def _into_checkpoint(options: ExportOptions, source: TextEncoder) -> Exported:
         raise OptionsError(f"{path} stores {encoder} as {dtype}, and a copy keeps that; leave out --dtype")
     if options.projection is not None:
         raise OptionsError("a copy of a checkpoint holds the weights that the original holds; leave out the projection")
-    if source.tower.layers != layers and (checkpoint.family, source.tower.layers - layers) != ("sd2", 1):
+    own_count = layers in (source.tower.layers, source.pipeline_layers)
+    if not own_count and (checkpoint.family, source.tower.layers - layers) != ("sd2", 1):
         raise ModelError(f"{source.name} has {source.tower.layers} layers, the {encoder} of {path} {layers}")
     own = (checkpoint.family, encoder) == ("sd3", "clip_l")
     ready = make_ready(source, layers=layers, dtype=dtype, projection=not own)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipcond.errors import OptionsError
+from clipcond.errors import ConfigError, OptionsError
 from clipcond.prompt.general import read_prompts
 from clipcond.workflows.events import Event, Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
@@ -147,6 +147,13 @@ def _check_inputs(config: TrainConfig) -> None:
         find_pipeline(config.pipeline)
     if config.retention_prompts:
         read_prompts(Path(config.retention_prompts))
+    if config.teacher and not config.teacher.endswith(".safetensors"):
+        check_model(config.teacher)
+    elif config.teacher and not Path(config.teacher).is_file():
+        raise ConfigError(
+            f"teacher {config.teacher} does not exist; expected embeddings that a run stored (OUT/teacher.safetensors), "
+            "or a model"
+        )
     for data in filter(None, (config.data, config.val_data)):
         path = Path(str(data))
         pattern = any(mark in str(data) for mark in "*?[{")

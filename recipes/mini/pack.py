@@ -3,6 +3,8 @@
     python recipes/mini/pack.py --dual runs/mini/dual/model --autoencoder runs/mini/autoencoder/final \
         --denoiser runs/mini/denoiser/final --out clipcond/mini/weights
 
+`pack_scorer.py` then puts the scorer in the place of `clip/`.
+
 Rows of the token table that no caption of the scene world uses are zero: they compress to nothing in a wheel, and the
 open_clip folder leaves them out altogether. Nothing is written unless the exported text encoder equals the trained one.
 """
@@ -24,10 +26,12 @@ repair()
 from denoiser import chunked, scheduler
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load, save
 from text_tower import _encode, states
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clipcond.mini import world
+from clipcond.models.export_layouts import nested
 from clipcond.models.open_clip_folder import read_config, read_open_clip_folder, write_open_clip_folder
 from clipcond.models.to_transformers import clip_text_config, open_clip_text_to_transformers
 from clipcond.prompt.tokenizer import BOS, EOS
@@ -53,6 +57,12 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]))
     return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+def nest(folder: Path) -> None:
+    """Store a text encoder's weights in nested names: transformers before 5.6 reads flat ones as nothing at all."""
+    path = folder / "model.safetensors"
+    path.write_bytes(save(nested(load(path.read_bytes())), metadata={"format": "pt"}))
 
 
 def main() -> None:
@@ -103,6 +113,7 @@ def main() -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(dtype=torch.float16).save_pretrained(pipeline)
+    nest(pipeline / "text_encoder")
     config = (
         pipeline / "text_encoder" / "config.json"
     )  # float32 for whoever loads it without a dtype, as diffusers' parts

@@ -43,3 +43,10 @@ def test_what_is_no_conditioning_is_refused(tmp_path: Path) -> None:
     save_file({"prompt_embeds": torch.zeros(1)}, file)
     with pytest.raises(DataError, match="holds no conditioning; expected a file that"):
         Conditioning.load(file)
+
+
+def test_shows_itself_in_a_notebook(sd_pipe: Any) -> None:
+    shown = condition(sd_pipe, "a <b> fox")._repr_html_()
+    assert "a &lt;b&gt; fox" in shown
+    assert "prompt_embeds" in shown
+    assert "1×77×" in shown

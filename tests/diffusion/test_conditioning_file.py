@@ -330,6 +330,16 @@ def test_a_file_without_a_checksum_is_still_read(made: Conditioning, tmp_path: P
     same(Conditioning.load(file), made)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_states_of_another_kind_of_numbers_are_one_line(made: Conditioning, tmp_path: Path, dtype: torch.dtype) -> None:
+    file = tmp_path / "fox.safetensors"
+    made.save(file)
+    rewritten(file, lambda metadata, tensors: tensors.update(prompt_embeds=tensors["prompt_embeds"].to(dtype)))
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(DataError, match=rf"tensor prompt_embeds is of {kind}, expected float16, bfloat16, float32, f"):
+        Conditioning.load(file)
+
+
 def test_no_flipped_bit_is_accepted(made: Conditioning, tmp_path: Path) -> None:
     file = tmp_path / "fox.safetensors"
     made.save(file)

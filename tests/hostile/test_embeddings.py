@@ -64,10 +64,15 @@ def test_bad_files_are_listed_and_the_others_are_read(tmp_path: Path, capsys: py
     _nested(folder / "nested.pt")
     (folder / "runs.bin").write_bytes(pickle.dumps({"<fox>": _Runs(marker)}))
     os.mkfifo(folder / "pipe.pt")
+    (folder / "device.pt").symlink_to("/dev/zero")
+    (folder / "dangling.bin").symlink_to("nowhere")
     start = time.process_time()
     found = scan(folder)
     assert list(found) == ["owl"]
-    assert {path.stem for path, _ in found.unreadable} == {p.stem for p in folder.iterdir()} - {"owl", "pipe"}
+    assert {path.stem for path, _ in found.unreadable} == {p.stem for p in folder.iterdir()} - {"owl"}
+    reasons = {path.stem: reason for path, reason in found.unreadable}
+    assert reasons["pipe"] == reasons["device"] == "no regular file"
+    assert reasons["dangling"] == "a link to nothing"
     done = run(capsys, "tokens", "an owl", "--embeddings", folder, "--json")
     assert done.code == 0
     assert json.loads(done.out)["encoders"][0]["content_tokens"] == 4

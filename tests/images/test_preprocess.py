@@ -165,7 +165,7 @@ def test_processors_are_read_in_all_their_spellings() -> None:
         ({"size": True}, "image processor size is True"),
         ({"size": {"shortest_edge": "224"}}, "image processor size is '224'"),
         ({"crop_size": 10**9}, "a picture side of 1000000000 makes no sense"),
-        ({"image_processor_type": "ViTImageProcessor"}, "'ViTImageProcessor' that leaves out do_center_crop"),
+        ({"image_processor_type": "OtherImageProcessor"}, "'OtherImageProcessor' that leaves out do_center_crop"),
         ({"size": {"longest_edge": 5}}, "image processor size is"),
     ],
 )
@@ -247,3 +247,32 @@ def test_16_bit_greys_of_full_size_do_not_take_many_times_their_memory() -> None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert Preprocess.from_open_clip(OPENAI).pixels(deep).max() == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 160 * 1024
+
+
+_ALIGN = {
+    "do_center_crop": True,
+    "rescale_factor": 1 / 127.5,
+    "rescale_offset": True,
+    "do_normalize": False,
+    "include_top": False,
+    "resample": 2,
+}
+_PROCESSORS: list[tuple[str, dict[str, Any]]] = [
+    ("Siglip", {}), ("Blip", {}), ("ViT", {}), ("ChineseCLIP", {}), ("EfficientNet", {}), ("EfficientNet", _ALIGN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings"), _PROCESSORS)
+def test_what_a_processor_leaves_out_is_as_in_its_class(name: str, settings: dict[str, Any]) -> None:
+    repair()
+    import torch
+    import transformers
+
+    from clipcond.encode.image import Normalisation
+
+    theirs = getattr(transformers, f"{name}ImageProcessorPil")(**settings)
+    expected = theirs(ramp(300, 211), return_tensors="pt")["pixel_values"][0]
+    for config in ({"image_processor_type": f"{name}ImageProcessor", **settings}, theirs.to_dict()):
+        ours = Preprocess.from_processor(config)
+        found = Normalisation(ours)(ours.pixels(ramp(300, 211))[None], torch.device("cpu"))[0]
+        assert (found - expected).abs().max() < 1e-5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from tokenizer_folders import SIZE, Kind, write_tokenizer
 from clipcond.errors import ModelError
 from clipcond.models.load import load_dual
 from clipcond.models.trainable import load_trainable
+from clipcond.rerank.pairing import Pairing
+from clipcond.rerank.ranking import rank_pictures
 from clipcond.rerank.scorer import Scorer
+from clipcond.rerank.settings import Scoring, parse_scores
 from clipcond.runtime.torchvision_repair import repair
 
 TEXTS = ["a red fox", "", "A Fox, (red) on-the sea!", "the sea at night " * 12]
@@ -231,6 +236,35 @@ def test_a_tokenizer_that_is_not_at_hand_is_one_line(siglip: Path, tmp_path: Pat
         load_dual(f"{tmp_path},tokenizer=/nowhere")
 
 
+def test_a_model_of_the_cache_in_open_clips_format(
+    siglip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--some--siglip"
+    shutil.copytree(siglip, folder / "snapshots" / "0123")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    dual = load_dual("hf:some/siglip")
+    assert torch.equal(dual.texts.embed(TEXTS), load_dual(str(siglip)).texts.embed(TEXTS))
+    (folder / "snapshots" / "0123" / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="the files of hf:some/siglip are not in the local cache"):
+        load_dual("hf:some/siglip")
+
+
+def test_code_beside_a_tokenizer_is_not_run(siglip: Path, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "it ran"
+    shutil.copytree(siglip, folder)
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with suppress(ModelError):
+        load_dual(str(folder))
+    assert not marker.exists()
+
+
 def test_a_text_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", CASES["XLM-R"])
     (tmp_path / "model-text" / "config.json").write_text('{"model_type": "gpt2"}')
@@ -267,3 +301,19 @@ def test_configs_that_say_what_no_model_does(
     write_tokenizer(tmp_path, "t5")
     with pytest.raises(ModelError, match=message):
         load_dual(str(tmp_path))
+
+
+def test_a_model_of_sigmoids_ranks_on_its_own_scale(siglip: Path, tmp_path: Path) -> None:
+    for number in (-3, -2):
+        Image.effect_mandelbrot((24, 20), (number, -2, 2, 1), 40).convert("RGB").save(tmp_path / f"{number}.png")
+    scorer = Scorer.load(str(siglip), device="cpu")
+    pairs = [Pairing(path=path, prompt="a red fox") for path in sorted(tmp_path.glob("*.png"))]
+    scoring = Scoring(scores=parse_scores("cosine, logit, probability"), distractors=("a cat",))
+    ranking = rank_pictures(pairs, scorer=scorer, scoring=scoring)
+    head = scorer.dual.head
+    assert (head.activation, head.bias) == ("sigmoid", -10)
+    for row in ranking.rows:
+        logit = head.scale * row.scores["cosine"] - 10
+        assert row.scores["logit"] == pytest.approx(logit, abs=1e-4)
+        assert row.scores["probability"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+    assert any("judges each text by itself (sigmoid of its logit)" in note for note in ranking.notes)

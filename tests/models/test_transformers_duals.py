@@ -36,6 +36,7 @@ _VISION = {
     "image_size": 16,
     "patch_size": 8,
 }
+_NAFLEX = {name: value for name, value in _VISION.items() if name != "image_size"}
 _XLMR = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 _SQUARE = {"size": {"height": 16, "width": 16}, "crop_size": {"height": 16, "width": 16}}
 
@@ -102,6 +103,22 @@ CASES = {
     ),
     "SigLIP": _siglip(("input_ids",), "t5"),
     "SigLIP 2": _siglip(("input_ids", "attention_mask"), "gemma"),
+    "SigLIP 2 NaFlex": Case(
+        "Siglip2Model",
+        "Siglip2Config",
+        {
+            "text_config": {**_TEXT, "max_position_embeddings": 64, "projection_size": 16},
+            "vision_config": {**_NAFLEX, "patch_size": 8, "num_patches": 16},
+        },
+        63,
+        "gemma",
+        "Siglip2ImageProcessor",
+        {"patch_size": 8, "max_num_patches": 20},
+        most=64,
+        inputs=("input_ids",),
+        padding="max_length",
+        activation="sigmoid",
+    ),
     "ALIGN": Case(
         "AlignModel",
         "AlignConfig",
@@ -205,7 +222,7 @@ def library_logits(folder: Path, case: Case, texts: list[str], pictures: list[Im
 
     model = getattr(transformers, case.model).from_pretrained(folder, trust_remote_code=False).eval()
     processor = getattr(transformers, f"{case.processor}Pil")(**case.preprocessing)
-    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    pixels = processor(pictures, return_tensors="pt")
     if case.tokenizer is None:
         from clipcond.prompt.tokenizer import merges, vocabulary
 
@@ -218,9 +235,9 @@ def library_logits(folder: Path, case: Case, texts: list[str], pictures: list[Im
     inputs.pop("token_type_ids", None)
     with torch.inference_mode():
         if case.model == "BlipForImageTextRetrieval":
-            logits: torch.Tensor = model(**inputs, pixel_values=pixels, use_itm_head=False).itm_score
+            logits: torch.Tensor = model(**inputs, **pixels, use_itm_head=False).itm_score
         else:
-            logits = model(**inputs, pixel_values=pixels).logits_per_image
+            logits = model(**inputs, **pixels).logits_per_image
     return logits
 
 
@@ -232,7 +249,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
-    return [Image.effect_mandelbrot((50, 44), (n, -2, 2, 1), 40).convert("RGB") for n in (-3, -2, -1)]
+    sizes = {-3: (50, 44), -2: (90, 20), -1: (16, 70)}
+    return [Image.effect_mandelbrot(size, (n, -2, 2, 1), 40).convert("RGB") for n, size in sizes.items()]
 
 
 def test_equal_to_the_library(case: tuple[Case, Path], pictures: list[Image.Image]) -> None:

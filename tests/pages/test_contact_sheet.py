@@ -108,6 +108,13 @@ def test_a_sheet_of_nothing_says_why(tmp_path: Path) -> None:
     assert "1 could not be scored" in page
 
 
+def test_a_ranking_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    shown = ranking(tmp_path, 3)._repr_html_()
+    assert shown.index("000.png") < shown.index("002.png")
+    assert shown.count("kept") == 2
+    assert "bad.png: is not a picture" in shown
+
+
 # in a browser
 
 DRIVER = """<!doctype html><meta charset="utf-8"><iframe id="f" style="width:{width}px;height:800px;border:0"></iframe>

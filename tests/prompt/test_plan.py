@@ -270,3 +270,10 @@ def test_half_of_a_surrogate_pair_is_read_as_a_replacement_character_and_said(di
     assert planned.encoders["clip_l"].ids() == plan("a \ufffd fox").encoders["clip_l"].ids()
     assert [(warning.code, warning.start, warning.end) for warning in planned.warnings] == [("broken-unicode", 2, 3)]
     assert translate("a \ud83d fox", dialect, "plain").text.split() == ["a", "\ufffd", "fox"]
+
+
+def test_a_plan_shows_itself_in_a_notebook() -> None:
+    shown = plan("a <b> fox " * 30)._repr_html_()
+    assert "a &lt;b&gt; fox" in shown
+    assert "clip_l" in shown
+    assert shown.count("<td") == 5

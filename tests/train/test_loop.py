@@ -153,15 +153,15 @@ def test_a_folder_with_a_config_that_no_run_wrote_is_left_alone(config):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config, monkeypatch):
-    from clipcond.train import objective
+    from clipcond.train import contrastive
 
-    whole, seen = objective.info_nce, []
+    whole, seen = contrastive.info_nce, []
 
-    def poisoned(*features):
+    def poisoned(*features, **settings):
         seen.append(1)
-        return whole(*features) * (float("nan") if len(seen) == 5 else 1.0)
+        return whole(*features, **settings) * (float("nan") if len(seen) == 5 else 1.0)
 
-    monkeypatch.setattr(objective, "info_nce", poisoned)
+    monkeypatch.setattr(contrastive, "info_nce", poisoned)
     with pytest.raises(
         ConfigError, match=r"the loss is nan at step 5; the last good checkpoint is .*step-00000003\.pt"
     ):
@@ -174,10 +174,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config,
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_weight(config, monkeypatch):
-    from clipcond.train import objective
+    from clipcond.train import contrastive
 
-    whole = objective.info_nce
-    monkeypatch.setattr(objective, "info_nce", lambda *f: torch.sqrt(whole(*f) - whole(*f).detach()) + 1.0)
+    whole = contrastive.info_nce
+    monkeypatch.setattr(
+        contrastive, "info_nce", lambda *f, **s: torch.sqrt(whole(*f, **s) - whole(*f, **s).detach()) + 1.0
+    )
     with pytest.raises(ConfigError, match="the gradient's norm is nan at step 1; there is no checkpoint yet"):
         train(config)
 

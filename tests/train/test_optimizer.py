@@ -1,10 +1,11 @@
 import pytest
 import torch
 
+from clipcond.errors import ConfigError
 from clipcond.models.open_clip_folder import read_open_clip_folder
 from clipcond.train.config import TrainConfig
 from clipcond.train.model import freeze, text_features
-from clipcond.train.optimizer import Optimizer, clip_gradients, learning_rate_at, split_by_decay
+from clipcond.train.optimizer import Optimizer, clip_gradients, layer_factors, learning_rate_at, split_by_decay
 
 IDS = torch.tensor([[49406, 300, 301, 49407], [49406, 300, 49407, 49407]])
 GIVEN = {"data": "x", "model": "x", "out": "x"}
@@ -44,6 +45,37 @@ def test_the_token_table_moves_in_the_rows_of_the_batch_alone(model):
     optimizer.step(1e-2)
     moved = (model.token_embedding.weight != before).any(dim=1).nonzero().squeeze(1)
     assert moved.tolist() == [300, 301, 49406, 49407]
+
+
+def test_the_learning_rate_falls_from_block_to_block(model):
+    config = TrainConfig(**GIVEN, layer_decay=0.5, weight_decay=0.0)
+    factors = layer_factors(model, 0.5)
+    assert factors["transformer.resblocks.1.mlp.c_fc.weight"] == factors["text_projection"] == 1.0
+    assert factors["visual.transformer.resblocks.0.mlp.c_fc.weight"] == 0.5
+    assert (
+        factors["token_embedding.weight"] == factors["visual.conv1.weight"] == factors["positional_embedding"] == 0.25
+    )
+    assert set(layer_factors(model, 1.0).values()) == {1.0}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = Optimizer(model, config)
+    text_features(model, IDS)[:, 0].sum().backward()
+    optimizer.step(1e-2)
+    for name, factor in factors.items():
+        moved = (dict(model.named_parameters())[name].detach() - before[name]).abs().max()
+        if not name.startswith("visual.") and name != "logit_scale":  # Adam's first step is the rate itself
+            assert float(moved) == pytest.approx(1e-2 * factor, rel=0.02), name
+
+
+def test_the_last_blocks_train_alone(model):
+    freeze(model, [], text_blocks=1)
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    text = {name for name in trains if not name.startswith("visual.")}
+    assert {name.split(".")[2] for name in text if "resblocks" in name} == {"1"}
+    assert {name for name in text if "resblocks" not in name} == {
+        "ln_final.weight", "ln_final.bias", "text_projection", "logit_scale",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="train_blocks is 3, the text tower has 2 blocks"):
+        freeze(model, [], text_blocks=3)
 
 
 def test_a_frozen_table_has_no_gradient_and_no_state(model):

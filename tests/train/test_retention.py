@@ -10,7 +10,8 @@ from clipcond.models.load import load_dual
 from clipcond.models.trainable import load_trainable
 from clipcond.score.drift import kinds_of_positions
 from clipcond.train.loop import train
-from clipcond.train.retention import EMPTY, PARTS, Read, TargetReader, parse_weights, retention_parts
+from clipcond.train.retention import EMPTY, Read, TargetReader, retention_parts
+from clipcond.train.retention_weights import PARTS, parse_weights
 
 PROMPTS = ["a red circle", "two cats asleep on a sofa in the sun", "fog"]
 
@@ -152,6 +153,22 @@ def test_a_collapse_of_the_general_prompts_ends_the_run(config, prompts):
 def test_a_rate_that_collapses_pretrained_towers_is_said(config):
     train(replace(config, steps=1, warmup=0))
     assert any("fine-tuning has collapsed pretrained towers" in line.get("note", "") for line in lines(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"target": "sdxl-l", "train_blocks": 1}, "sdxl-l reads the states of the layer 1 below the last, and train_blocks is 1:"),
+     ({"target": "sd3-g", "train_blocks": 1}, "its projected vector alone moves"),
+     ({"target": "sd15", "freeze": ("text",)}, "sd15 reads the states of the last layer, and the text trunk is frozen:"),
+     ({"target": "sd15", "train_blocks": 1}, None), ({"target": "sdxl-l", "train_blocks": 2}, None)],
+)  # fmt: skip
+def test_training_that_the_target_cannot_see_is_said(config, changes, said):
+    train(replace(config, steps=1, warmup=0, **changes))
+    notes = [line["note"] for line in lines(config) if "they stay as they are" in line.get("note", "")]
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
+    states = moved(config)["words"]
+    assert (states == 0) == (said is not None)
 
 
 def test_weights_of_parts_are_read_by_name():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,19 @@ def test_the_layer_is_the_targets(dual_folder: Path, changed: Callable[[Change],
     assert "pooled" not in moved["sdxl"]
     assert found["sd15"].encoders["clip_l"].layer == "hidden_states[-1] with the final norm"
     assert found["sdxl"].encoders["clip_l"].layer == "hidden_states[-2]"
+
+
+def test_layers_behind_those_that_pipelines_read_do_not_count(dual_folder: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("before", "after")]
+    for folder in folders:
+        shutil.copytree(dual_folder, folder)
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        (folder / "open_clip_config.json").write_text(json.dumps({**config, "pipeline_layers": 1}))
+    weights = load_file(folders[1] / "open_clip_model.safetensors")
+    weights["transformer.resblocks.1.mlp.c_proj.weight"] *= -1
+    save_file(weights, folders[1] / "open_clip_model.safetensors")
+    each = report(*folders).encoders["clip_l"]
+    assert (each.layer, each.drift.measures()["words"]) == ("hidden_states[-2] with the final norm", 0)
 
 
 def test_what_differs_is_named(dual_folder: Path, changed: Callable[[Change], Path]) -> None:

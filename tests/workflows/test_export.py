@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,39 @@ def test_stable_diffusion_2_keeps_its_count_of_layers(
             str(dual_folder), to="diffusers", into=pipeline("sd15", text_encoder={"num_hidden_layers": 1}),
             out=tmp_path / "other",
         )  # fmt: skip
+
+
+@pytest.fixture
+def read_early(dual_folder: Path, tmp_path: Path) -> Path:
+    """The dual encoder, whose config says that pipelines read one of its two text layers."""
+    folder = tmp_path / "read-early"
+    shutil.copytree(dual_folder, folder)
+    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    (folder / "open_clip_config.json").write_text(json.dumps({**config, "pipeline_layers": 1}), encoding="utf-8")
+    return folder
+
+
+def test_a_tower_that_pipelines_read_before_its_end_is_exported_that_far(
+    read_early: Path, wanted: dict[str, torch.Tensor], pipeline: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = pipeline("sd15", text_encoder={"num_hidden_layers": 1})
+    for name, settings in (("copy", {"to": "diffusers", "into": source}), ("alone", {"to": "diffusers"})):
+        exported = clipcond.export(str(read_early), out=tmp_path / name, **settings)
+        assert exported.layers == 1
+        found = read(tmp_path / name / "text_encoder")
+        torch.testing.assert_close(found["hidden_states[-1]"], wanted["hidden_states[-2]"], rtol=0, atol=1e-5)
+    assert clipcond.export(str(read_early), to="comfyui", out=tmp_path / "file.safetensors").layers == 1
+    assert clipcond.export(str(read_early), to="transformers", out=tmp_path / "whole").layers == LAYERS
+    clipcond.export(str(read_early), to="open_clip", out=tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "open_clip_config.json").read_text())["pipeline_layers"] == 1
+
+
+@pytest.mark.parametrize("stated", [0, 3, "two"])
+def test_a_config_that_says_pipelines_read_layers_that_are_not_there(read_early: Path, stated: object) -> None:
+    path = read_early / "open_clip_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pipeline_layers": stated}))
+    with pytest.raises(ModelError, match=rf"says that pipelines read {stated} layers; expected 1 to {LAYERS}"):
+        load_dual(str(read_early))
 
 
 def test_of_sdxls_pair_the_one_that_fits_or_that_is_named(

@@ -9,7 +9,7 @@ ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 CELLS = tuple(
     "center" if (row, column) == ("middle", "center") else f"{row} {column}" for row in ROWS for column in COLUMNS
 )
-_ONE, _LINE = 0.45, 0.7  # shares that make a map one cell's, or one row's or column's
+_ONE, _LINE, _QUARTER = 0.45, 0.7, 0.8  # shares that make a map one cell's, one row's or column's, or four cells'
 _WORDS = {
     "top": ("top", "upper"), "middle": ("middle",), "bottom": ("bottom", "lower"),
     "left": ("left",), "center": ("center", "centre"), "right": ("right",),
@@ -23,7 +23,7 @@ _SINGLE = re.compile(
 
 
 def place_of(shares: Sequence[Sequence[float]]) -> str:
-    """Say where a map acts: a cell, a row or column of cells, or everywhere.
+    """Say where a map acts: a cell, a row or column of cells, two cells, a corner of four, or everywhere.
 
     shares: (3, 3), what each cell holds of the map without its floor, together 1.
     """
@@ -39,7 +39,13 @@ def place_of(shares: Sequence[Sequence[float]]) -> str:
     second = max((n for n in range(9) if n != best), key=flat.__getitem__)
     if flat[best] + flat[second] >= _LINE:
         return f"{CELLS[best]} and {CELLS[second]}"
-    return "everywhere"
+    corners = [
+        (sum(sum(row[x : x + 2]) for row in shares[y : y + 2]), f"{ROWS[2 * y]} {COLUMNS[2 * x]}")
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    most, name = max(corners)
+    return f"toward the {name}" if most >= _QUARTER else "everywhere"
 
 
 def strongest_cell(shares: Sequence[Sequence[float]]) -> str:

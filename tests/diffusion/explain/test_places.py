@@ -25,6 +25,7 @@ def test_the_cells_are_those_of_the_scene_world() -> None:
         ({"top_right": 0.3, "middle_right": 0.3, "bottom_right": 0.4}, "right"),
         ({"middle_left": 0.4, "center": 0.3, "middle_right": 0.3}, "middle row"),
         ({"top_left": 0.4, "bottom_right": 0.35, "center": 0.25}, "top left and bottom right"),
+        ({"top_left": 0.25, "top_center": 0.25, "middle_left": 0.25, "center": 0.25}, "toward the top left"),
         ({cell.replace(" ", "_"): 1 / 9 for cell in CELLS}, "everywhere"),
     ],
 )

@@ -1,0 +1,114 @@
+"""The values that the settings of a training run may have, alone and together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from clipcond.errors import ConfigError
+from clipcond.train.retention_weights import parse_weights
+
+FREEZABLE = ("text", "image")
+PRECISIONS = ("float32", "bf16")
+INITS = ("weights", "random")
+CAPTIONS = ("random", "first")
+LOSSES = ("infonce", "siglip")
+POSITIVES = ("mask", "count")
+TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
+_ABOVE_ZERO = (
+    "steps", "epochs", "learning_rate", "grad_clip", "threads", "log_every", "eval_every", "save_every", "keep",
+    "retention_batch", "denoise_batch", "unseen_rate", "train_blocks", "layer_decay", "max_drift", "chunk_size", "grad_cache",
+    "teacher_weight",
+)  # fmt: skip
+_NOT_BELOW_ZERO = (
+    "val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention", "denoise_weight",
+)  # fmt: skip
+
+
+def check_settings(config: Any) -> None:
+    """Raise ConfigError for the first setting of a TrainConfig that makes no sense, alone or beside another."""
+    _check_choices(config)
+    _check_numbers(config)
+    _check_losses(config)
+    _check_towers(config)
+    if config.steps is not None and config.epochs is not None:
+        raise ConfigError(f"steps is {config.steps} and epochs is {config.epochs}; give one of the two")
+    if config.val_data and config.val_count:
+        raise ConfigError("val_data and val_count are both given; give one of the two")
+
+
+def _check_choices(config: Any) -> None:
+    for name, choices in (
+        ("precision", PRECISIONS), ("init", INITS), ("captions", CAPTIONS), ("loss", LOSSES), ("positives", POSITIVES),
+    ):  # fmt: skip
+        if getattr(config, name) not in choices:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, expected {' or '.join(map(repr, choices))}")
+    for part in config.freeze:
+        if part not in FREEZABLE:
+            raise ConfigError(f"freeze holds {part!r}, expected {' or '.join(map(repr, FREEZABLE))}")
+    if config.target is not None and config.target not in TARGET_NAMES:
+        raise ConfigError(f"target is {config.target!r}, expected one of {', '.join(TARGET_NAMES)}")
+
+
+def _check_numbers(config: Any) -> None:
+    for name, number in config.to_dict().items():
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{name} is {number}, expected a finite number")
+    for name in _ABOVE_ZERO:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value}, expected a number above 0")
+    for name in _NOT_BELOW_ZERO:
+        value = getattr(config, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{name} is {value}, expected 0 or more")
+    if config.batch_size < 2:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, expected 2 or more: the loss compares pairs with one another"
+        )
+    if len(config.betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in config.betas):
+        raise ConfigError(f"betas is {config.betas}, expected two numbers from 0 up to 1")
+
+
+def _check_losses(config: Any) -> None:
+    if not 0 <= config.label_smoothing < 1:
+        raise ConfigError(f"label_smoothing is {config.label_smoothing}, expected 0 or more and less than 1")
+    if config.label_smoothing and config.loss == "siglip":
+        raise ConfigError(
+            "label_smoothing is of infonce, a softmax; loss is 'siglip', which has none: leave one of them"
+        )
+    parse_weights(config.retention_weights)
+    if bool(config.denoise_weight) != bool(config.pipeline):
+        raise ConfigError(
+            f"denoise_weight is {config.denoise_weight:g} and pipeline {config.pipeline!r}; the denoising loss needs both"
+        )
+    if config.target is None and (config.retention or config.retention_prompts):
+        raise ConfigError(f"retention needs to know what is read; name a target: {', '.join(TARGET_NAMES)}")
+
+
+def _check_towers(config: Any) -> None:
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise ConfigError(f"ema is {config.ema:g}, expected a share from 0 up to 1, such as 0.999")
+    if config.layer_decay > 1:
+        raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
+    if config.alpha is not None:
+        _check_alpha(config)
+    if config.train_blocks is not None and "text" in config.freeze:
+        raise ConfigError(f"train_blocks is {config.train_blocks}, but freeze holds text; give one of the two")
+
+
+def _check_alpha(config: Any) -> None:
+    if config.init == "random":
+        raise ConfigError("alpha mixes in the weights from before, and init is 'random', which has none; leave one out")
+    if config.alpha == "auto":
+        if config.target is None or not (config.val_data or config.val_count):
+            raise ConfigError(
+                "alpha is 'auto', which needs held-out pairs (val_data or val_count) and a target to measure on"
+            )
+        return
+    try:
+        good = 0 <= float(config.alpha) <= 1
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"alpha is {config.alpha!r}, expected 'auto' or a number from 0 to 1")
