@@ -139,7 +139,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         ranks=ranks, retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs, config) + risks(config, len(trainable.model.transformer.resblocks), pipeline_layers(trainable.config))
+        notes=_notes(train_pairs, config) + _risks(config, trainable)
         + (_left_out(held_out) if held_out and config.val_data else ()),
         fingerprints=fingerprints,
     )  # fmt: skip
@@ -182,6 +182,10 @@ def _retention(config: TrainConfig, trainable: Trainable) -> Retention | None:
         _reader(config, trainable, config.target), prompts,
         weights=weights, batch=config.retention_batch, seed=config.seed,
     )  # fmt: skip
+
+
+def _risks(config: TrainConfig, trainable: Trainable) -> tuple[str, ...]:
+    return risks(config, len(trainable.model.transformer.resblocks), pipeline_layers(trainable.config))
 
 
 def _reader(config: TrainConfig, trainable: Trainable, target: str) -> TargetReader:
