@@ -57,7 +57,9 @@ def embed(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Write the embeddings of a collection as Parquet files, whose folder rerank and search take in place of pictures.
+    """Write the embeddings of a collection of pictures as Parquet files.
+
+    Their folder stands for the pictures in rerank, search and the other commands that find, which read no picture then.
 
     A run that was stopped goes on with the files that it lacks; pictures that came since then are added. Those that cannot
     be read are listed beside the files, and the rest goes on: the exit code is 3 only if no picture could be embedded.
