@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TWICE = ("README.md",)
-GUIDES = ["mini", "wildcards-and-schedules", "conditioning", "training", "rerank"]
+GUIDES = ["mini", "wildcards-and-schedules", "conditioning", "training", "rerank", "explain"]
 PAGES = ["README.md", *(f"docs/{guide}.md" for guide in GUIDES)]
 
 pytestmark = pytest.mark.skipif(
