@@ -197,13 +197,15 @@ def _table(explanation: Explanation) -> Table:
         table.add_column("pooled", justify="right", no_wrap=True)
     for each in explanation.phrases:
         negative = "negative: " if each.side != "prompt" else ""
-        cells = [
+        style = "dim" if each.dead else "cyan"
+        share = [f"{each.pooled_share or 0.0:.0%}"] if pooled else []
+        table.add_row(
             Text(negative + visible(each.text), style="dim" if each.dead else ""),
-            Text(_bar(each.strength / full), style="dim" if each.dead else "cyan"),
+            Text(_bar(each.strength / full), style=style),
             f"{each.strength:.2f}",
             _where(each),
-        ]
-        table.add_row(*cells, *([f"{each.pooled_share or 0.0:.0%}"] if pooled else []))
+            *share,
+        )
     return table
 
 
