@@ -193,7 +193,8 @@ def train(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
-    _show(result, as_json=as_json)
+    if result.rank == 0:
+        _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,7 +114,7 @@ class Batches:
         captions = [*own, *(count + n for n in hard.texts_of(self._own))]
         return found[0][images], found[1][captions]
 
-    def ahead(self, start: int, stop: int, *, depth: int = 3) -> Iterator[Batch]:
+    def ahead(self, start: int, stop: int, *, depth: int = 3) -> Generator[Batch, None, None]:
         """Yield the batches of steps `start` to `stop`; a thread prepares them `depth` ahead, and its errors come out here."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
         leave = threading.Event()

@@ -23,7 +23,8 @@ _NAME = re.compile(r"step-(\d+)\.pt")
 class Checkpoint:
     """Everything that a run needs to go on as if it had never stopped.
 
-    cut: captions cut so far. rng: torch's generator. data, pictures: fingerprints of the index and of the pictures;
+    cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes.
+    data, pictures: fingerprints of the index and of the pictures;
     pictures is empty in checkpoints of an earlier version. average: of the weights, empty where the run keeps none.
     """
 

@@ -30,6 +30,7 @@ class Contrastive:
     ranks: Ranks = ALONE
     name: str = "contrastive"
     apart: bool = False
+    shared: bool = True
 
     @classmethod
     def of(cls, config: TrainConfig, ranks: Ranks = ALONE) -> Contrastive:
@@ -63,6 +64,7 @@ class Distillation:
     ranks: Ranks = ALONE
     name: str = "distillation"
     apart: bool = False
+    shared: bool = True
 
     def __call__(self, outputs: Outputs) -> Tensor:
         batch, device = outputs.batch, outputs.towers.device

@@ -43,7 +43,7 @@ class Denoiser(Protocol):
 class Denoising:
     """The term, for the first `batch` pairs of each batch."""
 
-    name, apart = "denoising", True
+    name, apart, shared = "denoising", True, False
 
     def __init__(self, denoiser: Denoiser, reader: TargetReader, latents: Stored, *, batch: int, seed: int) -> None:
         self._denoiser, self._reader, self.latents = denoiser, reader, latents

@@ -42,6 +42,7 @@ from clipcond.train.model import (
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
+from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.retention import Retention, TargetReader
 from clipcond.train.retention_weights import parse_weights
 from clipcond.train.risks import risks
@@ -74,6 +75,7 @@ class Job:
     warmup: int
     measure: Callable[[], Retrieval] | None
     notes: tuple[str, ...]
+    ranks: Ranks = ALONE
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -86,11 +88,14 @@ class Job:
         return nullcontext() if self.average is None else self.average.in_place()
 
 
-def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
+def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks = ALONE) -> Job:
     """Load the model and the data, and try both. denoiser: for a run with a denoising loss.
 
+    ranks: those that share the batches; each draws other random numbers once the same model is loaded in all.
     Raises ConfigError, DataError and ModelError; writes nothing.
     """
+    if config.batch_size % ranks.count:
+        raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {ranks.count} processes")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -99,6 +104,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
     train_pairs, held_out = _read(config)
 
     trainable = _load(config, device)
+    if ranks.count > 1:
+        torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
     normalise = Normalisation(trainable.preprocess)
 
@@ -108,7 +115,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
     pixels = Pixels(train_pairs, trainable.preprocess, config.cache_gib) if decodes else None
     batches = Batches(
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
-        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess),
+        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
     towers = Towers(
@@ -127,7 +134,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None) -> Job:
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer,
         average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention, denoising, teacher), towers, config.grad_cache), retention=retention,
+        objective=Objective(_terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks),
+        ranks=ranks, retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
         notes=_notes(train_pairs, config) + risks(config, len(trainable.model.transformer.resblocks))
@@ -220,12 +228,13 @@ def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -
 
 
 def _terms(
-    config: TrainConfig, retention: Retention | None, denoising: Denoising | None, teacher: TeacherEmbeddings | None
-) -> list[tuple[float, Term]]:
+    config: TrainConfig, retention: Retention | None, denoising: Denoising | None, teacher: TeacherEmbeddings | None,
+    ranks: Ranks,
+) -> list[tuple[float, Term]]:  # fmt: skip
     """Return the terms that the settings ask for, with their weights."""
-    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config))]
+    terms: list[tuple[float, Term]] = [(config.contrastive, Contrastive.of(config, ranks))]
     if teacher is not None:
-        terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size)))
+        terms.append((config.teacher_weight, Distillation(teacher=teacher, chunk_size=config.chunk_size, ranks=ranks)))
     if retention is not None:
         terms.append((config.retention, retention))
     if denoising is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from clipcond.train.job import Job, prepare
 from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.objective import Losses
 from clipcond.train.optimizer import learning_rate_at
+from clipcond.train.ranks import Ranks, launched_ranks
 from clipcond.train.run_folder import RunFolder, held
 from clipcond.train.signals import stop_signals
 
@@ -35,13 +37,17 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """The outcome of a run. `model` is None, and `interrupted` true, if a signal ended it before its last step."""
+    """The outcome of a run. `model` is None, and `interrupted` true, if a signal ended it before its last step.
+
+    rank: of several processes the one that returns this; the first alone knows the retrieval.
+    """
 
     steps: int
     loss: float | None
     retrieval: Retrieval | None
     model: Path | None
     interrupted: bool
+    rank: int = 0
 
 
 def train(
@@ -53,15 +59,16 @@ def train(
     the weights are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and
     return; before the first step they raise KeyboardInterrupt. Every log line goes to `out/log.jsonl` and to `report`.
 
+    Under `torchrun` the processes share each batch; the first of them holds the folder, logs and reports.
+
     allow_changes: resume even if settings or data differ from the checkpoint's.   denoiser: of `config.pipeline`, where the
     run has a denoising loss, as `clipcond.diffusion.denoising_loss` loads it.
     Raises DataError and ModelError before the first step, OutputExists if another process trains in `out`, or if it
     holds a model or a config that this run did not write, ConfigError for a refused resumption or a loss that is not
     finite. A picture that turns out unreadable on the way is a DataError after saving.
     """
-    with stop_signals() as signals, held(Path(config.out)) as folder:
-        folder.refuse_foreign()
-        run = _Run(prepare(config, denoiser), folder, report)
+    with stop_signals() as signals, launched_ranks() as ranks, _held(Path(config.out), ranks) as folder:
+        run = _Run(prepare(config, denoiser, ranks), folder, report)
         run.resume(allow_changes)
         run.start()
         run.store()
@@ -72,11 +79,23 @@ def train(
                 run.log_progress()
             if run.due(config.eval_every):
                 run.evaluate()
-            if run.due(config.save_every) or signals.came:
+            stopping = ranks.any(signals.came)
+            if run.due(config.save_every) or stopping:
                 run.save()
-            if signals.came and not run.done:
+            if stopping and not run.done:
                 return run.interrupted()
         return run.finish()
+
+
+@contextmanager
+def _held(path: Path, ranks: Ranks) -> Iterator[RunFolder]:
+    """Hold the run's folder for the first of its processes; the others only read in it."""
+    if not ranks.first:
+        yield RunFolder(path)
+        return
+    with held(path) as folder:
+        folder.refuse_foreign()
+        yield folder
 
 
 @dataclass(slots=True)
@@ -105,7 +124,7 @@ class _Run:
     """A job under way: how far it is, and the folder and the listener that hear of it."""
 
     def __init__(self, job: Job, folder: RunFolder, report: Report | None) -> None:
-        self.job, self.folder, self._report = job, folder, report
+        self.job, self.folder, self._report, self.ranks = job, folder, report, job.ranks
         self.step, self.cut = 0, 0
         self.loss: float | None = None
         self.grad_norm, self.learning_rate = 0.0, 0.0
@@ -128,6 +147,7 @@ class _Run:
     def resume(self, allow_changes: bool) -> None:
         """Go on from the last checkpoint, if there is one. Raises ConfigError where that cannot be."""
         saved = checkpoints.existing(self.folder.checkpoints)
+        self._check_seen(saved)
         if not saved:
             return
         path, job = saved[-1], self.job
@@ -136,8 +156,29 @@ class _Run:
             checkpoints.refuse_changes(checkpoint, job.config, where=path, **job.fingerprints)
         if checkpoint.step > job.steps:
             raise ConfigError(f"{path} is past the {job.steps} steps of this run; give more steps, or another out")
+        self._check_processes(checkpoint, path, allow_changes)
         self._restore(checkpoint, path)
         self.step, self.cut, self._resumed = checkpoint.step, checkpoint.cut, True
+
+    def _check_seen(self, saved: list[Path]) -> None:
+        """Raise ConfigError where the processes do not see the same checkpoints."""
+        names = torch.tensor([len(saved), sum(map(ord, saved[-1].name)) if saved else 0])
+        if len(self.ranks.stack(names).unique(dim=0)) > 1:  # type: ignore[no-untyped-call]
+            raise ConfigError(
+                f"the processes see different checkpoints in {self.folder.path}; it must be shared by all"
+            )
+
+    def _check_processes(self, checkpoint: Checkpoint, path: Path, allow_changes: bool) -> None:
+        """Raise ConfigError where another number of processes made the checkpoint, unless that is allowed."""
+        made, now = len(torch.atleast_2d(checkpoint.rng)), self.ranks.count  # type: ignore[no-untyped-call]
+        if made == now:
+            return
+        if not allow_changes:
+            raise ConfigError(
+                f"{path} was made by {made} {'processes' if made > 1 else 'process'}, this run has {now}; start as many, "
+                "or allow the change (--allow-changes, allow_changes=True)"
+            )
+        self._notes.append(f"{now} in place of {made} processes: random numbers start anew")
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         job = self.job
@@ -148,7 +189,9 @@ class _Run:
                 job.optimizer.load_state_dict(checkpoint.optimizer)
             if job.average is not None:
                 job.average.load_state_dict(checkpoint.average or checkpoint.model)
-            torch.set_rng_state(checkpoint.rng)
+            states = torch.atleast_2d(checkpoint.rng)  # type: ignore[no-untyped-call]
+            if len(states) == self.ranks.count:
+                torch.set_rng_state(states[self.ranks.rank].clone())  # a view will not do
         except Exception as error:  # whatever torch says of tensors that do not fit
             raise ConfigError(
                 f"{path} does not fit the model {job.config.model}: it is of another architecture, or damaged; "
@@ -160,12 +203,13 @@ class _Run:
     def start(self) -> None:
         """Write the config and the log's first lines."""
         job = self.job
-        self.folder.begin(job.config)
+        if self.ranks.first:
+            self.folder.begin(job.config)
         self._log(
             event="resume" if self._resumed else "start", steps=job.steps, steps_per_epoch=job.batches.per_epoch,
             warmup=job.warmup, images=len(job.pairs), captions=sum(map(len, job.pairs.captions)),
             trainable=sum(p.numel() for p in job.model.parameters() if p.requires_grad), device=str(job.device),
-            threads=torch.get_num_threads(),
+            threads=torch.get_num_threads(), processes=self.ranks.count,
         )  # fmt: skip
         for note in self._notes:
             self._log(event="note", note=note)
@@ -175,7 +219,11 @@ class _Run:
         """Compute what frozen modules make of the pairs, once."""
         for stored in self.job.stores:
             since = time.monotonic()
+            if not self.ranks.first:
+                self.ranks.wait()  # until the first has written what all can read
             size = stored.fill()
+            if self.ranks.first:
+                self.ranks.wait()
             text = f"{stored.what} of {len(self.job.pairs)} pictures stored: {size / 2**20:.1f} MiB"
             self._log(event="note", note=f"{text} in {time.monotonic() - since:.0f} s")
         self._window = _Window(time.monotonic())
@@ -184,11 +232,18 @@ class _Run:
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches left; where one cannot be made, save what was trained so far before its DataError goes on."""
-        try:
-            yield from self.job.batches.ahead(self.step, self.job.steps)
-        except DataError:
-            self.save()
-            raise
+        with closing(self.job.batches.ahead(self.step, self.job.steps)) as ahead:
+            while not self.done:
+                batch, error = None, None
+                try:
+                    batch = next(ahead)
+                except DataError as found:
+                    error = found
+                if self.ranks.any(error is not None):
+                    self.save()
+                    raise error or DataError("another process could not make its batch; its line says why")
+                assert batch is not None
+                yield batch
 
     def optimise(self, batch: Batch) -> None:
         """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
@@ -196,6 +251,7 @@ class _Run:
         job.optimizer.zero_grad()
         losses = job.objective.backward(batch)
         self._check_finite("loss", losses.total)
+        self.ranks.sum_gradients([p for p in job.model.parameters() if p.requires_grad])
         self.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
         self._check_finite("gradient's norm", self.grad_norm)
         self.learning_rate = learning_rate_at(self.step, job.steps, job.config.learning_rate, job.warmup)
@@ -205,7 +261,7 @@ class _Run:
             job.average.update(self.step + 1)
 
         self.step += 1
-        self.cut += batch.cut
+        self.cut += int(self.ranks.sum(torch.tensor(batch.cut)))
         self.loss = losses.total
         self._window.add(losses)
 
@@ -218,6 +274,8 @@ class _Run:
 
     def evaluate(self) -> None:
         """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts."""
+        if not self.ranks.first:
+            return
         with self.job.averaged():
             self.retrieval = self.job.measure() if self.job.measure else None
             drift = self.job.retention.measure() if self.job.retention else None
@@ -247,10 +305,13 @@ class _Run:
     def save(self) -> None:
         """Write a checkpoint. Raises ConfigError, and writes none, if the weights are not finite."""
         job = self.job
+        states = self.ranks.stack(torch.get_rng_state())
+        if not self.ranks.first:
+            return
         checkpoint = Checkpoint(
             step=self.step, cut=self.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
-            rng=torch.get_rng_state(), config=job.config.to_dict(), average=job.average.state_dict() if job.average else {},
-            **job.fingerprints,
+            rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
+            average=job.average.state_dict() if job.average else {}, **job.fingerprints,
         )  # fmt: skip
         checkpoints.write(self.folder.checkpoints, checkpoint, keep=job.config.keep)
 
@@ -275,6 +336,8 @@ class _Run:
         return {"logit_bias": round(float(self.job.model.logit_bias.detach()), 3)} if siglip else {}
 
     def _log(self, **values: Any) -> None:
+        if not self.ranks.first:
+            return
         line = {"step": self.step, "time": round(time.time(), 2), **values}
         self.folder.log(line)
         if self._report:
@@ -283,20 +346,32 @@ class _Run:
     def interrupted(self) -> TrainResult:
         """End before the last step."""
         self._log(event="interrupted")
-        return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=None, interrupted=True)
+        return TrainResult(
+            steps=self.step,
+            loss=self.loss,
+            retrieval=self.retrieval,
+            model=None,
+            interrupted=True,
+            rank=self.ranks.rank,
+        )
 
     def finish(self) -> TrainResult:
         """Write the model."""
-        job = self.job
-        with job.averaged():
-            if job.config.alpha is not None:
-                self._log(event="note", note=blend(job, job.config.alpha, self.folder.path))
-                self.retrieval = None
-            if job.measure and self.retrieval is None:  # other weights, or resumed after the last step
-                self.retrieval = job.measure()
-            written = write_open_clip_folder(job.model, job.trainable.config, self.folder.model)
+        job, written = self.job, self.folder.model
+        if self.ranks.first:
+            with job.averaged():
+                if job.config.alpha is not None:
+                    self._log(event="note", note=blend(job, job.config.alpha, self.folder.path))
+                    self.retrieval = None
+                if job.measure and self.retrieval is None:  # other weights, or resumed after the last step
+                    self.retrieval = job.measure()
+                written = write_open_clip_folder(job.model, job.trainable.config, written)
+        self.ranks.wait()
         self._log(event="done", model=str(written))
-        return TrainResult(steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False)
+        return TrainResult(
+            steps=self.step, loss=self.loss, retrieval=self.retrieval, model=written, interrupted=False,
+            rank=self.ranks.rank,
+        )  # fmt: skip
 
 
 def _trained(settings: Mapping[str, Any]) -> str:

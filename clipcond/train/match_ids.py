@@ -14,7 +14,7 @@ _Key = tuple[str, str]  # a kind of id, and the id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairKeys:
-    """By what one row of a batch is known: all captions of its image and the drawn one, its groups, its picture."""
+    """The names of one row of a batch: all captions of its image and the drawn one, its groups, its picture."""
 
     captions: Sequence[str]
     drawn: str

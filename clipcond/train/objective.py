@@ -17,6 +17,7 @@ from clipcond.train.batches import Batch
 from clipcond.train.grad_cache import CachedFeatures
 from clipcond.train.losses.matches import Matches
 from clipcond.train.model import image_features, text_features
+from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.stored import Stored
 
 
@@ -136,6 +137,10 @@ class Term(Protocol):
         """The name under which its value is logged."""
 
     @property
+    def shared(self) -> bool:
+        """True if its value is this rank's share of what all ranks sum up to; otherwise the mean over ranks is taken."""
+
+    @property
     def apart(self) -> bool:
         """True if its graph is its own: it is back-propagated at once, and the memory is free before the next term."""
 
@@ -155,19 +160,22 @@ class Objective:
     """Terms with their weights, in the order in which they are computed."""
 
     def __init__(
-        self, terms: Sequence[tuple[float, Term]], towers: Towers, micro_batch: int | None = None
-    ) -> None:  # fmt: skip
+        self, terms: Sequence[tuple[float, Term]], towers: Towers, micro_batch: int | None = None, ranks: Ranks = ALONE
+    ) -> None:
         """micro_batch: pairs that are encoded at once, by gradient caching; None for the whole batch."""
-        self.terms, self._towers, self._micro_batch = tuple(terms), towers, micro_batch
+        self.terms, self._towers, self._micro_batch, self._ranks = tuple(terms), towers, micro_batch, ranks
 
     def backward(self, batch: Batch) -> Losses:
-        """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to."""
+        """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to.
+
+        With several ranks the gradients are this one's part, and the values those of all ranks.
+        """
         outputs = Outputs(batch, self._towers, self._micro_batch)
-        values: dict[str, float] = {}
+        values: list[float] = []
         joint: list[Tensor] = []
         for weight, term in self.terms:
-            value = term(outputs)
-            values[term.name] = float(value.detach())
+            value = term(outputs) / (1 if term.shared else self._ranks.count)
+            values.append(float(value.detach()))
             if term.apart:
                 (weight * value).backward()  # type: ignore[no-untyped-call]
             else:
@@ -175,5 +183,9 @@ class Objective:
         if joint:
             torch.stack(joint).sum().backward()  # type: ignore[no-untyped-call]
         outputs.backward()
-        total = sum(weight * values[term.name] for weight, term in self.terms)
-        return Losses(total, values)
+        named = {term.name: value for (_, term), value in zip(self.terms, self._summed(values), strict=True)}
+        return Losses(sum(weight * named[term.name] for weight, term in self.terms), named)
+
+    def _summed(self, values: list[float]) -> list[float]:
+        found: list[float] = self._ranks.sum(torch.tensor(values, dtype=torch.float64)).tolist()
+        return found

@@ -101,7 +101,7 @@ class TargetReader:
 class Retention:
     """The term: what the target reads of some general prompts, and always of the empty one, against the start tower's."""
 
-    name, apart = "retention", True
+    name, apart, shared = "retention", True, False
 
     def __init__(
         self, reader: TargetReader, prompts: Sequence[str], *, weights: Mapping[str, float], batch: int, seed: int

@@ -13,6 +13,8 @@ from clipcond.train.objective import Objective
 class Power:
     """‖w‖ to a power: a term of the weights alone."""
 
+    shared = False
+
     def __init__(self, name, weights, power, apart):
         self.name, self.weights, self.power, self.apart = name, weights, power, apart
 
