@@ -50,6 +50,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 }
 BEST = "contrastive + retention + denoising"
 SIZES = (200, 1000, 5000)
+LIMIT = 0.01  # of the drift of words: `clipcond drift --fail-over words=0.01`
 
 
 def main() -> None:
@@ -194,16 +195,16 @@ def table(results: list[dict[str, Any]]) -> str:
     """Two Markdown tables: of all runs, and of how drift ranks them beside the English pictures."""
     head = (
         "| trained with | pairs | CPU s | R@1 blazon | R@1 English | pictures, blazon | pictures, English | drift: words | "
-        "drift: denoiser |"
+        "drift: denoiser | verdict |"
     )
-    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
     for r in results:
         shares = (
             f"{100 * r[name]:.1f} %" for name in ("r1_blazon", "r1_english", "pictures_blazon", "pictures_english")
         )
         lines.append(
             f"| {r['name']} | {r['pairs'] or '–'} | {r['cpu_s']:.0f} | {' | '.join(shares)} | {r['drift_words']:.4f} | "
-            f"{r['drift_denoiser']:.4f} |"
+            f"{r['drift_denoiser']:.4f} | {'holds' if r['drift_words'] <= LIMIT else 'fails'} |"
         )
     after = [r for r in results if r["pairs"]]
     if len(after) > 2:

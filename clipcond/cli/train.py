@@ -69,6 +69,13 @@ def train(
     lock_image: Annotated[
         bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
     ] = False,
+    ema: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),
+    ] = None,
+    alpha: Annotated[
+        str | None, typer.Option(metavar="X", help="Mix with the weights from before: 0 to 1, or auto to sweep.")
+    ] = None,
     unseen_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Learning rate of token rows that are zero in the model.")
     ] = None,
@@ -154,6 +161,8 @@ def train(
         "train_blocks": train_blocks,
         "layer_decay": layer_decay,
         "lock_image": lock_image or None,
+        "ema": ema,
+        "alpha": alpha,
         "unseen_rate": unseen_rate,
         "init": init,
         "captions": captions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +25,7 @@ class Checkpoint:
 
     cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes.
     data, pictures: fingerprints of the index and of the pictures;
-    pictures is empty in checkpoints of an earlier version.
+    pictures is empty in checkpoints of an earlier version. average: of the weights, empty where the run keeps none.
     """
 
     step: int
@@ -36,6 +36,7 @@ class Checkpoint:
     config: dict[str, Any]
     data: str
     pictures: str
+    average: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -144,13 +145,16 @@ def _checked(state: Any, path: Path) -> Checkpoint:
             raise TypeError(f"its {name} is no {kind.__name__}")
     if state["step"] != _step_of(path) or state["cut"] < 0:
         raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
-    if not all(isinstance(value, Tensor) for value in state["model"].values()):
+    average = state.get("average", {})
+    if not isinstance(average, dict):
+        raise TypeError("its average is no dict")
+    if not all(isinstance(value, Tensor) for value in (*state["model"].values(), *average.values())):
         raise TypeError("its model holds more than tensors")
     config = json.loads(state["config"])
     if not isinstance(config, dict):
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
-                      config=renamed(config), pictures=str(state.get("pictures", "")))  # fmt: skip
+                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average)  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:
@@ -162,7 +166,7 @@ def _not_finite(checkpoint: Checkpoint) -> str | None:
         for name, value in state.items()
         if isinstance(value, Tensor)
     }
-    return not_finite(checkpoint.model) or not_finite(moments)
+    return not_finite(checkpoint.model) or not_finite(checkpoint.average) or not_finite(moments)
 
 
 def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, where: Path) -> None:

@@ -87,7 +87,28 @@ def _check_losses(config: Any) -> None:
 
 
 def _check_towers(config: Any) -> None:
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise ConfigError(f"ema is {config.ema:g}, expected a share from 0 up to 1, such as 0.999")
     if config.layer_decay > 1:
         raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
+    if config.alpha is not None:
+        _check_alpha(config)
     if config.train_blocks is not None and "text" in config.freeze:
         raise ConfigError(f"train_blocks is {config.train_blocks}, but freeze holds text; give one of the two")
+
+
+def _check_alpha(config: Any) -> None:
+    if config.init == "random":
+        raise ConfigError("alpha mixes in the weights from before, and init is 'random', which has none; leave one out")
+    if config.alpha == "auto":
+        if config.target is None or not (config.val_data or config.val_count):
+            raise ConfigError(
+                "alpha is 'auto', which needs held-out pairs (val_data or val_count) and a target to measure on"
+            )
+        return
+    try:
+        good = 0 <= float(config.alpha) <= 1
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"alpha is {config.alpha!r}, expected 'auto' or a number from 0 to 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from clipcond.models.trainable import Trainable, load_trainable
 from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
+from clipcond.train.average import Average
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
@@ -63,6 +65,7 @@ class Job:
     device: torch.device
     trainable: Trainable
     optimizer: Optimizer
+    average: Average | None
     objective: Objective
     retention: Retention | None
     stores: list[Store]
@@ -79,6 +82,10 @@ class Job:
     def model(self) -> Any:
         """The open_clip `CLIP`, float32."""
         return self.trainable.model
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return the context in which the model's weights are their averages, where the run keeps any."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
 
 def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks = ALONE) -> Job:
@@ -125,7 +132,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
         measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
-        config=config, device=device, trainable=trainable, optimizer=optimizer, pairs=train_pairs, batches=batches,
+        config=config, device=device, trainable=trainable, optimizer=optimizer,
+        average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
         objective=Objective(_terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks),
         ranks=ranks, retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],

@@ -18,6 +18,7 @@ from clipcond.score.drift import Drift
 from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
+from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
 from clipcond.train.denoising import Denoiser
@@ -187,6 +188,8 @@ class _Run:
             job.model.load_state_dict(checkpoint.model)
             if frozen == now:
                 job.optimizer.load_state_dict(checkpoint.optimizer)
+            if job.average is not None:
+                job.average.load_state_dict(checkpoint.average or checkpoint.model)
             if checkpoint.processes == self.ranks.count:
                 torch.set_rng_state(checkpoint.rng_of(self.ranks.rank))
         except Exception as error:  # whatever torch says of tensors that do not fit
@@ -254,6 +257,8 @@ class _Run:
         self.learning_rate = learning_rate_at(self.step, job.steps, job.config.learning_rate, job.warmup)
         job.optimizer.step(self.learning_rate)
         clamp_logit_scale(job.model.logit_scale)
+        if job.average is not None:
+            job.average.update(self.step + 1)
 
         self.step += 1
         self.cut += int(self.ranks.sum(torch.tensor(batch.cut)))
@@ -271,11 +276,13 @@ class _Run:
         """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts."""
         if not self.ranks.first:
             return
-        if self.job.measure is not None:
-            self.retrieval = self.job.measure()
+        with self.job.averaged():
+            self.retrieval = self.job.measure() if self.job.measure else None
+            drift = self.job.retention.measure() if self.job.retention else None
+        if self.retrieval is not None:
             self._log(event="evaluation", **self.retrieval.to_dict())
-        if self.job.retention is not None:
-            self._check_drift(self.job.retention.measure())
+        if drift is not None:
+            self._check_drift(drift)
         if not self._window.count:
             self._window.since = time.monotonic()
 
@@ -303,7 +310,8 @@ class _Run:
             return
         checkpoint = Checkpoint(
             step=self.step, cut=self.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
-            rng=states if len(states) > 1 else states[0], config=job.config.to_dict(), **job.fingerprints,
+            rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
+            average=job.average.state_dict() if job.average else {}, **job.fingerprints,
         )  # fmt: skip
         checkpoints.write(self.folder.checkpoints, checkpoint, keep=job.config.keep)
 
@@ -349,11 +357,15 @@ class _Run:
 
     def finish(self) -> TrainResult:
         """Write the model."""
-        written = self.folder.model
+        job, written = self.job, self.folder.model
         if self.ranks.first:
-            if self.job.measure and self.retrieval is None:  # resumed after the last step
-                self.retrieval = self.job.measure()
-            written = write_open_clip_folder(self.job.model, self.job.trainable.config, written)
+            with job.averaged():
+                if job.config.alpha is not None:
+                    self._log(event="note", note=blend(job, job.config.alpha, self.folder.path))
+                    self.retrieval = None
+                if job.measure and self.retrieval is None:  # other weights, or resumed after the last step
+                    self.retrieval = job.measure()
+                written = write_open_clip_folder(job.model, job.trainable.config, written)
         self.ranks.wait()
         self._log(event="done", model=str(written))
         return TrainResult(
