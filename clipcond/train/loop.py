@@ -162,14 +162,15 @@ class _Run:
     def _check_seen(self, saved: list[Path]) -> None:
         """Raise ConfigError where the processes do not see the same checkpoints."""
         names = torch.tensor([len(saved), sum(map(ord, saved[-1].name)) if saved else 0])
-        if len(self.ranks.stack(names).unique(dim=0)) > 1:  # type: ignore[no-untyped-call]
+        seen = self.ranks.stack(names)
+        if bool((seen != seen[0]).any()):
             raise ConfigError(
                 f"the processes see different checkpoints in {self.folder.path}; it must be shared by all"
             )
 
     def _check_processes(self, checkpoint: Checkpoint, path: Path, allow_changes: bool) -> None:
         """Raise ConfigError where another number of processes made the checkpoint, unless that is allowed."""
-        made, now = len(torch.atleast_2d(checkpoint.rng)), self.ranks.count  # type: ignore[no-untyped-call]
+        made, now = checkpoint.processes, self.ranks.count
         if made == now:
             return
         if not allow_changes:
@@ -188,9 +189,8 @@ class _Run:
                 job.optimizer.load_state_dict(checkpoint.optimizer)
             if job.average is not None:
                 job.average.load_state_dict(checkpoint.average or checkpoint.model)
-            states = torch.atleast_2d(checkpoint.rng)  # type: ignore[no-untyped-call]
-            if len(states) == self.ranks.count:
-                torch.set_rng_state(states[self.ranks.rank].clone())  # a view will not do
+            if checkpoint.processes == self.ranks.count:
+                torch.set_rng_state(checkpoint.rng_of(self.ranks.rank))
         except Exception as error:  # whatever torch says of tensors that do not fit
             raise ConfigError(
                 f"{path} does not fit the model {job.config.model}: it is of another architecture, or damaged; "
