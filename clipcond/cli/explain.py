@@ -98,7 +98,7 @@ def explain(
     lora_dir: shared.LoraDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Show what each phrase of a prompt does in the picture: where, and how much of the whole.
+    """Show where each phrase acts in the picture, and how much.
 
     Each phrase is masked in turn, and the change of the denoiser's prediction is its map: at three steps, with one row of
     the denoiser a phrase and step. Phrases that do next to nothing are named.
