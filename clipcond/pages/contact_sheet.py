@@ -63,7 +63,8 @@ def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = la
 
 
 def _title(ranking: Ranking) -> str:
-    prompt = visible(" ".join((ranking.prompt or "").split()))
+    own = {row.prompt or "" for row in ranking.scored}  # of each picture, or the one that was given
+    prompt = visible(" ".join((own.pop() if len(own) == 1 else "").split()))
     pictures = len({row.path for row in ranking.scored})
     count = f"{pictures:,} picture{'' if pictures == 1 else 's'}"
     return f"{prompt[:80]} · {count}" if prompt else count
