@@ -7,7 +7,7 @@
 have its largest mean in the object's cell, one of nine? Beside `clipcond.explain`: cross-attention as DAAM reads it, heads
 and layers averaged, summed over the rows of the object's words, and over those and the rows of all later words. Same
 pictures, same latents, same steps.
-`dead`: phrases that `explain` names as doing nothing. Words of no meaning to `mini` stand between two to six objects; and
+`dead`: phrases that `explain` names as doing nothing. Words of no meaning to `mini` stand between objects; and
 captions beyond 75 tokens are left to the stock pipeline, which never reads their end. What the picture does not show, and a
 phrase that token 75 goes through, is neither dead nor alive and not counted.
 """
@@ -142,7 +142,8 @@ def best(one: torch.Tensor) -> str:
 def dead(pipe: Any, conditioner: Conditioner, given: argparse.Namespace) -> list[str]:
     rows = ["| phrases that do nothing | alive | dead | named | precision | recall |", "|---|---|---|---|---|---|"]
     for name, verdicts in (
-        ("words of no meaning", list(meaningless(pipe, conditioner, given))),
+        ("words of no meaning, beside 2 to 6 objects", list(meaningless(pipe, conditioner, given, 2, 6))),
+        ("words of no meaning, beside 7 to 9 objects", list(meaningless(pipe, conditioner, given, 7, 9))),
         ("cut off by the stock pipeline", list(cut_off(pipe, given))),
     ):
         truly = sum(is_dead for is_dead, _ in verdicts)
@@ -154,11 +155,13 @@ def dead(pipe: Any, conditioner: Conditioner, given: argparse.Namespace) -> list
     return rows
 
 
-def meaningless(pipe: Any, conditioner: Conditioner, given: argparse.Namespace) -> Iterator[tuple[bool, bool]]:
+def meaningless(
+    pipe: Any, conditioner: Conditioner, given: argparse.Namespace, least: int, most: int
+) -> Iterator[tuple[bool, bool]]:
     """(is dead, was named dead) of each phrase of captions with words of no meaning strewn in."""
-    rng = random.Random(f"{given.seed}/dead")
+    rng = random.Random(f"{given.seed}/dead {least} to {most}")
     for number in range(given.scenes // 2):
-        scene = world.sample(rng, least=2, most=6)
+        scene = world.sample(rng, least=least, most=most)
         said = [f"a {each.colour} {each.shape} at the {each.cell}" for each in scene.objects]
         phrases = [(text, object_) for text, object_ in zip(said, scene.objects, strict=True)]
         mixed: list[tuple[str, world.Object | None]] = list(phrases)

@@ -28,6 +28,7 @@ USES = {
     "pages": "HTML from results",
     "workflows": "one module a job",
     "train": "retrain encoders",
+    "find": "ask about pictures",
     "rerank": "score and sort pictures",
     "diffusion": "diffusers pipelines",
     "models": "models by name",

@@ -57,7 +57,7 @@ def embed(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Write the embeddings of a collection of pictures as Parquet files.
+    """Write the embeddings of a collection as Parquet files.
 
     Their folder stands for the pictures in rerank, search and the other commands that find, which read no picture then.
 

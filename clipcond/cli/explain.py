@@ -98,7 +98,7 @@ def explain(
     lora_dir: shared.LoraDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Show what each phrase of a prompt does in the picture: where, and how much of the whole.
+    """Show where each phrase acts in the picture, and how much.
 
     Each phrase is masked in turn, and the change of the denoiser's prediction is its map: at three steps, with one row of
     the denoiser a phrase and step. Phrases that do next to nothing are named.
@@ -197,13 +197,15 @@ def _table(explanation: Explanation) -> Table:
         table.add_column("pooled", justify="right", no_wrap=True)
     for each in explanation.phrases:
         negative = "negative: " if each.side != "prompt" else ""
-        cells = [
+        style = "dim" if each.dead else "cyan"
+        share = [f"{each.pooled_share or 0.0:.0%}"] if pooled else []
+        table.add_row(
             Text(negative + visible(each.text), style="dim" if each.dead else ""),
-            Text(_bar(each.strength / full), style="dim" if each.dead else "cyan"),
+            Text(_bar(each.strength / full), style=style),
             f"{each.strength:.2f}",
             _where(each),
-        ]
-        table.add_row(*cells, *([f"{each.pooled_share or 0.0:.0%}"] if pooled else []))
+            *share,
+        )
     return table
 
 

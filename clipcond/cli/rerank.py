@@ -83,7 +83,9 @@ def rerank(
     long_prompt: Annotated[
         str,
         typer.Option(
-            "--long-prompt", rich_help_panel=_TEXTS, help="Beyond 75 tokens: mean, max, first or min of chunks."
+            "--long-prompt",
+            rich_help_panel=_TEXTS,
+            help="Beyond one pass (CLIP: 75 tokens): mean, max, first or min of chunks.",
         ),
     ] = "mean",
     score: Annotated[

@@ -66,7 +66,14 @@ class TextEmbedder:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
         if not chunks:
             raise ConfigError("no texts to encode; expected one or more")
-        return torch.cat([self._batch(chunks[at : at + batch_size]) for at in range(0, len(chunks), batch_size)])
+        order = list(range(len(chunks)))
+        if self.tower is None and self.layout.padded == "longest":  # short texts are not padded to long ones
+            order.sort(key=lambda number: len(chunks[number]))
+        parts = [
+            self._batch([chunks[n] for n in order[at : at + batch_size]]) for at in range(0, len(order), batch_size)
+        ]
+        found = torch.cat(parts)
+        return found if order == sorted(order) else found[torch.argsort(torch.tensor(order))]
 
     def _batch(self, chunks: Sequence[Sequence[int]]) -> Tensor:
         ids, mask = self.layout.rows(chunks)

@@ -36,6 +36,11 @@ class Examples:
     vectors: NDArray[np.float64]
     classes: NDArray[np.intp]
 
+    @property
+    def most_of_a_class(self) -> int:
+        """The number of examples of the class that has most."""
+        return int(np.bincount(self.classes).max(initial=0))
+
     def only(self, rows: Sequence[int] | NDArray[np.intp]) -> Examples:
         """The examples of these rows."""
         return Examples(vectors=self.vectors[rows], classes=self.classes[rows])
@@ -200,7 +205,7 @@ def _compare(
     train: Examples, test: Examples, zero_shot: NDArray[np.float64], logit_scale: float
 ) -> tuple[float, tuple[float, ...]]:
     """Return the accuracy of the plain probe, and those of the weights between zero-shot and the probe that starts there."""
-    count, most = len(zero_shot), int(np.bincount(train.classes).max())
+    count, most = len(zero_shot), train.most_of_a_class
 
     def plain(some: Examples, setting: float) -> NDArray[np.float64]:
         return logistic_regression(some, setting, count)

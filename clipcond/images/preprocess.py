@@ -155,12 +155,12 @@ class Preprocess:
 
     @property
     def shrink_to(self) -> int | None:
-        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.3 of 255; None for all."""
+        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.2 of 255; None for all."""
         return 2 * max(self.height, self.width, self.short or 0, *(self.stretch or ())) if self.draft else None
 
     def described(self) -> str:
         """One short text for people: side, policy and filter."""
-        tiles = "tiles along the longer side, the mean of their vectors"
+        tiles = "tiles (the mean of their vectors)"
         policy = {"shortest": "centre crop", "longest": "padded", "squash": "squashed", "tiles": tiles}[self.policy]
         return f"{self.width}×{self.height} {policy}, {self.interpolation}{', JPEG draft' if self.draft else ''}"
 

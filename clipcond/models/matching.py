@@ -81,7 +81,7 @@ class Matcher:
         found = torch.empty(len(images), len(texts), 2)
         for at, states in self._states(images, batch_size):
             pairs = torch.cartesian_prod(torch.arange(len(states)), torch.arange(len(ids)))
-            for picture, text in (some.T for some in pairs.split(batch_size)):
+            for picture, text in (some.T for some in torch.split(pairs, batch_size)):
                 own, said = picture.to(ids.device), text.to(ids.device)
                 logits = self.reader.pair_logits(states[own], ids[said], mask[said])
                 found[picture + at, text] = logits.float().cpu()

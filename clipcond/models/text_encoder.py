@@ -22,6 +22,7 @@ from clipcond.models.json_file import read_json
 from clipcond.models.load import load_dual
 from clipcond.models.pipeline_folder import encoder_folder
 from clipcond.models.to_transformers import clip_text_config, open_clip_text_to_transformers
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.runtime.quiet import quiet_calls, quiet_logs
 from clipcond.runtime.torchvision_repair import repair
 
@@ -67,10 +68,13 @@ def load_text_encoder(spec: str, encoder: str | None = None) -> TextEncoder:
         if _is_text_model(path):
             return _from_folder(spec, path)
         dual = load_dual(spec)
+        tower = dual.text
         module: Any = dual.image.model
+        if tower.context != CONTEXT:
+            raise ModelError(f"{spec} reads {tower.context} positions; a pipeline's text encoder has {CONTEXT}")
         config = module.config.text_config.to_dict() if hasattr(module, "vision_model") else clip_text_config(module)
         return TextEncoder(
-            name=spec, module=module, tower=dual.text, config=config, notes=dual.notes,
+            name=spec, module=module, tower=tower, config=config, notes=dual.notes,
             pipeline_layers=dual.pipeline_layers,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from clipcond.wording import visible
 Use = Literal["dual", "matching", "detection"]
 _SAID: Mapping[Use, str] = {
     "dual": "a dual encoder, which scores and ranks",
-    "matching": "an image-text matching model",
+    "matching": "an image-text matching model, for clipcond.Matcher",
     "detection": "a detection model",
 }
 

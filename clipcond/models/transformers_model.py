@@ -117,7 +117,10 @@ def _config(spec: str, overrides: Overrides, where: str, use: Use) -> tuple[Fami
         lacks = "text" if "vision" in f"{kind}{kinds}".lower() else "image"
         raise ModelError(f"{spec} holds {kinds or kind} and has no {lacks} encoder; expected a CLIPModel")
     family = family_of(spec, document, use)
-    name = family.model_class(spec, use, architectures_of(document))
+    known = tuple(
+        each for each in architectures_of(document) if hasattr(transformers, each)
+    )  # others' own names say nothing
+    name = family.model_class(spec, use, known)
     if not hasattr(transformers, name):
         raise ModelError(f"{spec} is {family.title}, which transformers {transformers.__version__} does not have yet")
     check_numbers(f"the config of {spec}", document)

@@ -117,7 +117,7 @@ def explanation_page(explanation: Explanation) -> str:
         data=_safe_json(
             {
                 "ramp": RAMP,
-                "phrases": [{**each.to_json(), "text": visible(each.text)} for each in explanation.phrases],
+                "phrases": [each.to_json() | {"text": visible(each.text)} for each in explanation.phrases],
                 "pictures": [_picture(each) for each in explanation.pictures],
             }
         ),

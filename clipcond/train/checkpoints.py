@@ -38,6 +38,15 @@ class Checkpoint:
     pictures: str
     average: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def processes(self) -> int:
+        """The number of processes that made it."""
+        return len(self.rng) if self.rng.ndim == 2 else 1
+
+    def rng_of(self, rank: int) -> Tensor:
+        """Return the generator's state of a process, (S,) uint8."""
+        return self.rng[rank].clone() if self.rng.ndim == 2 else self.rng  # torch reads a view's storage from its start
+
 
 def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write `step-00001000.pt` of a checkpoint, then delete all but the last `keep`.

@@ -81,7 +81,7 @@ class Ranks:
         for bucket in _buckets([p.grad for p in used if p.grad is not None and not p.grad.is_sparse]):
             joined = torch.cat([gradient.flatten() for gradient in bucket])
             dist.all_reduce(joined)
-            for gradient, part in zip(bucket, joined.split([g.numel() for g in bucket]), strict=True):
+            for gradient, part in zip(bucket, torch.split(joined, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
     def _sparse_sum(self, gradient: Tensor) -> Tensor:

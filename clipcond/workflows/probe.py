@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from clipcond.errors import OptionsError, ResourceMissing
 from clipcond.workflows import gallery
 from clipcond.workflows.events import Events, Note, ignore, task
@@ -60,7 +58,7 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     names = [label.name for label in labels]
     train = _examples(train_paths, train_labels, names, scorer, options, events)
     test = _examples(test_paths, test_labels, names, scorer, options, events)
-    most = int(np.bincount(train.classes).max())
+    most = train.most_of_a_class
     few = [count for count in options.shots if count <= most]
     if len(few) < len(options.shots):
         events(Note(f"no class has more than {most} examples; {max(options.shots)} shots and their like are left out"))

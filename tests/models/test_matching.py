@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizer_folders import SIZE, write_tokenizer
 
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.detection import load_detector
 from clipcond.models.load import load_dual
 from clipcond.models.matching import Matcher, load_matcher
+from clipcond.models.spec import Overrides
 from clipcond.models.transformers_families import FAMILIES, uses_of
+from clipcond.models.transformers_model import read_library_model, with_library
 from clipcond.prompt.tokenizer import BOS, EOS, merges, vocabulary
 from clipcond.runtime.torchvision_repair import repair
 
@@ -115,7 +118,9 @@ def test_pairs_score_as_in_the_library(folder: Path, pictures: list[Image.Image]
 
 def test_the_contrastive_heads_of_blip_are_a_dual_encoder(folder: Path, pictures: list[Image.Image]) -> None:
     if folder.name == "Blip2":
-        with pytest.raises(ModelError, match="is BLIP-2, an image-text matching model; expected a dual encoder"):
+        with pytest.raises(
+            ModelError, match=r"is BLIP-2, an image-text matching model, for clipcond\.Matcher; expected a dual"
+        ):
             load_dual(str(folder))
         return
     dual = load_dual(str(folder))
@@ -212,6 +217,64 @@ def test_detectors_are_loaded_whole(name: str, clip_tokenizer_folder: Path, tmp_
         ours, theirs = detector.model(**inputs).logits, model.eval()(**inputs).logits
     assert ours.isfinite().all()
     assert (ours - theirs).abs().max() < 1e-5
+
+
+_BERT = {
+    "vocab_size": 100,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+_SWIN = {"embed_dim": 16, "depths": [1] * 4, "num_heads": [1, 2, 2, 2], "window_size": 4, "image_size": 32}
+_LAYERS = {
+    f"{part}_{name}": number
+    for part in ("encoder", "decoder")
+    for name, number in {"layers": 2, "ffn_dim": 16, "attention_heads": 2}.items()
+}
+
+
+def _grounding_dino() -> Any:
+    import transformers
+
+    backbone = transformers.SwinConfig(**_SWIN, out_indices=[2, 3, 4])
+    config = transformers.GroundingDinoConfig(
+        backbone_config=backbone, text_config=transformers.BertConfig(**_BERT), d_model=32, num_queries=5, **_LAYERS
+    )
+    return transformers.GroundingDinoForObjectDetection(config)
+
+
+def _florence_2() -> Any:
+    import transformers
+
+    vision = {"embed_dim": [16] * 4, "num_heads": [2] * 4, "num_groups": [2] * 4, "depths": [1] * 4}
+    text = {"model_type": "bart", "vocab_size": 100, "d_model": 16, "max_position_embeddings": 64, **_LAYERS}
+    config = transformers.Florence2Config(
+        text_config=text, vision_config={**vision, "projection_dim": 16}, image_token_id=99
+    )
+    return transformers.Florence2ForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("make", [_grounding_dino, _florence_2])
+def test_weights_of_larger_detectors_are_all_there_or_refused(make: Any, tmp_path: Path) -> None:
+    repair()
+    model = make()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    where = str(tmp_path)
+
+    def read() -> Any:
+        return with_library(where, where, lambda: read_library_model(where, Overrides(), where, "detection"))
+
+    loaded = read().model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = sorted(name for name in weights if name.endswith("fc1.weight"))[0]
+    save_file(
+        {k: v for k, v in weights.items() if k != lost}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(ModelError, match=rf"has not all its weights: .*{lost.rpartition('.layers')[2]} is missing"):
+        read()
 
 
 def test_every_family_names_classes_of_the_library() -> None:

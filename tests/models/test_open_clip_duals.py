@@ -18,6 +18,7 @@ from tokenizer_folders import SIZE, Kind, write_tokenizer
 
 from clipcond.errors import ModelError
 from clipcond.models.load import load_dual
+from clipcond.models.text_encoder import load_text_encoder
 from clipcond.models.trainable import load_trainable
 from clipcond.rerank.pairing import Pairing
 from clipcond.rerank.ranking import rank_pictures
@@ -195,6 +196,8 @@ def test_what_is_read_in_one_pass_and_in_several(case: tuple[Case, Path]) -> Non
     assert TEXTS[3].strip().endswith(cut)
     first = texts.embed([TEXTS[3]]).double().numpy()[0]
     assert np.abs(encoded[0].parts[0] - first).max() < 1e-6
+    alone = torch.cat([texts.embed([text]) for text in TEXTS])
+    assert (texts.embed(TEXTS, batch_size=2) - alone).abs().max() < 1e-6
 
 
 def test_typed_special_tokens_are_text(case: tuple[Case, Path]) -> None:
@@ -211,7 +214,11 @@ def test_only_clips_own_kind_trains(case: tuple[Case, Path]) -> None:
         load_trainable(str(case[1]))
     if dual.reads_clip_tokens:
         assert dual.text.context == dual.texts.layout.length
+        with pytest.raises(ModelError, match="reads 32 positions; a pipeline's text encoder has 77"):
+            load_text_encoder(str(case[1]))
         return
+    with pytest.raises(ModelError, match="does not read prompts as CLIP does"):
+        load_text_encoder(str(case[1]))
     with pytest.raises(ModelError, match=r"does not read prompts as CLIP does \(tokens of .*it scores and ranks"):
         dual.text  # noqa: B018
 

@@ -327,6 +327,9 @@ def test_what_will_not_do_is_one_line(tmp_path: Path) -> None:
         ModelError, match="holds BlipForConditionalGeneration and no BlipForImageTextRetrieval or BlipModel"
     ):
         load_dual(str(folder))
+    _changed(folder, "config.json", architectures=["MyOwnNameOfBlip"])
+    with pytest.raises(ModelError, match="its image processor makes 24×24"):
+        load_dual(str(folder))
     _changed(folder, "config.json", architectures=None, model_type="siglipp")
     with pytest.raises(ModelError, match=r"is a siglipp model; expected a dual encoder, .*; did you mean siglip"):
         load_dual(str(folder))

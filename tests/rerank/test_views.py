@@ -92,7 +92,7 @@ def test_a_view_changes_the_score_the_header_and_the_key(scorers: dict[str, Scor
     assert headers == [
         "32×32 centre crop, bicubic",
         "32×32 padded, bicubic",
-        "32×32 tiles along the longer side, the mean of their vectors, bicubic",
+        "32×32 tiles (the mean of their vectors), bicubic",
     ]
     again = rerank(paths, "x", scorer=scorers["tiles"], cache=cache)
     assert (again.embedded, again.rows) == (0, found["tiles"].rows)

@@ -140,7 +140,8 @@ def calls_of_picture(
 
 def _fitted(pipe: Any, picture: Image.Image) -> Image.Image:
     """A picture with about as many pixels as the pipeline draws."""
-    own = getattr(pipe, "default_sample_size", None) or denoiser_of(pipe).config.sample_size
+    denoiser: Any = denoiser_of(pipe)
+    own = getattr(pipe, "default_sample_size", None) or denoiser.config.sample_size
     sides = list(own) if isinstance(own, (list, tuple)) else [own, own]
     ratio = (sides[0] * sides[-1] * pipe.vae_scale_factor**2 / (picture.width * picture.height)) ** 0.5
     step = int(pipe.image_processor.config.vae_scale_factor)
