@@ -155,7 +155,7 @@ class Preprocess:
 
     @property
     def shrink_to(self) -> int | None:
-        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.3 of 255; None for all."""
+        """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.2 of 255; None for all."""
         return 2 * max(self.height, self.width, self.short or 0, *(self.stretch or ())) if self.draft else None
 
     def described(self) -> str:
