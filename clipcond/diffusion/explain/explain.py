@@ -58,8 +58,7 @@ def explain_prompt(
     settings = settings or ExplainSettings()
     conditioner = conditioner or Conditioner.from_pipeline(pipe)
     run = _run_of(pipe, conditioner, prompt, negative_prompt, settings)
-    guided = run.guidance_scale > 1 and conditioner.family != "flux"
-    texts = explained_texts(conditioner, prompt, negative_prompt if guided else None, settings, guided=guided)
+    texts = explained_texts(conditioner, prompt, run.negative_prompt, settings, guided=run.guided)
     wanted = steps_at(settings.at, run.steps)
     through: dict[int, int] = {}
     pictures: list[ExplainedPicture] = []
@@ -74,14 +73,15 @@ def explain_prompt(
         effects.append(_mean(made))
         pictures.append(ExplainedPicture(image=image, seed=seed, maps=effects[-1].maps))
     phrases = tuple(_phrases(texts, _mean(effects), pictures[0].places, through, settings))
-    told = guided or not negative_prompt or conditioner.family == "flux"
-    unread = () if told else (_negative_unread(negative_prompt or "", run.guidance_scale),)
+    told = [*_findings(run)]
+    if negative_prompt and not run.guided:
+        told.append(_negative_unread(negative_prompt))
     return Explanation(
         prompt=prompt,
         negative_prompt=negative_prompt or "",
         phrases=phrases,
         pictures=tuple(pictures),
-        findings=(*_findings(run), *unread, *verdicts(phrases, pictures[0].cells)),
+        findings=(*told, *verdicts(phrases, pictures[0].cells)),
         steps=run.steps,
         at_steps=wanted,
         rows=rows,
@@ -96,7 +96,11 @@ def explain_prompt(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Run:
-    """A run of the pipeline with one prompt. conditioning: None where the pipeline reads it."""
+    """A run of the pipeline with one prompt.
+
+    guided: False where the negative prompt is not read; then there is none.   conditioning: None where the pipeline reads
+    the prompt itself.
+    """
 
     pipe: Any
     prompt: str
@@ -104,6 +108,7 @@ class _Run:
     conditioning: Conditioning | Composition | None
     steps: int
     guidance_scale: float
+    guided: bool
 
     def __call__(self, **more: Any) -> object:
         """Call the pipeline; for a first step only, so that no composition of parts is needed."""
@@ -121,6 +126,9 @@ def _run_of(
 ) -> _Run:
     advised = advice(pipe)
     steps = advised.steps if settings.steps is None else settings.steps
+    scale = advised.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
+    guided = scale > 1 and conditioner.family != "flux"
+    negative_prompt = negative_prompt if guided else None
     conditioning: Conditioning | Composition | None = None
     if not settings.stock:
         if conditioner.family != "flux" and _composes(prompt, settings):
@@ -136,7 +144,8 @@ def _run_of(
         negative_prompt=negative_prompt,
         conditioning=conditioning,
         steps=steps,
-        guidance_scale=advised.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
+        guidance_scale=scale,
+        guided=guided,
     )
 
 
@@ -258,6 +267,6 @@ def _findings(run: _Run) -> tuple[PlacedFinding, ...]:
     return () if run.conditioning is None else run.conditioning.findings
 
 
-def _negative_unread(negative_prompt: str, scale: float) -> PlacedFinding:
-    message = f"the negative prompt is not read: there is no guidance by two sides at guidance_scale {scale:g}"
+def _negative_unread(negative_prompt: str) -> PlacedFinding:
+    message = "the negative prompt is not read: the picture is drawn without guidance by two sides"
     return PlacedFinding("negative-unused", message, 0, len(negative_prompt), "negative_prompt", 0)
