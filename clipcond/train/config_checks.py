@@ -87,9 +87,13 @@ def _check_losses(config: Any) -> None:
             "label_smoothing is of infonce, a softmax; loss is 'siglip', which has none: leave one of them"
         )
     parse_weights(config.retention_weights)
-    if bool(config.denoise_weight) != bool(config.pipeline):
+    if config.denoise_weight and not config.pipeline:
         raise ConfigError(
-            f"denoise_weight is {config.denoise_weight:g} and pipeline {config.pipeline!r}; the denoising loss needs both"
+            f"denoise_weight is {config.denoise_weight:g}, but no pipeline is named, whose denoiser it weighs"
+        )
+    if config.pipeline and not config.denoise_weight:
+        raise ConfigError(
+            f"pipeline is {config.pipeline!r}, but denoise_weight is 0: its denoiser would not count; give both"
         )
     if config.target is None and (config.retention or config.retention_prompts):
         raise ConfigError(f"retention needs to know what is read; name a target: {', '.join(TARGET_NAMES)}")

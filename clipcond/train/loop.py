@@ -14,7 +14,6 @@ import torch
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.models.open_clip_folder import write_open_clip_folder
-from clipcond.score.drift import Drift
 from clipcond.score.retrieval import Retrieval
 from clipcond.train import checkpoints
 from clipcond.train.batches import Batch, Batches
@@ -273,34 +272,43 @@ class _Run:
             )
 
     def evaluate(self) -> None:
-        """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts."""
-        if not self.ranks.first:
-            return
+        """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts.
+
+        Raises ConfigError, after saving, where the drift is beyond `max_drift`.
+        """
+        problem = self._measure() if self.ranks.first else ""
+        if self.ranks.any(bool(problem)):
+            self.save()
+            raise ConfigError(
+                problem or f"the general prompts collapsed by step {self.step}; the first process says how"
+            )
+
+    def _measure(self) -> str:
+        """Measure and log; return why the run should end, in a line, empty where it should not."""
         with self.job.averaged():
             self.retrieval = self.job.measure() if self.job.measure else None
             drift = self.job.retention.measure() if self.job.retention else None
         if self.retrieval is not None:
             self._log(event="evaluation", **self.retrieval.to_dict())
-        if drift is not None:
-            self._check_drift(drift)
         if not self._window.count:
             self._window.since = time.monotonic()
-
-    def _check_drift(self, drift: Drift) -> None:
-        """Log the drift. Raises ConfigError, before the weights are saved, where it is beyond `max_drift`."""
+        if drift is None:
+            return ""
         measures = {name: round(value, 6) for name, value in drift.measures().items()}
         self._log(event="drift", spread_ratio=round(drift.spread_ratio, 4), measures=measures)
+        return self._collapse(measures, drift.spread_ratio)
+
+    def _collapse(self, measures: Mapping[str, float], spread_ratio: float) -> str:
         config, name = self.job.config, "words" if "words" in measures else "pooled"
-        for what, value in (
-            (f"1 - cosine of their {name}", measures[name]),
-            ("their loss of spread", 1 - drift.spread_ratio),
-        ):
-            if not value <= config.max_drift:
-                raise ConfigError(
-                    f"the general prompts collapsed by step {self.step}: {what} is {value:.2f}, max_drift "
-                    f"{config.max_drift:g}; {checkpoints.last_good(self.folder.checkpoints)}; lower the learning rate "
-                    f"({config.learning_rate:g}) or raise retention ({config.retention:g})"
-                )
+        found = {f"1 - cosine of their {name}": measures[name], "their loss of spread": 1 - spread_ratio}
+        beyond = [f"{what} is {value:.2f}" for what, value in found.items() if not value <= config.max_drift]
+        if not beyond:
+            return ""
+        return (
+            f"the general prompts collapsed by step {self.step}: {beyond[0]}, max_drift is {config.max_drift:g}; what was "
+            f"trained is in {self.folder.checkpoints}, from where a higher max_drift goes on; better, begin anew with a "
+            f"learning rate below {config.learning_rate:g} or a retention above {config.retention:g}"
+        )
 
     def save(self) -> None:
         """Write a checkpoint. Raises ConfigError, and writes none, if the weights are not finite."""

@@ -113,8 +113,10 @@ def test_padding_stands_behind_the_first_end_of_text():
 
 def test_a_denoiser_that_does_not_fit_is_refused_before_the_first_step(own):
     config, denoiser = own
-    with pytest.raises(ConfigError, match="the denoising loss needs both"):
+    with pytest.raises(ConfigError, match="denoise_weight is 1, but no pipeline is named"):
         replace(config, pipeline=None)
+    with pytest.raises(ConfigError, match="pipeline is 'given', but denoise_weight is 0"):
+        replace(config, denoise_weight=0.0)
     with pytest.raises(ConfigError, match="a denoising loss needs the denoiser itself"):
         train(config)
     with pytest.raises(ConfigError, match="given is a pipeline of sd15, target is sd2"):
