@@ -96,6 +96,12 @@ def train(
     chunk_size: Annotated[
         int | None, typer.Option(metavar="N", help="Rows of similarities in memory at a time (by the batch).")
     ] = None,
+    random_crop: Annotated[
+        float | None, typer.Option(metavar="X", help="Show random parts of at least this share of a picture (1).")
+    ] = None,
+    colour_jitter: Annotated[
+        float | None, typer.Option(metavar="X", help="Change brightness, contrast, saturation by up to this (0).")
+    ] = None,
     grad_cache: Annotated[
         int | None, typer.Option(metavar="N", help="Pairs encoded at once; the gradients are the whole batch's.")
     ] = None,
@@ -174,6 +180,8 @@ def train(
         "teacher_weight": teacher_weight,
         "chunk_size": chunk_size,
         "grad_cache": grad_cache,
+        "random_crop": random_crop,
+        "colour_jitter": colour_jitter,
         "pipeline": pipeline,
         "denoise_weight": denoise_weight,
         "denoise_batch": denoise_batch,

@@ -12,6 +12,7 @@ import numpy as np
 
 from clipcond.errors import DataError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
+from clipcond.train.augment import AugmentedPixels
 from clipcond.train.data import Pairs
 from clipcond.train.hard_negatives import Drawn, HardNegatives, picture_key
 from clipcond.train.match_ids import PairKeys, match_ids
@@ -51,7 +52,7 @@ class Batches:
     """The order in which a run sees its pairs: shuffled anew in each epoch, the same for the same seed."""
 
     def __init__(
-        self, pairs: Pairs, pixels: Pixels | None, *, batch_size: int, seed: int, captions: str = "random",
+        self, pairs: Pairs, pixels: Pixels | AugmentedPixels | None, *, batch_size: int, seed: int, captions: str = "random",
         hard_negatives: HardNegatives | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         """batch_size: of all ranks together; each decodes and tokenises its own share, of equal size."""
@@ -86,7 +87,7 @@ class Batches:
             mine = hard.of(own)
             negative_ids = id_rows(mine.texts)[0] if mine.texts else None
             negative_pixels = self._hard.pixels(mine)
-        pixels = None if self.pixels is None else self.pixels[rows[own]]
+        pixels = None if self.pixels is None else self.pixels.at(step, rows[own])
         return Batch(
             step, rows[own], pixels, ids, cut, self._matches(rows, said, texts, hard), drawn[own],
             negative_ids, negative_pixels,

@@ -71,6 +71,15 @@ def _check_numbers(config: Any) -> None:
 
 
 def _check_losses(config: Any) -> None:
+    if not 0 < config.random_crop <= 1:
+        raise ConfigError(f"random_crop is {config.random_crop:g}, expected a share above 0, up to 1 for none")
+    if config.colour_jitter < 0:
+        raise ConfigError(f"colour_jitter is {config.colour_jitter:g}, expected 0 or more")
+    if "image" in config.frozen and (config.random_crop < 1 or config.colour_jitter):
+        raise ConfigError(
+            "random_crop and colour_jitter need an image tower that trains: a frozen one embeds every picture once; "
+            "leave them out, or freeze and lock_image"
+        )
     if not 0 <= config.label_smoothing < 1:
         raise ConfigError(f"label_smoothing is {config.label_smoothing}, expected 0 or more and less than 1")
     if config.label_smoothing and config.loss == "siglip":

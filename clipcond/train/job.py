@@ -20,6 +20,7 @@ from clipcond.models.trainable import Trainable, load_trainable
 from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
+from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
@@ -112,7 +113,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
     features = _features(config, trainable, normalise, train_pairs, device)
     decodes = _compares(config) and not features
-    pixels = Pixels(train_pairs, trainable.preprocess, config.cache_gib) if decodes else None
+    pixels = _pixels(config, train_pairs, trainable.preprocess) if decodes else None
     batches = Batches(
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
         hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
@@ -218,6 +219,14 @@ def _denoising(config: TrainConfig, model: Any, pairs: Pairs, denoiser: Denoiser
     latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
     reader = TargetReader(model, denoiser.target, config.model)
     return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
+
+
+def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
+    """Return the pictures of the steps: kept as they are, or augmented anew each time."""
+    if config.random_crop == 1 and not config.colour_jitter:
+        return Pixels(pairs, preprocess, config.cache_gib)
+    augmentation = Augmentation(crop=config.random_crop, jitter=config.colour_jitter)
+    return AugmentedPixels(pairs, preprocess, augmentation, seed=config.seed)
 
 
 def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> HardNegatives | None:

@@ -54,6 +54,10 @@ class Pixels:
         pixels: np.ndarray = self._kept[rows]
         return pixels
 
+    def at(self, step: int, rows: np.ndarray) -> np.ndarray:
+        """Return the pixels of some rows, the same at every step."""
+        return self[rows]
+
 
 def preflight(pairs: Pairs, preprocess: Preprocess, *, most: int = 500, max_bad_rows: int = 0) -> Pairs:
     """Decode `most` evenly spread images, or all, so that bad data fails before the first step.

@@ -51,6 +51,8 @@ def test_the_record_is_complete_and_builds_the_same_config():
         ({"positives": "all"}, "positives is 'all', expected 'mask' or 'count'"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0, expected 0 or more and less than 1"),
         ({"label_smoothing": 0.1, "loss": "siglip"}, "label_smoothing is of infonce, a softmax; loss is 'siglip'"),
+        ({"random_crop": 0.0}, "random_crop is 0, expected a share above 0, up to 1"),
+        ({"colour_jitter": 0.2, "freeze": ["image"]}, "random_crop and colour_jitter need an image tower that trains"),
         ({"grad_cache": 0}, "grad_cache is 0, expected a number above 0"),
         ({"chunk_size": -1}, "chunk_size is -1, expected a number above 0"),
         ({"betas": [0.9, 1.0]}, r"betas is \(0.9, 1.0\), expected two numbers"),
