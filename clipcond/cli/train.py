@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -125,6 +126,13 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
         })  # fmt: skip
     elif result.model:
         typer.echo(str(result.model))
+        if sys.stderr.isatty():
+            run = visible(shlex.quote(str(result.model.parent)))
+            for what, command_line in (
+                ("what it knows", f"evaluate --model {run} --data PAIRS.csv"),
+                ("into a pipeline", f"export {run} --to diffusers --into PIPELINE --out FOLDER"),
+            ):
+                typer.echo(f"{what:17}clipcond {command_line}", err=True)
 
 
 @command
@@ -164,7 +172,7 @@ class TrainingLines:
                 self._print(
                     f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
                     f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
-                    f"on {event.device}" + (f"; goes on at step {event.step}" if event.resumed else "")
+                    f"on {event.device}" + (_resumed(event) if event.resumed else "")
                 )
             case Evaluated():
                 self._print(
@@ -184,6 +192,12 @@ class TrainingLines:
     def _print(self, text: str, *, passing: bool = False) -> None:
         clear = "\r\x1b[K" if self._terminal else ""
         typer.echo(clear + text, err=True, nl=not passing)
+
+
+def _resumed(event: TrainingStarted) -> str:
+    if event.step >= event.steps:
+        return "; all steps were done before, nothing is left to train"
+    return f"; goes on at step {event.step}"
 
 
 def _recalls(recalls: Mapping[str, float]) -> str:

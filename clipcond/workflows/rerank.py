@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LongPrompt = Literal["mean", "max", "first", "min"]
 DEFAULT_SCORE = "cosine"
+_MOST_READ = 200  # prompts that are looked through for words that the model has never seen
 _MOST_ROWS = 2_000_000  # prompts × pictures: what memory holds
 
 
@@ -140,6 +141,7 @@ def run(options: RerankOptions, events: Events = ignore) -> Ranking:
         cache.close()
     for note in ranking.notes:
         events(Note(note))
+    _note_unseen_texts(scorer, ranking, options, events)
     return ranking
 
 
@@ -157,10 +159,26 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
 
 def _note_unseen(scorer: Scorer, prompt: str, model: str, events: Events) -> None:
     """Note the words of the prompt that the model has never seen."""
+    _tell_unseen(scorer, [prompt], model, events)
+
+
+def _note_unseen_texts(scorer: Scorer, ranking: Ranking, options: RerankOptions, events: Events) -> None:
+    """Note the words of the pictures' own prompts, and of the pair that `iqa` compares, that the model has never seen."""
+    from clipcond.rerank.columns import IQA_PAIR
+
+    if options.prompt is None:
+        own = dict.fromkeys(row.prompt for row in ranking.scored if row.prompt)
+        _tell_unseen(scorer, [*own][:_MOST_READ], options.model, events)
+    if any("iqa" in row.scores for row in ranking.scored[:1]):
+        _tell_unseen(scorer, IQA_PAIR, f"iqa compares “{IQA_PAIR[0]}” with “{IQA_PAIR[1]}”: {options.model}", events)
+
+
+def _tell_unseen(scorer: Scorer, texts: Sequence[str], model: str, events: Events) -> None:
     from clipcond.encode.unseen_words import tell_unseen, unseen_words
     from clipcond.prompt.plan import plan
 
-    tokens = [token for chunk in plan(prompt).encoders["clip_l"].chunks for token in chunk.tokens]
+    chunks = [chunk for text in texts for chunk in plan(text).encoders["clip_l"].chunks]
+    tokens = [token for chunk in chunks for token in chunk.tokens]
     if text := tell_unseen(unseen_words(scorer.dual.text, tokens), model):
         events(Note(text))
 
