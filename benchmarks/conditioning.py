@@ -19,7 +19,9 @@ The floating-point operations of each call are counted first, on an encoder of o
 speed in the products of an encoder layer is measured in every repeat, and the best taken: `of the limit` is the time that
 the counted operations take at that speed, as a share of the time measured.
 
-    python benchmarks/conditioning.py [--repeats 3] [--threads 2] [--quick]
+    python benchmarks/conditioning.py [--repeats 3] [--threads 2] [--quick] [--single]
+
+With one thread the seconds are those of the processor, which other programs on the machine do not lengthen.
 """
 
 from __future__ import annotations
@@ -160,10 +162,10 @@ def in_bfloat16(pipe: Any) -> Any:
     return other
 
 
-def entries(pipes: dict[str, Any], texts: Sequence[str]) -> list[Entry]:
+def entries(pipes: dict[str, Any], texts: Sequence[str], ways: Sequence[str] = (ONE_LIST, ONE_BY_ONE)) -> list[Entry]:
     """All that is measured."""
     found: list[Entry] = []
-    for way in (ONE_LIST, ONE_BY_ONE):
+    for way in ways:
         for negative in (None, NEGATIVE):
             how = way + (", a negative prompt" if negative else "")
             for weights, pipe in pipes.items():
@@ -219,6 +221,10 @@ def clipconds(texts: Sequence[str], negative: str | None, way: str, weighting: s
     return [conditioner(text, negative, **options) for text in texts]
 
 
+def _clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def measure(found: Sequence[Entry], repeats: int, dtypes: Sequence[str]) -> dict[str, float]:
     """Fill in the seconds of all entries, in turns; gives the operations a second of each dtype."""
     speeds = dict.fromkeys(dtypes, 0.0)
@@ -227,9 +233,9 @@ def measure(found: Sequence[Entry], repeats: int, dtypes: Sequence[str]) -> dict
         speeds = {weights: max(best, speed(getattr(torch, weights))) for weights, best in speeds.items()}
         for number, entry in enumerate(found):
             argument = kept[number] if number in kept else entry.ready()
-            began = time.perf_counter()
+            began = _clock()
             entry.call(argument)
-            entry.seconds.append(time.perf_counter() - began)
+            entry.seconds.append(_clock() - began)
             if entry.kept:
                 kept[number] = argument
         print(f"repeat {repeat + 1} of {repeats} is done, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -252,10 +258,10 @@ def speed(dtype: torch.dtype, rows: int = 32) -> float:
     times = []
     with torch.no_grad():
         for _ in range(30):
-            began = time.perf_counter()
+            began = _clock()
             for matrix in matrices:
                 functional.linear(states[matrix.shape[1]], matrix)
-            times.append(time.perf_counter() - began)
+            times.append(_clock() - began)
     return 2 * rows * CONTEXT * sum(a * b for a, b in shapes) / min(times)
 
 
@@ -304,6 +310,7 @@ def main() -> None:
     options.add_argument(
         "--quick", action="store_true", help="six prompts, two layers, one repeat: does it run at all?"
     )
+    options.add_argument("--single", action="store_true", help="one prompt at a time in float32 only")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     repair()
@@ -314,15 +321,16 @@ def main() -> None:
     texts = prompts(count)
     with tempfile.TemporaryDirectory() as folder:
         pipe = pipeline(Path(folder), layers)
-    pipes = {"float32": pipe, "bfloat16": in_bfloat16(pipe)}
+    pipes = {"float32": pipe} if chosen.single else {"float32": pipe, "bfloat16": in_bfloat16(pipe)}
+    ways = (ONE_BY_ONE,) if chosen.single else (ONE_LIST, ONE_BY_ONE)
     head(chosen.threads, layers, repeats, texts)
     with quiet_calls():
-        found = entries(pipes, texts)
-        small = entries({"float32": of_one_layer(pipe)}, texts)
+        found = entries(pipes, texts, ways)
+        small = entries({"float32": of_one_layer(pipe)}, texts, ways)
         counted = {(entry.name, entry.how): layers * operations(entry) for entry in small}
         for entry in found:
             entry.flops = counted[entry.name, entry.how]
-        for entry in entries(pipes, texts[:2]):  # a turn that is not counted
+        for entry in entries(pipes, texts[:2], ways):  # a turn that is not counted
             entry.call(entry.ready())
         for weights, each in pipes.items():
             most, largest = difference(each, texts)

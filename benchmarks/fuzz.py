@@ -4,7 +4,8 @@
 
 A prompt is made of its number and the seed alone, so that a case can be made again: `prompt(NUMBER, SEED)`. All of them
 are parsed in every dialect and looked at as infotexts; every tenth is planned, translated and read again, and expanded.
-Printed is a table with a row a job: cases, findings (what ended otherwise than promised), exceptions, slowest case. Any
+Printed is a table with a row a job: cases, findings (what ended otherwise than promised), exceptions, slowest case, in
+seconds of the processor (those of a busy clock would be findings of the machine). Any
 finding or exception is printed with its case, and the exit code is 1. A run that is stopped (Ctrl-C, SIGTERM) prints what
 it has; FIRST, the number of the first prompt, goes on behind it.
 """
@@ -191,14 +192,14 @@ class Job:
 
     def run(self, work: Callable[[], str], case: str) -> None:
         """Do one case. `work` returns a problem, or nothing."""
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             problem = work()
         except Exception as error:
             self.exceptions += 1
             self._show(case, repr(error), self.exceptions)
             problem = ""
-        taken = time.perf_counter() - start
+        taken = time.process_time() - start
         problem = problem or (f"took {taken:.1f} s" if taken > SLOW else "")
         if problem:
             self.findings += 1

@@ -25,6 +25,8 @@ def hint_for(problem: str, arguments: Sequence[str], command: str | None, comman
         prompt = " ".join(takewhile(lambda word: not word.startswith("-"), behind))
         if prompt:
             return f'put the prompt in quotes: clipcond {command} "{prompt}"'
+    if command == "generate" and problem.startswith("No such option: --file"):
+        return "--infotext FILE draws the prompt in a text file or a picture"
     if command == "tokens" and problem.startswith("give either a PROMPT") and "--file" not in behind:
         if sys.stdin is not None and not sys.stdin.isatty():
             return "to read prompts from a pipe, give - as the prompt: … | clipcond tokens -"

@@ -17,6 +17,7 @@ from clipcond.cli.render import on_terminal, print_json
 from clipcond.cli.rerank_table import show, show_assignment
 from clipcond.errors import OptionsError
 from clipcond.files import check_output, write_file
+from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.wording import visible
 from clipcond.workflows.rerank import RerankOptions, run
 from clipcond.workflows.rerank_actions import ActionOptions, Outcome, act_on, apply_chosen, take_back
@@ -30,6 +31,9 @@ from clipcond.workflows.rerank_ratings import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clipcond.rerank.moves import Step
     from clipcond.rerank.rows import Ranking
     from clipcond.workflows.events import Events
 
@@ -210,6 +214,15 @@ def show_outcome(outcome: Outcome, actions: ActionOptions) -> None:
             failed += outcome.moves.failed
             done = {"copy": "copied", "move": "moved", "link": "linked"}[action]
             back = f"; --undo {visible(str(folder))} takes it back" if outcome.moves.done else ""
-            typer.echo(f"{len(outcome.moves.done):,} files {done} to {visible(str(folder))}{back}", err=True)
+            what = _files(outcome.moves.done)
+            typer.echo(f"{what} {done} to {visible(str(folder))}{back}", err=True)
     for path, reason in failed:
         typer.echo(f"note: {visible(str(path))} {visible(reason)}", err=True)
+
+
+def _files(steps: Sequence[Step]) -> str:
+    """Say how many pictures some steps are of, and how many files beside them."""
+    pictures = sum(step.source == step.picture for step in steps)
+    beside = len(steps) - pictures
+    more = f" and {counted(beside, 'file')} beside them" if beside else ""
+    return f"{counted(pictures, 'picture')}{more}"

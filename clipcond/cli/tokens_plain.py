@@ -217,7 +217,8 @@ def _lines(request: TokensRequest, counter: TokenCounter) -> bool:
     if console is not None:
         from clipcond.prompt.analysis.plan_summary import counted as number_of
 
-        stderr_console().print(f"{number_of(total, 'prompt')}, {cut} of them truncated by a stock pipeline")
+        many = f"{cut} of them" if total != 1 else "which is" if cut else "which is not"
+        stderr_console().print(f"{number_of(total, 'prompt')}, {many} truncated by a stock pipeline")
     return cut > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -218,6 +219,13 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
         })  # fmt: skip
     elif result.model:
         typer.echo(str(result.model))
+        if sys.stderr.isatty():
+            run = visible(shlex.quote(str(result.model.parent)))
+            for what, command_line in (
+                ("what it knows", f"evaluate --model {run} --data PAIRS.csv"),
+                ("into a pipeline", f"export {run} --to diffusers --into PIPELINE --out FOLDER"),
+            ):
+                typer.echo(f"{what:17}clipcond {command_line}", err=True)
 
 
 @command
@@ -257,7 +265,7 @@ class TrainingLines:
                 self._print(
                     f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
                     f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
-                    f"on {event.device}" + (f"; goes on at step {event.step}" if event.resumed else "")
+                    f"on {event.device}" + (_resumed(event) if event.resumed else "")
                 )
             case Evaluated():
                 self._print(
@@ -291,6 +299,12 @@ def _drifts(event: DriftSeen) -> str:
     kinds = ("words", "bos", "eos", "padding", "empty", "pooled")
     told = [f"{name} {event.measures[name]:.4f}" for name in kinds if name in event.measures]
     return f"1 - cosine {', '.join(told)}; spread {event.spread_ratio:.2f}"
+
+
+def _resumed(event: TrainingStarted) -> str:
+    if event.step >= event.steps:
+        return "; all steps were done before, nothing is left to train"
+    return f"; goes on at step {event.step}"
 
 
 def _recalls(recalls: Mapping[str, float]) -> str:

@@ -68,10 +68,19 @@ class EncoderPass:
             )
         return self._needs[id(encoder_input)][1]
 
-    def run(self, *, clip_skip: int, final_norm: bool, cache: Cache | None) -> None:
-        """Encode all collected rows, in one batch as far as rows are of one length and memory allows."""
+    def run(self, *, clip_skip: int, final_norm: bool, cache: Cache | None, fingerprint: str | None = None) -> None:
+        """Encode all collected rows, in one batch as far as rows are of one length and memory allows.
+
+        fingerprint: the tower's as it is now, where the caller knows it.
+        """
         self._states = encode(
-            self._tower, self._rows, vectors=self._vectors, clip_skip=clip_skip, final_norm=final_norm, cache=cache
+            self._tower,
+            self._rows,
+            vectors=self._vectors,
+            clip_skip=clip_skip,
+            final_norm=final_norm,
+            cache=cache,
+            fingerprint=fingerprint,
         )
 
     def hidden(self, encoder_input: EncoderInput) -> Tensor:
@@ -151,15 +160,16 @@ def encode(
     clip_skip: int = 0,
     final_norm: bool = True,
     cache: Cache | None = None,
+    fingerprint: str | None = None,
 ) -> dict[TokenSequence, States]:
     """Return the states of every different row, in the order of first appearance.
 
     rows: of any lengths.   vectors: (D,) each, by the digests that rows name.   clip_skip, final_norm: as for
-    `Tower.encode_rows`.   cache: looked up and filled.
+    `Tower.encode_rows`.   cache: looked up and filled.   fingerprint: the tower's as it is now; None asks it.
     Returns states on the device where the tower computes. Raises what `Tower.encode_rows` raises.
     """
     wanted = list(dict.fromkeys(rows))
-    prefix = _key_prefix(tower, clip_skip, final_norm) if cache is not None else ""
+    prefix = _key_prefix(tower, clip_skip, final_norm, fingerprint) if cache is not None else ""
     known: dict[TokenSequence, States] = {}
     if cache is not None:
         device = tower.device
@@ -176,8 +186,8 @@ def encode(
     return {row: known[row] for row in wanted}
 
 
-def _key_prefix(tower: Tower, clip_skip: int, final_norm: bool) -> str:
-    return f"{tower.fingerprint()} {clip_skip} {final_norm} {tower.dtype}"
+def _key_prefix(tower: Tower, clip_skip: int, final_norm: bool, fingerprint: str | None) -> str:
+    return f"{fingerprint or tower.fingerprint()} {clip_skip} {final_norm} {tower.dtype}"
 
 
 def _key(prefix: str, row: TokenSequence) -> str:

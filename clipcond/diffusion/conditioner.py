@@ -8,7 +8,7 @@ pipeline's own limit gives the tensors of its `encode_prompt`. How families diff
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -166,6 +166,8 @@ class Conditioner:
     def _condition(
         self, prompts: Sides[Prompts], options: EncodeOptions, no_negative: bool, images: int, steps: int | None
     ) -> Conditioning:
+        fingerprints = {name: each.tower.fingerprint() for name, each in self.pipeline.encoders.items()}  # once a call
+
         def encode(*variants: Sides[PromptPlans]) -> list[EncodedSides]:
             return encode_plans(
                 self.pipeline,
@@ -175,6 +177,7 @@ class Conditioner:
                 cache=self.cache,
                 force_zeros=no_negative and self.pipeline.force_zeros,
                 num_images_per_prompt=images,
+                fingerprints=fingerprints,
             )
 
         by_prompt: PlansByPrompt = {}
@@ -183,15 +186,21 @@ class Conditioner:
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
             timeline, variants = variants_of(prompts, needed_steps(steps, changing))
             encoded = encode(*[self.planner.plans(each, options, by_prompt) for each in variants])
-            return self._over_steps(plans, options, timeline, encoded)
+            return self._over_steps(plans, options, timeline, encoded, fingerprints)
         if options.dialect == "compel" and _mention(".swap(", prompts) and any(edits := self._edits(prompts)):
             edited = self.planner.plans(Sides(prompts.positive, ()), options, {}, edited=True)
             first, second = encode(plans, edited)
-            return replace(self._conditioning(first, plans, options), edited=_edited(second, edits))
+            return replace(self._conditioning(first, plans, options, fingerprints), edited=_edited(second, edits))
         (only,) = encode(plans)
-        return self._conditioning(only, plans, options)
+        return self._conditioning(only, plans, options, fingerprints)
 
-    def _conditioning(self, encoded: EncodedSides, plans: Sides[PromptPlans], options: EncodeOptions) -> Conditioning:
+    def _conditioning(
+        self,
+        encoded: EncodedSides,
+        plans: Sides[PromptPlans],
+        options: EncodeOptions,
+        fingerprints: Mapping[str, str],
+    ) -> Conditioning:
         tensors: dict[str, Any] = dict(encoded.tensors)
         return Conditioning(
             **tensors,
@@ -206,7 +215,7 @@ class Conditioner:
             chunking=options.chunking,
             pooled=options.pooled,
             lengths=options.lengths,
-            fingerprints={name: each.tower.fingerprint() for name, each in self.pipeline.encoders.items()},
+            fingerprints=fingerprints,
             takes=self.pipeline.takes,
         )
 
@@ -216,6 +225,7 @@ class Conditioner:
         options: EncodeOptions,
         timeline: Timeline,
         encoded: Sequence[EncodedSides],
+        fingerprints: Mapping[str, str],
     ) -> Conditioning:
         """The conditioning of the first variant, with all of them in its callback.
 
@@ -229,7 +239,9 @@ class Conditioner:
         findings = findings_of_written(plans, [found for each in encoded for found in each.findings])
         if callback.keeps_pooled:
             findings += tuple(schedule_pooled(plans, self.pipeline.name))
-        return replace(self._conditioning(encoded[0], plans, options), findings=findings, callback=callback)
+        return replace(
+            self._conditioning(encoded[0], plans, options, fingerprints), findings=findings, callback=callback
+        )
 
     def _edits(self, prompts: Sides[Prompts]) -> list[tuple[Edit, ...]]:
         """The swaps of each prompt; their spans count the tokens of CLIP."""

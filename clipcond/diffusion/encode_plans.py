@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.tokenizer import CONTEXT
 
 Inputs = Mapping[str, EncoderInput]  # of one picture's prompts, by encoder
+_NO_FINGERPRINTS: Mapping[str, str] = MappingProxyType({})
 _Key = tuple[object, ...]  # the identities of the plans, by encoder, and what is hidden: equal keys have equal states
 
 
@@ -62,10 +64,12 @@ def encode_plans(
     cache: Cache | None = None,
     force_zeros: bool = False,
     num_images_per_prompt: int = 1,
+    fingerprints: Mapping[str, str] = _NO_FINGERPRINTS,
 ) -> list[EncodedSides]:
     """Encode the plans of all variants in one pass of each encoder and bring them to one length.
 
     force_zeros: zeros in place of the negative side's states.   num_images_per_prompt: the times that rows are repeated.
+    fingerprints: of the encoders as they are now, where the caller has them.
     Returns the tensors of each variant, in order.
     """
     takes_negative = "negative_prompt_embeds" in pipeline.takes
@@ -73,7 +77,7 @@ def encode_plans(
     batch = _Batch(pipeline, options, inversions)
     positive = [plans for sides in encoded for plans in sides.positive]
     negative = [plans for sides in encoded for plans in sides.negative]
-    states = batch.encode([*positive, *negative], cache)
+    states = batch.encode([*positive, *negative], cache, fingerprints)
     embeds = batch.equal_lengths(states, (len(positive) + len(negative)) * num_images_per_prompt)
 
     def side(prefix: str, plans: Sequence[PromptPlans]) -> dict[str, Tensor]:
@@ -121,7 +125,9 @@ class _Batch:
                 vectors=inversions.vectors(name),
             )
 
-    def encode(self, plans: Sequence[PromptPlans], cache: Cache | None) -> dict[_Key, _States]:
+    def encode(
+        self, plans: Sequence[PromptPlans], cache: Cache | None, fingerprints: Mapping[str, str]
+    ) -> dict[_Key, _States]:
         """Encode every different row once and return the states of all plans."""
         distinct = {_key(each): each for each in plans}
         inputs = {key: self._inputs(each) for key, each in distinct.items()}
@@ -132,7 +138,7 @@ class _Batch:
         for name, encoder_pass in self._passes.items():
             skip, final_norm = layer(self._layout, name, self._options.clip_skip)
             try:
-                encoder_pass.run(clip_skip=skip, final_norm=final_norm, cache=cache)
+                encoder_pass.run(clip_skip=skip, final_norm=final_norm, cache=cache, fingerprint=fingerprints.get(name))
             except ModelError:  # of states that are not finite
                 self._pipeline.encoders[name].check_finite(self._pipeline.name)
                 raise

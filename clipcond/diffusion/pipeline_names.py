@@ -9,6 +9,7 @@ from clipcond.errors import ModelError
 from clipcond.resources import embedded
 
 FORMS = "`mini`, a folder that a diffusers pipeline was saved in, or a hub id such as owner/name"
+_OPEN_CLIP = "open_clip_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -29,5 +30,10 @@ def find_pipeline(spec: str) -> str:
 
 def _folder(spec: str, path: Path) -> str:
     if not (path / "model_index.json").is_file():
+        if (path / "model" / _OPEN_CLIP).is_file() or (path / _OPEN_CLIP).is_file():
+            raise ModelError(
+                f"{spec} is a dual encoder, no pipeline: clipcond export {spec} --to diffusers --into PIPELINE --out FOLDER"
+                " puts it into one"
+            )
         raise ModelError(f"{spec} is a folder without model_index.json: no diffusers pipeline; a pipeline is {FORMS}")
     return str(path)

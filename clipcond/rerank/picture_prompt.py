@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _BEFORE_COMMA = re.compile(r"\s+(?=,)")
+_COMMAS = re.compile(r",{2,}")
 _LONGEST_SEED = 32  # characters
 _EMPTY = "its own prompt is empty; pass a prompt"
 
@@ -68,5 +69,5 @@ def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
 
 
 def _tidy(text: str) -> str:
-    """The text without the commas that a removed tag leaves at its ends: each would cost a token."""
-    return _BEFORE_COMMA.sub("", text).strip(" ,;\n")
+    """The text without the commas that removed tags leave: each would cost a token."""
+    return _COMMAS.sub(",", _BEFORE_COMMA.sub("", text)).strip(" ,;\n")

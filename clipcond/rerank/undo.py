@@ -55,6 +55,10 @@ def undo(place: str | Path) -> Undone:
 
 
 def _journal_of(place: Path) -> Path:
+    if not os.path.lexists(place):
+        raise DataError(
+            f"there is no {place}; name the folder that pictures were moved to, if it was not undone before"
+        )
     if not place.is_dir():
         return place
     found = latest_journal(place)

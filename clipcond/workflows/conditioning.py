@@ -73,8 +73,8 @@ def load_loras(pipe: Any, options: PromptOptions, events: Events) -> None:
     if options.lora_dir is not None:
         load_adapters(pipe, wanted, options.lora_dir)
         return
-    names = ", ".join(adapter.name for adapter in wanted)
-    events(Note(f"the prompt asks for {names}, which is left out; --lora-dir DIR names the folder"))
+    names, are = ", ".join(adapter.name for adapter in wanted), "is" if len(wanted) == 1 else "are"
+    events(Note(f"the prompt asks for {names}, which {are} left out; --lora-dir DIR names the folder"))
 
 
 def note_findings(conditioning: Conditioning | Composition, events: Events) -> None:

@@ -10,7 +10,7 @@ from clipcond.diffusion.pipeline_names import find_pipeline
 from clipcond.errors import ConfigError, OptionsError
 from clipcond.files import check_output
 from clipcond.workflows.events import Events, Note, ignore, task
-from clipcond.workflows.prompt_options import PromptOptions, check_folders, composes, with_dialect
+from clipcond.workflows.prompt_options import PromptOptions, check_folders, composes, note_file, with_dialect
 from clipcond.workflows.templates import template_hint
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def run(options: EncodeOptions, events: Events = ignore) -> Encoded:
     raise. Findings of the texts become notes.
     """
     prompt = with_dialect(options.prompt, events)
+    note_file(prompt, "give the text itself, in quotes", events)
     check_output(options.out, "choose another name with --out, or --overwrite", overwrite=options.overwrite)
     _check_prompt(prompt, options.steps)
     check_folders(prompt)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipcond.errors import DataError, OptionsError
 from clipcond.workflows.events import Event, Events, Note, ignore, task
 from clipcond.workflows.generate_options import GenerateOptions as GenerateOptions
-from clipcond.workflows.prompt_options import PromptOptions, with_dialect
+from clipcond.workflows.prompt_options import PromptOptions, note_file, with_dialect
 
 if TYPE_CHECKING:
     from clipcond.diffusion.compose_denoiser import Composition
@@ -87,6 +87,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
 
     options = with_infotext(options, events)
     options = replace(options, prompt=with_dialect(options.prompt, events))
+    note_file(options.prompt, f"--infotext {options.prompt.prompt} draws what is in it", events)
     check_inputs(options)
     from clipcond.workflows.picture_run import plan_run
 
@@ -104,7 +105,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
         sources = list(_sources(pipe, options, prompts, events))
         pictures = _draw(pipe, sources, options, planned, events)
     if scorer is not None and options.keep is not None:
-        rows = _rank(pictures, sources, scorer, options.keep, events)
+        rows = _rank(pictures, scorer, options.keep, events)
         pictures = list(_sort_out(pictures, rows, planned))
     planned.end()
     return tuple(pictures)
@@ -289,19 +290,13 @@ def _picture(source: _Source, number: int, options: GenerateOptions, planned: Pi
     )
 
 
-def _rank(
-    pictures: Sequence[WrittenPicture], sources: Sequence[_Source], scorer: Scorer, keep: int, events: Events
-) -> Mapping[Path, RankedImage]:
-    """Rank picture files by the words of their prompts, without the marks of the syntax; a row for each path."""
-    from clipcond.prompt.dialects.translate import translate
+def _rank(pictures: Sequence[WrittenPicture], scorer: Scorer, keep: int, events: Events) -> Mapping[Path, RankedImage]:
+    """Rank picture files, each by its own prompt as `clipcond rerank` reads it from the file; a row for each path."""
     from clipcond.rerank.ranking import rerank
 
-    words = None  # with several prompts each picture's own, from its metadata
-    if len(sources) == 1:
-        words = translate(pictures[0].prompt, sources[0].prompt.dialect, "plain").text.strip()
     files = [picture.path for picture in pictures]
     with task(events, "scoring", len(files), "pictures") as advance:
-        ranking = rerank(files, words, scorer=scorer, top=keep, on_progress=advance)
+        ranking = rerank(files, None, scorer=scorer, top=keep, on_progress=advance)
     return {row.path: row for row in ranking.rows}
 
 

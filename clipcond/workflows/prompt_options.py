@@ -13,6 +13,8 @@ from clipcond.prompt.plan import CHUNKINGS, DIALECTS
 from clipcond.workflows.choices import DIALECT_ALIASES, chosen
 from clipcond.workflows.events import Events, Note
 
+_LONGEST_NAME = 255  # of a file; beyond, nothing is looked for
+
 AUTO, PLAIN = "auto", "plain"
 
 
@@ -91,6 +93,13 @@ def with_dialect(options: PromptOptions, events: Events) -> PromptOptions:
     found = detect(options.text)
     events(Note(f"dialect {found.dialect}: {found.reason}"))
     return replace(options, dialect=found.dialect)
+
+
+def note_file(options: PromptOptions, otherwise: str, events: Events) -> None:
+    """Note that the prompt is the name of a file, where it is. otherwise: what reads the file."""
+    text = options.prompt or ""
+    if text and len(text) <= _LONGEST_NAME and not any(map(str.isspace, text)) and Path(text).is_file():
+        events(Note(f"the prompt is the name of the file {text}, and is read as it stands; {otherwise}"))
 
 
 def check_folders(prompt: PromptOptions) -> None:

@@ -172,6 +172,7 @@ def run(
         ranking = with_stored_dtype(ranking, stored)
     for note in ranking.notes:
         events(Note(note))
+    _note_iqa(scorer, ranking, options.model, events)
     return ranking
 
 
@@ -183,6 +184,17 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
     for note in scorer.dual.notes:
         events(Note(note))
     return scorer
+
+
+def _note_iqa(scorer: Scorer, ranking: Ranking, model: str, events: Events) -> None:
+    """Note the words of the pair that `iqa` compares, where it was computed, that the model has never seen."""
+    from clipcond.rerank.columns import IQA_PAIR
+    from clipcond.rerank.unseen import unseen_in, unseen_line
+
+    if any("iqa" in row.scores for row in ranking.scored[:1]):
+        name = f"iqa compares “{IQA_PAIR[0]}” with “{IQA_PAIR[1]}”: {model}"
+        if text := unseen_line(unseen_in(IQA_PAIR, scorer), name):
+            events(Note(text))
 
 
 def _cache(options: RerankOptions) -> EmbeddingCache | None:

@@ -247,6 +247,10 @@ def test_each_help_has_three_examples_and_no_type_in_angle_brackets(command: str
     [
         (["a red fox"], "hint: name a command before the prompt: clipcond tokens 'a red fox'"),
         (["generate", "a", "red", "fox", "-o", "x"], 'hint: put the prompt in quotes: clipcond generate "a red fox"'),
+        (
+            ["generate", "--file", "a.txt", "-o", "x"],
+            "hint: --infotext FILE draws the prompt in a text file or a picture",
+        ),
         (["translate", "a", "fox", "--to", "compel"], 'clipcond translate "a fox"'),
         (["expand", "-1 {dog|cat}"], "clipcond expand -- '-1 {dog|cat}'"),
     ],

@@ -224,7 +224,7 @@ def test_the_best_go_where_they_should_and_come_back(
     assert not (folder / "best").exists()
     assert main(call) == 0
     past = {"copy": "copied", "move": "moved", "link": "linked"}[action]
-    assert f"4 files {past} to best; --undo best takes it back" in capsys.readouterr().err
+    assert f"3 pictures and 1 file beside them {past} to best; --undo best takes it back" in capsys.readouterr().err
     assert {path.name for path in (folder / "best").glob("[!.]*")} == {*NAMES, "a b.txt"}
     assert (folder / NAMES[0]).exists() == (action != "move")
     assert main(["rerank", "--undo", "best"]) == 0
@@ -356,3 +356,27 @@ def test_a_list_of_chosen_pictures_is_applied(folder: Path, capsys: pytest.Captu
     (folder / "chosen.json").write_text("[]")
     assert main(["rerank", "--apply", "chosen.json", "--move-to", "best"]) == 3
     assert "is no list of chosen pictures" in capsys.readouterr().err
+
+
+def test_moves_are_counted_in_pictures_and_undone_once(
+    folder: Path, model: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a b.txt").write_text("a red square")
+    assert main(["rerank", "a b.png", "grün.png", "-p", "a", "--move-to", "best", *model]) == 0
+    assert "2 pictures and 1 file beside them moved to best; --undo best takes it back" in capsys.readouterr().err
+    assert main(["rerank", "--undo", "best"]) == 0
+    assert main(["rerank", "--undo", "best"]) == 3
+    assert "best; name the folder that pictures were moved to, if it was not undone before" in capsys.readouterr().err
+
+
+def test_unseen_words_of_the_pictures_own_prompts_and_of_iqa_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("zebra.png").write_bytes(Path("deep/plain.png").read_bytes())
+    Path("zebra.txt").write_text("a zebra")
+    assert main(["rerank", "a b.png", "zebra.png", "--score", "cosine, iqa", "--model", "mini"]) == 0
+    err = capsys.readouterr().err.splitlines()
+    assert "note: mini has never seen the word zebra; it reads nothing there" in err
+    assert any(
+        "iqa compares “Good photo.” with “Bad photo.”: mini has never seen the words good, ph" in each for each in err
+    )

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from clipcond.cli import main
-from clipcond.cli.train import TrainingLines
+from clipcond.cli.train import TrainingLines, _show
+from clipcond.train.loop import TrainResult
 from clipcond.workflows.train import StepDone, TrainingStarted
 
 
@@ -94,6 +95,8 @@ def test_resuming_with_other_settings_is_refused_unless_allowed(toml, capsys):
     assert "steps 4 → 6" in capsys.readouterr().err
     assert main(["train", str(toml), "--steps", "6", "--allow-changes"]) == 0
     assert "goes on at step 4" in capsys.readouterr().err
+    assert main(["train", str(toml), "--steps", "6", "--allow-changes"]) == 0
+    assert "all steps were done before, nothing is left to train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -166,3 +169,15 @@ def test_on_a_terminal_a_line_rewrites_itself(monkeypatch, capsys):
     assert said.count("\r\x1b[K") == 3
     assert said.count("\n") == 2
     assert "1,000 weights train on cpu" in said
+
+
+def test_on_a_terminal_the_next_steps_are_told(monkeypatch, capsys, tmp_path):
+    done = TrainResult(steps=4, loss=1.0, retrieval=None, model=tmp_path / "my run" / "model", interrupted=False)
+    _show(done, as_json=False)
+    assert capsys.readouterr() == (f"{tmp_path}/my run/model\n", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    _show(done, as_json=False)
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path}/my run/model\n"
+    assert f"clipcond evaluate --model '{tmp_path}/my run' --data PAIRS.csv" in err
+    assert f"clipcond export '{tmp_path}/my run' --to diffusers --into PIPELINE --out FOLDER" in err

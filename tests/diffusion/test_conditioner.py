@@ -11,7 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clipcond.condition.cache import Cache
 from clipcond.diffusion.conditioner import Conditioner, condition
+from clipcond.encode.fingerprint import Fingerprint
 from clipcond.errors import ConfigError, ModelError, ShapeError
 
 SHORT = "a red fox in the snow, soft light"
@@ -46,6 +48,29 @@ def test_short_prompts_equal_the_pipelines_own(sd_pipe: Any, prompt: str, negati
     ours, theirs = (out.prompt_embeds, out.negative_prompt_embeds), stock(sd_pipe, prompt, negative)
     for a, b in zip(ours, theirs, strict=True):
         close(a, b)
+
+
+def test_the_weights_are_looked_at_once_a_call_and_a_change_is_seen(
+    sd_pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    own = Fingerprint.__call__
+    monkeypatch.setattr(Fingerprint, "__call__", lambda self: (looks.append(self), own(self))[1])
+    conditioner = Conditioner.from_pipeline(sd_pipe, cache=Cache())
+    before = conditioner(SHORT, dialect="a1111")
+    assert len(looks) == 1
+    assert torch.equal(conditioner(SHORT, dialect="a1111").prompt_embeds, before.prompt_embeds)
+    weight = next(sd_pipe.text_encoder.parameters())
+    with torch.no_grad():
+        weight.mul_(1.5)
+    try:
+        after = conditioner(SHORT, dialect="a1111")
+    finally:
+        with torch.no_grad():
+            weight.div_(1.5)
+    assert len(looks) == 3
+    assert after.fingerprints != before.fingerprints
+    assert not torch.equal(after.prompt_embeds, before.prompt_embeds)
 
 
 @pytest.mark.property

@@ -63,6 +63,12 @@ def test_what_cannot_be_a_pipeline_is_said(tmp_path: Path) -> None:
         load_pipeline("fox")
     with pytest.raises(ModelError, match=r"without model_index\.json"):
         load_pipeline(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "open_clip_config.json").touch()
+    with pytest.raises(
+        ModelError, match=r"is a dual encoder, no pipeline: clipcond export .* --to diffusers --into PIPE"
+    ):
+        load_pipeline(tmp_path)
 
 
 def test_foreign_errors_become_one_line(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

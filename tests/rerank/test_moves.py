@@ -364,5 +364,5 @@ def test_a_journal_removes_no_folder_but_its_own(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.jsonl cannot be read: No such file or directory"):
+    with pytest.raises(DataError, match=r"there is no .*none\.jsonl; name the folder that pictures were moved to"):
         undo(tmp_path / "none.jsonl")

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from clipcond.errors import ConfigError, OptionsError, OutputExists, ResourceMissing
 from clipcond.prompt.infotext import Infotext, parse_infotext
+from clipcond.rerank.ranking import rerank
+from clipcond.rerank.scorer import Scorer
 from clipcond.workflows.encode import EncodeOptions
 from clipcond.workflows.encode import run as encode
 from clipcond.workflows.events import Advanced, Event, Finished, Note, Started
@@ -107,21 +109,14 @@ def test_a_picture_that_went_away_is_not_judged(
     assert pictures[2].to_json()["error"]
 
 
-def test_the_ranking_reads_words_without_marks(
-    sd_folder: Path, dual_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_ranking_reads_words_without_marks_as_rerank_does(
+    sd_folder: Path, dual_folder: Path, tmp_path: Path
 ) -> None:
-    from clipcond.rerank import ranking
-
-    asked: list[str] = []
-
-    def noted(paths: list[Path], prompt: str, **options: Any) -> Any:
-        asked.append(prompt)
-        return original(paths, prompt, **options)
-
-    original = ranking.rerank
-    monkeypatch.setattr(ranking, "rerank", noted)
-    draw(sd_folder, tmp_path / "a", a1111("a (red:1.3) fox"), keep=1, rerank_model=str(dual_folder))
-    assert asked == ["a red fox"]
+    prompt = a1111("a (red:1.3) fox, <lora:ink:1>, in the snow AND the sea :0.5")
+    pictures, _ = draw(sd_folder, tmp_path / "a", prompt, count=2, keep=1, rerank_model=str(dual_folder))
+    ranking = rerank([picture.path for picture in pictures], scorer=Scorer.load(str(dual_folder)))
+    assert {row.prompt for row in ranking.rows} == {"a red fox, in the snow the sea"}
+    assert [round(row.cosine or 0.0, 6) for row in ranking.rows] == [picture.score for picture in pictures]
 
 
 def test_files_in_the_way_cost_nothing(sd_folder: Path, tmp_path: Path) -> None:
@@ -211,9 +206,22 @@ def test_embeddings_are_read_by_their_names(sd_folder: Path, tmp_path: Path) -> 
     assert pixels(before) != pixels(after)
 
 
+def test_the_name_of_a_file_as_a_prompt_earns_a_note(
+    sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fox.txt").write_text("a red fox")
+    _, events = draw(sd_folder, tmp_path / "a", PromptOptions(prompt="fox.txt"), count=1, steps=1)
+    assert notes(events) == [
+        "the prompt is the name of the file fox.txt, and is read as it stands; --infotext fox.txt draws what is in it"
+    ]
+
+
 def test_a_lora_without_its_folder_is_noted(sd_folder: Path, tmp_path: Path) -> None:
     _, events = draw(sd_folder, tmp_path / "a", a1111("a fox <lora:fur:0.8>"), count=1, steps=1)
     assert notes(events) == ["the prompt asks for fur, which is left out; --lora-dir DIR names the folder"]
+    _, events = draw(sd_folder, tmp_path / "b", a1111("a fox <lora:fur:0.8> <lora:ink:1>"), count=1, steps=1)
+    assert notes(events) == ["the prompt asks for fur, ink, which are left out; --lora-dir DIR names the folder"]
 
 
 def test_a_lora_changes_the_picture(sd_folder: Path, tmp_path: Path) -> None:
