@@ -139,11 +139,12 @@ def beyond(pipe: Any, conditioner: Any, options: argparse.Namespace) -> list[str
 
 
 def best_of(pipe: Any, conditioner: Any, options: argparse.Namespace) -> list[str]:
-    """What choosing among 16 pictures removes, as the pipeline is advised and in one step, where it errs."""
+    """What choosing among 16 pictures removes, in one step, where the pipeline errs: in twenty it hardly does."""
     rows = []
-    for how, said in ((options.how, ""), ({**options.how, "num_inference_steps": 1}, " in one step")):
+    for guidance in (1.5, 2.0):
+        how = {**options.how, "num_inference_steps": 1, "guidance_scale": guidance}
         for kind in ("within", "beyond"):
-            rows += best_of_kind(pipe, conditioner, options, kind, how, said)
+            rows += best_of_kind(pipe, conditioner, options, kind, how, f", one step, guidance {guidance:g}")
     return rows
 
 

@@ -132,7 +132,7 @@ def main() -> None:
     options.add_argument("--pictures", type=Path, help="the folder of scorer_pictures.py")
     options.add_argument("--share", type=float, default=0.25, help="of the pictures that come from there")
     options.add_argument("--out", type=Path, default=Path("runs/mini/scorer-image"))
-    options.add_argument("--steps", type=int, default=8000)
+    options.add_argument("--steps", type=int, default=9000)
     options.add_argument("--stop", type=int, help="end here; the learning rate follows --steps all the same")
     options.add_argument("--batch", type=int, default=12)
     options.add_argument("--rate", type=float, default=1e-3)

@@ -1,6 +1,6 @@
 """Draw pictures as `mini` itself draws them, errors included, each with what the judge sees in it.
 
-    python recipes/mini/scorer_pictures.py --count 6000 --out runs/mini/scorer-pictures
+    python recipes/mini/scorer_pictures.py --count 5760 --out runs/mini/scorer-pictures
 
 Two thirds are made by the pipeline in one to five steps, where objects are missing, mixed or misshapen; the others are
 decoded from latents half-way between two scenes that differ in one object. A picture of a scene would teach the scorer what
@@ -66,7 +66,7 @@ def known_of(numbers: list[int]) -> code.Known:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--count", type=int, default=6000)
+    options.add_argument("--count", type=int, default=5760)
     options.add_argument("--seed", type=int, default=6)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--out", type=Path, default=Path("runs/mini/scorer-pictures"))

@@ -153,7 +153,7 @@ def main() -> None:
     )
     options.add_argument("--out", type=Path, default=Path("runs/mini/scorer-text"))
     options.add_argument("--layers", type=int, default=READ_BY_THE_PIPELINE + 2)
-    options.add_argument("--steps", type=int, default=2500)
+    options.add_argument("--steps", type=int, default=2000)
     options.add_argument("--batch", type=int, default=64)
     options.add_argument("--rate", type=float, default=1.5e-3)
     options.add_argument("--seed", type=int, default=5)
