@@ -41,7 +41,15 @@ def cached(monkeypatch: pytest.MonkeyPatch) -> list[Model]:
 
 
 def model(spec: str, size: int, *use: str, here: bool = True) -> Model:
-    return Model(spec=spec, kind="transformers", use=use or ("rerank",), cached=here, bytes=size, source="")
+    return Model(
+        spec=spec,
+        kind="transformers",
+        library="transformers",
+        use=use or ("rerank",),
+        cached=here,
+        bytes=size,
+        source="",
+    )
 
 
 def test_words_of_sidecars_and_metadata_are_looked_up_each_once(
