@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 from clipcond.runtime.devices import device_of
 from clipcond.score.scales import clipscore
 from clipcond.score.similarity import DIGITS, cosines
+
+_LOOK_BACK = 20  # tokens, as the comma backtracking of generators
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +54,22 @@ class Scores:
     chunks: int
 
 
+def _in_chunks(ids: Sequence[int]) -> list[list[int]]:
+    """Cut content ids behind the last separator among a full chunk's last `_LOOK_BACK`, else at 75; one chunk for none."""
+    separators, chunks, at = _separators(), list[list[int]](), 0
+    while len(ids) - at > CONTENT:
+        ends = range(at + CONTENT, at + CONTENT - _LOOK_BACK, -1)
+        end = next((end for end in ends if ids[end - 1] in separators), at + CONTENT)
+        chunks.append(list(ids[at:end]))
+        at = end
+    return [*chunks, list(ids[at:])]
+
+
+@cache
+def _separators() -> frozenset[int]:
+    return frozenset(ids[0] for ids in batch_ids([",", ";", "."], "openai"))
+
+
 class Scorer:
     """Both encoders of a model, as a measure of how well pictures match texts. Each distinct text is encoded once."""
 
@@ -64,10 +83,11 @@ class Scorer:
         return cls(load_dual(spec, device=str(device_of(device))))
 
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
-        """Encode texts of any length, tokenised as the model's own texts are, in chunks of 75 content tokens.
+        """Encode texts of any length, tokenised as the model's own texts are, in chunks of up to 75 content tokens.
 
-        Every chunk has its own start and end token. Texts that were encoded before are not encoded again. Raises
-        ModelError if a vector is not finite.
+        A chunk ends at a comma, semicolon or stop where one of its last 20 tokens is one: a phrase that is cut in two is
+        whole in neither vector. Every chunk has its own start and end token. Texts that were encoded before are not
+        encoded again. Raises ModelError if a vector is not finite.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if new:
@@ -77,7 +97,7 @@ class Scorer:
     @torch.inference_mode()
     def _encode(self, prompts: list[str], batch_size: int) -> None:
         tokens = batch_ids(prompts, self.dual.normalisation)
-        chunks = [[ids[at : at + CONTENT] for at in range(0, max(1, len(ids)), CONTENT)] for ids in tokens]
+        chunks = [_in_chunks(ids) for ids in tokens]
         rows = [row for split in chunks for row in split]
         parts = [self._vectors(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
         vectors = np.concatenate(parts)
