@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,14 @@ from torch import Tensor
 from clipcond.encode.embedding_space import EmbeddingSpace, preprocessing_id
 from clipcond.encode.fingerprint import Fingerprint
 from clipcond.encode.precision import Precision, cast_tower, dtype_of
+from clipcond.encode.tokenizers import ClipTokenizer
 from clipcond.models.load import DualEncoder, load_dual
+from clipcond.prompt.tokenizer import batch_ids
 from clipcond.runtime.devices import device_of
 from clipcond.score.scales import clipscore
 from clipcond.score.similarity import DIGITS, cosines
+
+_LOOK_BACK = 20  # tokens, as the comma backtracking of generators
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +53,22 @@ class Scores:
     clip_score: NDArray[np.float64]
     content_tokens: int
     chunks: int
+
+
+def _in_chunks(ids: Sequence[int], content: int) -> list[list[int]]:
+    """Cut content ids behind the last separator among a full chunk's last `_LOOK_BACK`, else at its end; one chunk for none."""
+    separators, chunks, at = _separators(), list[list[int]](), 0
+    while len(ids) - at > content:
+        ends = range(at + content, at + content - min(_LOOK_BACK, content), -1)
+        end = next((end for end in ends if ids[end - 1] in separators), at + content)
+        chunks.append(list(ids[at:end]))
+        at = end
+    return [*chunks, list(ids[at:])]
+
+
+@cache
+def _separators() -> frozenset[int]:
+    return frozenset(ids[0] for ids in batch_ids([",", ";", "."], "openai"))
 
 
 class Scorer:
@@ -84,8 +105,9 @@ class Scorer:
     def texts(self, prompts: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Encode texts of any length, tokenised as the model's own texts are, in chunks as long as it reads them: 75 for CLIP.
 
-        Every chunk has its own special tokens. Texts that were encoded before are not encoded again. Raises ModelError if a
-        vector is not finite.
+        Of CLIP's tokens a chunk ends at a comma, semicolon or stop where one of its last 20 is one: a phrase that is cut in
+        two is whole in neither vector. Every chunk has its own special tokens. Texts that were encoded before are not
+        encoded again. Raises ModelError if a vector is not finite.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if new:
@@ -93,7 +115,7 @@ class Scorer:
         return [self._texts[prompt] for prompt in prompts]
 
     def _encode(self, prompts: list[str], batch_size: int) -> None:
-        chunks = self.dual.texts.chunks(prompts)
+        chunks = self._chunks(prompts)
         vectors = self.dual.texts.embed_chunks([row for split in chunks for row in split], batch_size).double().numpy()
         at = 0
         for prompt, split in zip(prompts, chunks, strict=True):
@@ -107,6 +129,13 @@ class Scorer:
                 content_tokens=sum(map(len, split)),
                 chunks=len(split),
             )
+
+    def _chunks(self, prompts: list[str]) -> list[list[list[int]]]:
+        """The content ids of each text, in pieces that one pass reads."""
+        texts = self.dual.texts
+        if not isinstance(texts.tokenizer, ClipTokenizer):
+            return texts.chunks(prompts)
+        return [_in_chunks(ids, texts.content) for ids in texts.tokenizer.ids(prompts)]
 
     def image_width(self) -> int:
         """P, the length of a picture's vector, which is that of a text's."""

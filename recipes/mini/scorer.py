@@ -4,7 +4,8 @@
 
 A batch is groups of scenes: one, and others in which one object has another colour, shape or place. Every picture is compared
 with every caption both ways, so the hard negatives of a pair stand beside it, as pictures and as captions. A long caption is
-what the scorer makes of it: the mean of its chunks, weighted by their tokens. The code of `meeting_code.py` stays as a second
+what a scorer makes of it: the mean of its chunks of 75 tokens, weighted by their tokens.
+The code of `meeting_code.py` stays as a second
 target, also for pictures from `scorer_pictures.py`. The temperature is fixed. Starts again where it stopped; the result is
 `<out>/final`, an open_clip folder for `pack.py --scorer`.
 """

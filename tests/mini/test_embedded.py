@@ -131,6 +131,14 @@ def test_the_scorer_sees_one_wrong_object(scorer: clipcond.Scorer, words: world.
     assert found >= enough
 
 
+def test_a_long_text_is_cut_behind_a_comma_where_there_is_one(scorer: clipcond.Scorer) -> None:
+    phrase = "a red circle in the center,"  # seven tokens: eleven of them would be cut in two
+    whole, first, rest = scorer.texts([" ".join([phrase] * count) for count in (12, 10, 2)])
+    assert (whole.content_tokens, whole.chunks) == (84, 2)
+    np.testing.assert_allclose(whole.parts, np.concatenate([first.parts, rest.parts]), atol=1e-6)
+    assert scorer.texts(["red " * 80])[0].chunks == 2
+
+
 def test_the_phrases_name_the_wrong_object_and_few_others(scorer: clipcond.Scorer) -> None:
     rng, named, falsely = random.Random("embedded/phrases"), 0, 0
     for _ in range(20):
