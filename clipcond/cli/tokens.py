@@ -94,6 +94,14 @@ def tokens(
             show_default=False,
         ),
     ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="mini, or a pipeline's folder: count for its family, and name the words that it has never seen.",
+            show_default=False,
+        ),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -140,6 +148,7 @@ def tokens(
         steps=steps,
         embeddings=embeddings,
         t5_tokenizer=t5_tokenizer,
+        pipeline=pipeline,
         as_json=as_json,
         fail_on_truncation=fail_on_truncation,
         explain=explain,

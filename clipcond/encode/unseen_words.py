@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clipcond.prompt.layout import EmbeddingToken
 
 if TYPE_CHECKING:
-    from clipcond.encode.text import TextTower
     from clipcond.prompt.layout import PlannedToken
 
 _END_OF_WORD = "</w>"
 _NAMED = 8  # words that a message names
 
 
-def unseen_words(tower: TextTower, tokens: Sequence[PlannedToken]) -> tuple[str, ...]:
+class TokenRows(Protocol):
+    """The token table of a text tower, in memory or in a file."""
+
+    def untrained(self, ids: Iterable[int]) -> frozenset[int]:
+        """Return those of some token ids whose rows are zero."""
+
+
+def unseen_words(tower: TokenRows, tokens: Sequence[PlannedToken]) -> tuple[str, ...]:
     """Return the words, each once and in their order, with a token that the tower never learned.
 
     tokens: content tokens of a plan; textual inversions bring rows of their own and are left out.

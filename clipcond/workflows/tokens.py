@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clipcond.prompt.infotext import Infotext
     from clipcond.prompt.plan import EncoderPlan, PromptPlan
     from clipcond.workflows.events import Events
+    from clipcond.workflows.pipeline_words import PipelineWords
 
 ALL_FAMILIES, AUTO, PLAIN = "all", "auto", "plain"
 REPEATED = ("sd15", "sd2", "sdxl")  # families whose shorter side is repeated; the others get empty chunks
@@ -37,7 +38,8 @@ class TokensOptions:
     one that it was written in.   infotext: a picture, a text file or `-`, whose prompt and negative prompt are counted.
     expand: fill in a template first, with `seed` and the lists of `wildcards`.
     compare: another dialect, counted too.   embeddings: a folder of textual inversions.   t5_tokenizer: a file, a folder
-    or a hub name in the local cache.   explain: with the phrases of one prompt.   stats: a file as a collection.
+    or a hub name in the local cache.   pipeline: `mini` or a diffusers folder, which says the family, and whose words the
+    prompt is held against.   explain: with the phrases of one prompt.   stats: a file as a collection.
     Names of families, dialects and chunkings may be written in any case. Raises OptionsError for a name that does not
     exist and for options that contradict one another.
     """
@@ -56,6 +58,7 @@ class TokensOptions:
     steps: int = 20
     embeddings: Path | None = None
     t5_tokenizer: str | None = None
+    pipeline: str | None = None
     explain: bool = False
     stats: bool = False
 
@@ -134,6 +137,10 @@ def problem_with(options: TokensOptions) -> str | None:
         return f"{'--expand' if options.expand else '--negative'} is about one PROMPT; leave out --file"
     if options.infotext is not None and options.negative_prompt is not None:
         return "--infotext has a negative prompt of its own; leave out --negative"
+    if options.pipeline is not None and options.file is not None:
+        return "--pipeline is about one PROMPT; leave out --file"
+    if options.pipeline is not None and options.family != "sd15":
+        return f"--pipeline says the family; leave out --family {options.family}"
     if options.stats and options.file is None:
         return "--stats needs --file FILE"
     if options.stats and options.compare:
@@ -151,6 +158,12 @@ class TokenCounter:
     def __init__(self, options: TokensOptions, events: Events) -> None:
         self.options, self._events = options, events
         self.families = tuple(planner.FAMILIES) if options.family == ALL_FAMILIES else (options.family,)
+        self._pipeline: PipelineWords | None = None
+        if options.pipeline is not None:
+            from clipcond.workflows.pipeline_words import read_pipeline_words
+
+            self._pipeline = read_pipeline_words(options.pipeline)
+            self.families = (self._pipeline.family,)
         self._embeddings = None
         if options.embeddings is not None:
             from clipcond.prompt.embeddings import scan
@@ -193,6 +206,11 @@ class TokenCounter:
         counted = self._count(prompt, dialect)
         if counted.dialect_reason:
             self._note(counted.dialect_reason)
+        if self._pipeline is not None:
+            from clipcond.encode.unseen_words import tell_unseen
+
+            if text := tell_unseen(self._pipeline.unseen(counted.columns[0][0]), self._pipeline.name):
+                self._note(text)
         if negative is None:
             return counted
         read_as = counted.columns[0][0].dialect
@@ -243,6 +261,9 @@ class TokenCounter:
 
             for document, plan in zip(documents, plans, strict=True):
                 document["analysis"] = analyse(plan).to_json()
+        if self._pipeline is not None:
+            for document, plan in zip(documents, plans, strict=True):
+                document["unseen_words"] = list(self._pipeline.unseen(plan))
         several = self.options.family == ALL_FAMILIES or self.options.compare is not None
         document = {"prompt": plans[0].prompt, "plans": documents} if several else documents[0]
         if counted.negative is not None:
