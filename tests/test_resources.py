@@ -2,9 +2,11 @@ import pytest
 
 from clipcond import resources
 from clipcond.errors import ResourceMissing
+from clipcond.find.labels import TEMPLATE_SETS
 from clipcond.mini import world
 from clipcond.prompt.tokenizer import CONTENT, tokenize
 from clipcond.resources import bundled, embedded
+from clipcond.workflows.captions import PHRASE_LISTS
 
 
 def test_a_file_of_the_checkout_is_found():
@@ -41,8 +43,28 @@ def test_every_prompt_file_has_its_test_here():
         "analysis",
         "demo.txt",
         "general.txt",
+        "phrases",
+        "templates",
         "wildcards",
     ]
+
+
+def test_phrases_are_one_a_line_each_once_and_short():
+    lists = {
+        path.stem: path.read_text(encoding="utf-8").splitlines()
+        for path in bundled("prompts", "phrases/light.txt").parent.iterdir()
+    }
+    assert sorted(lists) == sorted(PHRASE_LISTS)
+    every = [phrase for phrases in lists.values() for phrase in phrases]
+    assert all(phrase == phrase.strip() and 0 < len(tokenize(phrase)) <= 10 for phrase in every)
+    assert len(set(every)) == len(every)
+
+
+def test_templates_are_the_sets_that_the_command_names():
+    folder = bundled("prompts", "templates/photo.txt").parent
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(
+        TEMPLATE_SETS
+    )  # tests/find/test_labels.py reads them
 
 
 def test_demo_prompts_lose_several_objects_at_the_cut_and_keep_several():

@@ -1,4 +1,4 @@
-"""Pictures of one object each, sorted by its colour, and the embedded model to look at them with."""
+"""Pictures of one circle each, sorted by its colour, and the embedded model to look at them with."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def mini_scorer() -> Scorer:
 
 @pytest.fixture(scope="session")
 def sorted_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each colour, three pictures in each."""
+    """A folder for each colour, three pictures in each, a circle in any cell."""
     root, rng = tmp_path_factory.mktemp("find") / "sorted", random.Random(5)
     for colour in COLOURS:
         (root / colour).mkdir(parents=True)
         for number in range(3):
-            thing = world.Object(colour=colour, shape=rng.choice(world.LAYOUTS), cell=rng.choice(world.CELLS))
+            thing = world.Object(colour=colour, shape="circle", cell=rng.choice(world.CELLS))
             scene = world.Scene(background="gray", objects=(thing,))
             world.render(scene, rng).save(root / colour / f"{number}.png")
     return root
