@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 320  # pixels of the longer side
 _QUALITY = 80
+_TITLE = 80  # letters of a prompt in the title
 
 
 def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = lambda _: None) -> str:
@@ -67,7 +68,8 @@ def _title(ranking: Ranking) -> str:
     prompt = visible(" ".join((own.pop() if len(own) == 1 else "").split()))
     pictures = len({row.path for row in ranking.scored})
     count = f"{pictures:,} picture{'' if pictures == 1 else 's'}"
-    return f"{prompt[:80]} · {count}" if prompt else count
+    short = prompt if len(prompt) <= _TITLE else prompt[: _TITLE - 1] + "…"
+    return f"{short} · {count}" if short else count
 
 
 def _columns(ranking: Ranking) -> list[str]:

@@ -69,6 +69,11 @@ def test_the_sheet_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (20, 20)
 
 
+def test_a_long_prompt_is_cut_in_the_title_and_says_so(tmp_path: Path) -> None:
+    page = contact_sheet(ranking(tmp_path, prompts=("a red fox, " * 20,)))
+    assert f"<title>{('a red fox, ' * 20)[:79]}… · 12 pictures" in page
+
+
 def test_thumbnails_are_small_and_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x112] = 6
