@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from clipcond.score.checks import Numbers
 
-RESCORED = 200  # rows whose cosine is computed, of those whose codes are nearest
+RESCORED = 1000  # rows whose cosine is computed, of those whose codes are nearest
 SUFFIX = ".segment"
 _MAGIC = b"clipcond segment 1\n"
 _ROWS_AT_ONCE = 1 << 15  # whose codes fit a processor's cache
@@ -67,6 +67,8 @@ class Segment:
             }  # fmt: skip
             parts = {}
             for name, (dtype, shape) in shapes.items():
+                if name == "vectors":
+                    self._start = start
                 parts[name] = _mapped(path, np.dtype(dtype), start, shape)
                 start += parts[name].nbytes
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -77,6 +79,13 @@ class Segment:
         self.codes: NDArray[np.uint64] = parts["codes"]
         self.vectors: NDArray[np.float16] = parts["vectors"]
         self._ends, self._names = parts["ends"], parts["names"]
+
+    def rows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(n, P) vectors of some rows, read one by one: a map would bring their neighbours into memory."""
+        size = 2 * self.width
+        with open(self.path, "rb", buffering=0) as file:
+            stored = b"".join(file.read(size) for row in numbers if file.seek(self._start + int(row) * size) >= 0)
+        return np.frombuffer(stored, "<f2").reshape(len(numbers), self.width).astype(np.float32)
 
     def name(self, row: int) -> str:
         """The name of a row."""
@@ -154,8 +163,10 @@ class BitIndex:
         asked = vector("query", query, self.width)[None]
         return self._hits(self._exact(asked, k)[0])
 
-    def recall(self, k: int = 10, *, queries: Numbers | None = None, seed: int = 0) -> float:
-        """The share of the k truly nearest that `search` finds, a mean over queries.
+    def recall(
+        self, k: int = 10, *, queries: Numbers | None = None, rescored: Sequence[int] = (RESCORED,), seed: int = 0
+    ) -> tuple[float, ...]:
+        """The shares of the k truly nearest that `search` finds with each number of `rescored` rows, means over queries.
 
         queries: (Q, P); left out, a hundred rows of the gallery itself, each without the row that it is.
         """
@@ -164,20 +175,20 @@ class BitIndex:
             asked, skip = matrix("queries", queries, self.width), 0
         else:
             rows = np.random.default_rng(seed).choice(len(self), size=min(_SAMPLE, len(self)), replace=False)
-            asked, skip = np.array([self._vector(int(row)) for row in sorted(rows)]), 1
-        found = 0
-        total = 0
+            asked, skip = self._vectors(np.sort(rows)).astype(np.float64), 1
+        found, total = np.zeros(len(rescored)), 0
         for query, truth in zip(asked, self._exact(asked, k + skip), strict=True):
             right = {row for row, _ in truth[skip:]}
-            mine = {row for row, _ in self._approximate(query, k + skip, RESCORED)[skip:]}
-            found += len(right & mine)
             total += len(right)
-        return found / total if total else 1.0
+            for place, count in enumerate(rescored):
+                found[place] += len(right & {row for row, _ in self._approximate(query, k + skip, count)[skip:]})
+        return tuple(float(share) for share in found / max(1, total))
 
-    def _vector(self, row: int) -> NDArray[np.float32]:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        stored: NDArray[np.float32] = self.segments[number].vectors[row - int(self._starts[number])].astype(np.float32)
-        return stored
+    def _vectors(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(n, P) vectors of ascending rows."""
+        of = np.searchsorted(self._starts, rows, side="right") - 1
+        found = [self.segments[n].rows(rows[of == n] - self._starts[n]) for n in np.unique(of)]
+        return np.concatenate(found)
 
     def _hits(self, rows: Sequence[tuple[int, float]]) -> list[Hit]:
         hits = []
@@ -192,8 +203,7 @@ class BitIndex:
         unit = unit_rows("query", query[None])[0]
         code = codes_of(unit[None].astype(np.float32), self.mean)[0]
         rows = _nearest_codes(self._blocks(), code, len(self), most)
-        vectors = np.array([self._vector(int(row)) for row in rows], dtype=np.float64)
-        best = nearest(unit[None], vectors, k)
+        best = nearest(unit[None], self._vectors(rows), k)
         return [(int(rows[c]), float(s)) for c, s in zip(best.columns[0], best.scores[0], strict=True)]
 
     def _blocks(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
