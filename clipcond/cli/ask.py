@@ -24,7 +24,7 @@ from clipcond.cli.gallery_options import (
     write_csv,
 )
 from clipcond.cli.progress import progress
-from clipcond.files import refuse_to_overwrite
+from clipcond.files import check_output
 from clipcond.workflows.ask import AskOptions, run
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def ask(
         question=question, statement=statement,
     )  # fmt: skip
     if csv is not None:
-        refuse_to_overwrite(csv)
+        check_output(csv)
     with progress() as events:
         result = run(options, events)
     if for_programs(as_json):

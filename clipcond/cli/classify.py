@@ -26,7 +26,7 @@ from clipcond.cli.gallery_options import (
 )
 from clipcond.cli.progress import progress
 from clipcond.cli.render import stdout_console
-from clipcond.files import refuse_to_overwrite
+from clipcond.files import check_output
 from clipcond.wording import visible
 from clipcond.workflows.classify import ClassifyOptions, ClassifyResult, run
 
@@ -86,7 +86,7 @@ def classify(
     )  # fmt: skip
     for path in (csv, measure):
         if path is not None:
-            refuse_to_overwrite(path)
+            check_output(path)
     with progress() as events:
         result = run(options, events)
     _show(result, for_programs(as_json))
@@ -129,9 +129,8 @@ def _show_measure(result: ClassifyResult) -> None:
     )
     pairs = [
         (int(found.confusion[right, said]), result.labels[right], result.labels[said])
-        for right in range(len(result.labels))
-        for said in range(len(result.labels))
-        if right != said and found.confusion[right, said]
+        for right, said in zip(*found.confusion.nonzero(), strict=True)
+        if right != said
     ]
     for count, right, said in sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSED]:
         console.print(f"  {count:,} of {visible(right)} taken for {visible(said)}")

@@ -12,7 +12,7 @@ from clipcond.cli.gallery_options import BatchSize, Model, NoCache, for_programs
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
 from clipcond.errors import OptionsError
-from clipcond.files import refuse_to_overwrite, write_file
+from clipcond.files import check_output, write_file
 from clipcond.workflows.probe import ProbeOptions, run
 
 
@@ -50,7 +50,7 @@ def probe(
     if plot is not None:
         if plot.suffix.lower() not in (".png", ".svg"):
             raise OptionsError(f"--plot {plot}: expected a name that ends in .png or .svg")
-        refuse_to_overwrite(plot)
+        check_output(plot)
     with progress() as events:
         report = run(options, events)
     if plot is not None:

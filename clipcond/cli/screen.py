@@ -24,7 +24,7 @@ from clipcond.cli.gallery_options import (
     write_csv,
 )
 from clipcond.cli.progress import progress
-from clipcond.files import refuse_to_overwrite
+from clipcond.files import check_output
 from clipcond.wording import visible
 from clipcond.workflows.screen import ScreenOptions, ScreenResult, run
 
@@ -65,7 +65,7 @@ def screen(
         precision=precision, recall=recall, out=out,
     )  # fmt: skip
     if csv is not None:
-        refuse_to_overwrite(csv)
+        check_output(csv)
     with progress() as events:
         result = run(options, events)
     _show(result, for_programs(as_json))

@@ -121,7 +121,10 @@ def probabilities(pictures: Gallery, rule: Rule) -> NDArray[np.float64]:
     The softmax of logit_scale · cosine over all prompts of the rule, summed over those for it: more prompts of one side
     make it no likelier by themselves, for each side's sum is divided by its number of prompts.
     """
-    for_, against = _cosines(pictures, rule.for_), _cosines(pictures, rule.against)
+    return _likely(pictures, _cosines(pictures, rule.for_), _cosines(pictures, rule.against))
+
+
+def _likely(pictures: Gallery, for_: NDArray[np.float64], against: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = pictures.scorer.dual.logit_scale
     sides = np.column_stack([_mean_exponent(logit(side, scale)) for side in (for_, against)])
     return softmax(sides)[:, 0]
@@ -129,19 +132,17 @@ def probabilities(pictures: Gallery, rule: Rule) -> NDArray[np.float64]:
 
 def screen(pictures: Gallery, rules: Sequence[Rule]) -> Screening:
     """Apply every rule to every picture."""
-    tables = [
-        (rule, probabilities(pictures, rule), _cosines(pictures, rule.for_), _cosines(pictures, rule.against))
-        for rule in rules
-    ]
+    fits = [(rule, _cosines(pictures, rule.for_), _cosines(pictures, rule.against)) for rule in rules]
+    tables = [(rule, _likely(pictures, for_, against), for_, against) for rule, for_, against in fits]
     rows = []
     for number, path in enumerate(pictures.paths):
         verdicts = []
         for rule, likely, for_, against in tables:
             applies = bool(likely[number] >= rule.threshold)
-            prompts, fits = (rule.for_, for_[number]) if applies else (rule.against, against[number])
+            prompts, cosines = (rule.for_, for_[number]) if applies else (rule.against, against[number])
             verdicts.append(
                 Verdict(rule=rule.name, applies=applies, probability=float(likely[number]), threshold=rule.threshold,
-                        because=prompts[int(fits.argmax())])
+                        because=prompts[int(cosines.argmax())])
             )  # fmt: skip
         rows.append(ScreenedPicture(path=path, verdicts=tuple(verdicts)))
     return Screening(pictures=tuple(rows), unread=pictures.unread)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import OptionsError, ResourceMissing
-from clipcond.files import refuse_to_overwrite, write_file
+from clipcond.files import check_output, write_file
 from clipcond.workflows import gallery
 from clipcond.workflows.events import Events, ignore
 from clipcond.workflows.gallery import GalleryOptions
@@ -41,7 +41,7 @@ class ScreenOptions:
         if wanted and not 0 < wanted[0] <= 1:
             raise OptionsError(f"the wanted share is {wanted[0]:g}; expected above 0, up to 1")
         if self.out is not None:
-            refuse_to_overwrite(self.out)
+            check_output(self.out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
