@@ -6,13 +6,12 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browser import drive
 from PIL import Image
 
 from clipcond.pages.contact_sheet import THUMBNAIL, contact_sheet
@@ -160,29 +159,11 @@ frame.onload = () => setTimeout(() => {{
 </script>"""
 
 
-def drive(page: str, folder: Path, *, width: int, dark: bool) -> dict[str, object]:
-    """Open a page in a frame of that width, use it, and tell what was seen."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next((path for name in names if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no chromium on this machine: the sheet is not driven")
-    driver = folder / "driver.html"
-    driver.write_text(DRIVER.format(page=json.dumps(page).replace("</", "<\\/"), width=width), encoding="utf-8")
-    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", scheme, f"--user-data-dir={folder / 'profile'}",
-               "--window-size=1400,900", "--virtual-time-budget=8000", "--dump-dom", driver.as_uri()]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=180)
-    found = re.search(r"SEEN(\{.*?\})SEEN", run.stdout, re.S)
-    assert found is not None, run.stderr[-2000:]
-    told: dict[str, object] = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    return told
-
-
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
 def test_the_sheet_works_in_a_browser(width: int, dark: bool, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    seen = drive(contact_sheet(ranking(folder)), tmp_path, width=width, dark=dark)
+    seen = drive(DRIVER, contact_sheet(ranking(folder)), tmp_path, width=width, dark=dark)
     paths = [str(folder / f"{n:03}.png") for n in range(12)]
     assert seen["width"] == width
     assert (seen["over"], seen["cut"], seen["dialogOver"]) == (0, 0, 0), "something does not fit"
@@ -211,6 +192,6 @@ def test_the_sheet_works_in_a_browser(width: int, dark: bool, tmp_path: Path) ->
 def test_a_thousand_pictures_are_usable_and_few_are_painted(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    seen = drive(contact_sheet(ranking(folder, 1000)), tmp_path, width=1200, dark=False)
+    seen = drive(DRIVER, contact_sheet(ranking(folder, 1000)), tmp_path, width=1200, dark=False)
     assert (seen["count"], seen["half"], seen["over"]) == (1000, 500, 0)
     assert int(str(seen["painted"])) < 100

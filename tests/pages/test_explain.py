@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from browser import drive
 from PIL import Image
 
 from clipcond.diffusion.explain.explanation import ExplainedPhrase, ExplainedPicture, Explanation
@@ -166,27 +165,9 @@ frame.onload = () => setTimeout(() => {{
 </script>"""
 
 
-def drive(page: str, folder: Path, *, width: int, dark: bool) -> dict[str, object]:
-    """Open a page in a frame of that width, use it, and tell what was seen."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next((path for name in names if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no chromium on this machine: the page is not driven")
-    driver = folder / "driver.html"
-    driver.write_text(DRIVER.format(page=json.dumps(page).replace("</", "<\\/"), width=width), encoding="utf-8")
-    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", scheme, f"--user-data-dir={folder / 'profile'}",
-               "--window-size=1400,900", "--virtual-time-budget=8000", "--dump-dom", driver.as_uri()]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=180)
-    found = re.search(r"SEEN(\{.*?\})SEEN", run.stdout, re.S)
-    assert found is not None, run.stderr[-2000:]
-    told: dict[str, object] = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    return told
-
-
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1200, False)])
 def test_the_page_works_in_a_browser(width: int, dark: bool, tmp_path: Path) -> None:
-    seen = drive(explanation_page(explanation(pooled=0.25)), tmp_path, width=width, dark=dark)
+    seen = drive(DRIVER, explanation_page(explanation(pooled=0.25)), tmp_path, width=width, dark=dark)
     assert (seen["width"], seen["over"]) == (width, 0), "something does not fit"
     assert seen["lists"] == ["prompt", "negative prompt"]
     assert seen["chips"] == [
