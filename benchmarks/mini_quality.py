@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
-from math import sqrt
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from clipcond.mini import world
 from clipcond.prompt.tokenizer import CONTENT, Token, token_ids, tokenize
 from clipcond.rerank.phrases import split_phrases
 from clipcond.score.phrases import phrase_scores
+from clipcond.score.thresholds import wilson
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,12 @@ class Tally:
         return self.right / max(1, self.seen)
 
     def __str__(self) -> str:
-        low, high = (100 * bound for bound in wilson(self.right, self.seen))
-        return f"{100 * self.share:.1f} % [{low:.1f}, {high:.1f}] ({self.right} of {self.seen})"
-
-
-def wilson(right: int, seen: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z, n = 1.96, max(1, seen)
-    centre, half = right + z * z / 2, z * sqrt(right * (n - right) / n + z * z / 4)
-    return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+        if not self.seen:
+            return "none seen"
+        share = wilson(self.right, self.seen)
+        return (
+            f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] ({self.right} of {self.seen})"
+        )
 
 
 def cases(kind: str, count: int, seed: str) -> list[Case]:

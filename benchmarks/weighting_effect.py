@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from itertools import pairwise
-from math import comb, sqrt
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from clipcond.encode.text import TextTower
 from clipcond.mini import world
 from clipcond.prompt.plan import plan
 from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS, token_ids
+from clipcond.score.thresholds import wilson
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 WEIGHTINGS = ("a1111", "no_norm", "comfy", "comfy_pp", "compel", "sd_embed")
@@ -164,16 +165,9 @@ def kept(pipe: Any, chosen: Sequence[Case], how: dict[str, Any]) -> list[str]:
     return rows
 
 
-def wilson(right: int, seen: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z = 1.96
-    centre, half = right + z * z / 2, z * sqrt(right * (seen - right) / seen + z * z / 4)
-    return (centre - half) / (seen + z * z), (centre + half) / (seen + z * z)
-
-
 def shown(right: int, seen: int) -> str:
-    low, high = wilson(right, seen)
-    return f"{100 * right / seen:.0f} % [{100 * low:.0f}, {100 * high:.0f}] ({right})"
+    share = wilson(right, seen)
+    return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] ({right})"
 
 
 def table(results: dict[str, list[Verdicts]], others: bool) -> list[str]:
@@ -230,8 +224,8 @@ def draw(results: dict[str, list[Verdicts]], seen: int, file: Path) -> None:
         shares = [100 * sum(cell.weighted) / seen for cell in cells]
         bounds = [wilson(sum(cell.weighted), seen) for cell in cells]
         errors = [
-            [share - 100 * low for share, (low, _) in zip(shares, bounds, strict=True)],
-            [100 * high - share for share, (_, high) in zip(shares, bounds, strict=True)],
+            [share - 100 * bound.low for share, bound in zip(shares, bounds, strict=True)],
+            [100 * bound.high - share for share, bound in zip(shares, bounds, strict=True)],
         ]
         places = [
             weight + 0.012 * (number - (len(results) - 1) / 2) for weight in WEIGHTS

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+from browser import drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -402,31 +400,9 @@ frame.onload = () => {{
 </script>"""
 
 
-def _chromium() -> str | None:
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-
-
-def drive(page: str, folder: Path, *, width: int, dark: bool) -> dict[str, object]:
-    """Open a page in a frame of that width, use it, and tell what was seen."""
-    if (browser := _chromium()) is None:
-        pytest.skip("no chromium on this machine: the page is not driven")
-    driver = folder / "driver.html"
-    quoted = json.dumps(page).replace("</", "<\\/")
-    driver.write_text(DRIVER.format(page=quoted, width=width), encoding="utf-8")
-    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", scheme, f"--user-data-dir={folder / 'profile'}",
-               "--virtual-time-budget=4000", "--dump-dom", driver.as_uri()]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
-    found = re.search(r"SEEN(\{.*?\})SEEN", run.stdout, re.S)
-    assert found is not None, run.stderr[-2000:]
-    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-
-
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
 def test_the_page_works_in_a_browser(width: int, dark: bool, tmp_path) -> None:
-    seen = drive(page_of(LONG + " rutkowskistadtberg" * 3), tmp_path, width=width, dark=dark)
+    seen = drive(DRIVER, page_of(LONG + " rutkowskistadtberg" * 3), tmp_path, width=width, dark=dark)
     assert seen["width"] == width
     assert seen["over"] == 0, "the page scrolls sideways"
     assert "id 1125\n" in str(seen["hover"])
@@ -451,5 +427,5 @@ def test_the_page_of_a_collection_fits(width: int, tmp_path) -> None:
     page = survey_page(found, [plan(long.prompt) for long in found.longest_prompts], "prompts.txt")
     some_tokens = page_of("a red fox, a red fox").split("<main>")[1].split("</main>")[0]  # for the driver to use
     page = page.replace("</main>", f"<div>{some_tokens}</div></main>")
-    seen = drive(page, tmp_path, width=width, dark=False)
+    seen = drive(DRIVER, page, tmp_path, width=width, dark=False)
     assert seen["over"] == 0, "the page scrolls sideways"
