@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.models.open_clip_folder import write_open_clip_folder
@@ -311,11 +312,22 @@ class _Run:
         )
 
     def save(self) -> None:
-        """Write a checkpoint. Raises ConfigError, and writes none, if the weights are not finite."""
-        job = self.job
+        """Write a checkpoint; all processes return when it is whole.
+
+        Raises ConfigError, and writes none, if the weights are not finite; OSError where the disk refuses it.
+        """
         states = self.ranks.stack(torch.get_rng_state())
-        if not self.ranks.first:
-            return
+        error: Exception | None = None
+        if self.ranks.first:
+            try:
+                self._write_checkpoint(states)
+            except (ConfigError, OSError) as found:
+                error = found
+        if self.ranks.any(error is not None):  # the others wait here until it is written
+            raise error or ConfigError("the first process could not write its checkpoint; its line says why")
+
+    def _write_checkpoint(self, states: Tensor) -> None:
+        job = self.job
         checkpoint = Checkpoint(
             step=self.step, cut=self.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
             rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),

@@ -5,10 +5,12 @@ The processes come from one fork server that has the model libraries loaded alre
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from clipcond.errors import ConfigError
+from clipcond.train import checkpoints
 from clipcond.train.job import prepare
 from clipcond.train.loop import train
 from clipcond.train.ranks import ALONE, Ranks
@@ -45,6 +48,18 @@ def one_step(config, ranks):
     return {"loss": losses.total, "norm": norm, "gradients": dense}
 
 
+write_checkpoint = checkpoints.write
+
+
+def slow_disk(*args, **kwargs):
+    time.sleep(0.3)
+    return write_checkpoint(*args, **kwargs)
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def work(rank, configs, out):
     """In process `rank` of four: steps by four and by two, then a run of two that a signal interrupts."""
     torch.set_num_threads(1)
@@ -59,6 +74,7 @@ def work(rank, configs, out):
                 torch.save(found, f"{out}/{name}-{count}.pt")
         if count == 2:
             train(configs["whole"])
+            checkpoints.write = slow_disk
 
             def stop(line):
                 if line["step"] == 2 and "loss" in line:
@@ -66,6 +82,11 @@ def work(rank, configs, out):
 
             assert train(configs["parts"], report=stop).interrupted
             train(configs["parts"])
+            checkpoints.write = full_disk
+            try:
+                train(configs["full"])
+            except (ConfigError, OSError) as error:
+                Path(f"{out}/full-disk-{rank}.json").write_text(json.dumps(str(error)))
         dist.destroy_process_group()
 
 
@@ -97,6 +118,7 @@ def processes(related_csv, dual_folder, tmp_path_factory):
         "steps": {name: replace(config, **changes) for name, changes in STEPS.items()},
         "whole": replace(config, out=str(out / "whole"), save_every=100),
         "parts": replace(config, out=str(out / "parts")),
+        "full": replace(config, out=str(out / "full")),
     }
     prepare(config).stores[0].fill()  # so that the processes only read
     server = multiprocessing.get_context("forkserver")
@@ -134,6 +156,13 @@ def test_two_processes_go_on_bit_for_bit_and_only_the_first_writes(processes):
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert [line["processes"] for line in lines if line.get("event") in ("start", "resume")] == [2, 2]
     assert any(line.get("event") == "interrupted" for line in lines)
+
+
+def test_where_the_first_process_cannot_save_the_others_end_with_a_line(processes):
+    _, out = processes
+    said = json.loads((out / "full-disk-1.json").read_text())
+    assert said == "the first process could not write its checkpoint; its line says why"
+    assert json.loads((out / "full-disk-0.json").read_text()) == "[Errno 28] No space left on device"
 
 
 def test_another_number_of_processes_is_refused_unless_allowed(processes):
