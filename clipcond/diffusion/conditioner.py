@@ -217,6 +217,7 @@ class Conditioner:
             lengths=options.lengths,
             fingerprints=fingerprints,
             takes=self.pipeline.takes,
+            arguments=self.pipeline.shape.arguments,
         )
 
     def _over_steps(
@@ -273,7 +274,7 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
-        if self.family == "flux":
+        if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
         options = self.planner.options(
             dialect=dialect,

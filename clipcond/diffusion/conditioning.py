@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipcond.diffusion.edits import Edited
 from clipcond.diffusion.findings import PlacedFinding
+from clipcond.diffusion.pipeline_shapes import as_arguments
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
@@ -66,7 +67,8 @@ class Conditioning:
     pooled: str = "first"
     lengths: str = "lcm"
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the encoders, as they were
-    takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
+    takes: frozenset[str] | None = None  # the tensors that the pipeline's call takes, None where it is not known
+    arguments: Mapping[str, str] = field(default_factory=dict)  # the call's names of tensors, where they differ
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
     edited: Edited | None = None  # of compel's `.swap()`: the states that the swaps lead to, and where
 
@@ -101,6 +103,10 @@ class Conditioning:
     @property
     def kwargs(self) -> dict[str, Tensor]:
         """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
+        return as_arguments(self._taken, self.arguments)
+
+    @property
+    def _taken(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self.tensors.items() if self.takes is None or name in self.takes}
 
     @property
@@ -133,7 +139,8 @@ class Conditioning:
             negative_plans=self.negative_plans,
             other_plans=self.other_plans,
             findings=self.findings,
-            arguments=frozenset(self.kwargs),
+            taken=frozenset(self._taken),
+            arguments=self.arguments,
             fingerprints=self.fingerprints,
             edited=self.edited,
             timeline=None if self.callback is None else self.callback.timeline,
@@ -168,7 +175,11 @@ class Conditioning:
         pipeline = view_pipeline(pipe) if conditioner is None else conditioner.pipeline
         record = fitted(record, pipeline, path, force=force)
         conditioning = replace(
-            conditioning, **dict[str, Any](record.tensors), edited=record.edited, takes=pipeline.takes
+            conditioning,
+            **dict[str, Any](record.tensors),
+            edited=record.edited,
+            takes=pipeline.takes,
+            arguments=pipeline.shape.arguments,
         )
         if record.timeline is None:
             return conditioning
@@ -186,7 +197,8 @@ class Conditioning:
             negative_plans=record.negative_plans,
             other_plans=record.other_plans,
             findings=record.findings,
-            takes=record.arguments,
+            takes=record.taken,
+            arguments=record.arguments,
             fingerprints=record.fingerprints,
             edited=record.edited,
         )

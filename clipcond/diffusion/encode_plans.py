@@ -158,7 +158,13 @@ class _Batch:
             encoder.check(plan.encoders[name])
             names = self._vector_names[name]
             hidden = plans.hidden_from(name)
-            inputs[name] = encoder_input(plan.encoders[name], parts=plan.parts, vector_names=names, hidden=hidden)
+            inputs[name] = encoder_input(
+                plan.encoders[name],
+                parts=plan.parts,
+                vector_names=names,
+                hidden=hidden,
+                mask_padding=encoder.masks_padding,
+            )
         return inputs
 
     def _gives_states(self, name: str) -> bool:

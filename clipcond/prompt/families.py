@@ -8,7 +8,7 @@ from typing import Literal
 
 from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS
 
-Family = Literal["sd15", "sd2", "sdxl", "sd3", "flux"]
+Family = Literal["sd15", "sd2", "sdxl", "sd3", "flux", "cascade"]
 T5_EOS, T5_PAD = 1, 0
 
 
@@ -63,6 +63,7 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "sdxl": (_L, _G),
         "sd3": (_L, _G, _t5(256)),
         "flux": (_L, _t5(512)),
+        "cascade": (Encoder(name="clip_g", limit=CONTENT, pad_id=EOS),),
     }.items()
 }
 
