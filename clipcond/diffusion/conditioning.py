@@ -16,6 +16,7 @@ from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.plan import PromptPlan
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.wording import html_table
 
 if TYPE_CHECKING:
@@ -103,7 +104,34 @@ class Conditioning:
     @property
     def kwargs(self) -> dict[str, Tensor]:
         """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
+        if any(name.startswith("editing") for name in self.arguments.values()):
+            return self.as_editing()
         return as_arguments(self._taken, self.arguments)
+
+    def as_editing(self, images: int = 1) -> dict[str, Tensor]:
+        """The arguments for LEDITS++, whose prompts are edits of pictures that it has inverted: all edits for each picture,
+        and one negative prompt for all of them.
+
+        images: the number of inverted pictures.
+        Raises ConfigError for negative prompts that differ, and for several edits with a negative prompt, or longer than
+        77 positions, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
+        """
+        if len(set(self.negative_prompts)) > 1:
+            raise ConfigError("the edits of LEDITS++ share one negative prompt; give the same one for each")
+        edits = {name: each for name, each in self._taken.items() if not name.startswith("negative_")}
+        shared = {
+            name: each[:1].repeat(images, *[1] * (each.ndim - 1))
+            for name, each in self._taken.items()
+            if name.startswith("negative_")
+        }
+        repeated = {name: each.repeat_interleave(images, dim=0) for name, each in edits.items()}
+        alone = "pooled_prompt_embeds" not in self._taken and len(self.prompt_embeds) > 1
+        if alone and (any(self.negative_prompts) or self.prompt_embeds.shape[1] > CONTEXT):
+            raise ConfigError(
+                f"{len(self.prompt_embeds)} edits: LEDITS++ of Stable Diffusion 1 takes several of at most {CONTEXT} "
+                "positions and no negative prompt; edit once for each"
+            )
+        return as_arguments(repeated if alone else {**repeated, **shared}, self.arguments)
 
     @property
     def _taken(self) -> dict[str, Tensor]:
