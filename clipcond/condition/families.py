@@ -9,6 +9,7 @@ states of several encoders to one tensor.
 | `sd3` | L ‖ G, zeros up to T5's width; T5 after them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
 | `flux` | T5 | its output | L, not projected |
 | `cascade` | G, to which padding is masked | the last, without the norm | G, projected |
+| `hunyuan-video` `kandinsky5` `kandinsky6` | a language model's, by the pipeline itself | – | L, not projected |
 | `sd15` latent upscaler | the one encoder's | the last, without the norm | L, not projected |
 
 Layers are counted back from the family's own by `clip_skip`: 0 is the layer of the table, 1 the one before, on both sides
@@ -78,6 +79,9 @@ LAYOUTS: Mapping[str, FamilyLayout] = {
     ),
     "upscaler": FamilyLayout(
         encoders=("clip_l",), concat_width=("clip_l",), final_norm=False, pooled=("clip_l",), pooled_from="pooled"
+    ),
+    "pooled": FamilyLayout(
+        encoders=("clip_l",), concat_width=(), pooled=("clip_l",), pooled_from="pooled", lengths="pad_empty"
     ),
     "cascade": FamilyLayout(
         encoders=("clip_g",),

@@ -15,6 +15,7 @@ from clipcond.diffusion.pipeline_shapes import as_arguments
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
+from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.plan import PromptPlan
 from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.wording import html_table
@@ -31,6 +32,8 @@ TENSORS = (
     "prompt_attention_mask",
     "negative_prompt_attention_mask",
 )
+# arguments of single families, taken as they are: (B + 1) ends of the texts laid end to end
+FURTHER = ("prompt_cu_seqlens", "negative_prompt_cu_seqlens")
 SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
 
 
@@ -46,7 +49,7 @@ class Conditioning:
     """The input of a pipeline in place of prompts and negative prompts: token states, in most families pooled vectors too.
 
     With `num_images_per_prompt` n, B is n times the number of prompts, and each prompt's rows follow one another.
-    Both sides have one shape; Flux may do without a negative one.
+    Both sides have one shape; Flux may do without a negative one, and a language model's sides differ in length.
     Raises ShapeError when shapes do not fit one another or the number of prompts, or an axis is empty.
     """
 
@@ -56,6 +59,7 @@ class Conditioning:
     negative_pooled_prompt_embeds: Tensor | None = None  # (B, P)
     prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look; with lengths="mask"
     negative_prompt_attention_mask: Tensor | None = None  # (B, T)
+    further: Mapping[str, Tensor] = field(default_factory=dict)  # by names of `FURTHER`
     plans: tuple[PromptPlan, ...]  # of each prompt
     negative_plans: tuple[PromptPlan, ...]  # of each negative prompt, in the same order
     other_plans: Mapping[str, tuple[PromptPlan, ...]] = field(default_factory=dict)  # of prompt_2, … where given
@@ -76,14 +80,21 @@ class Conditioning:
     def __post_init__(self) -> None:
         sizes = check_axes("prompt_embeds", self.prompt_embeds, "B T D")
         if self.negative_prompt_embeds is not None:
-            check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **sizes)
+            wanted = sizes if self._one_length else {"B": sizes["B"], "D": sizes["D"]}
+            check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **wanted)
         for name in TENSORS[2:4]:
             if (pooled := getattr(self, name)) is not None:
                 check_axes(name, pooled, "B P", B=sizes["B"])
         for name in TENSORS[4:]:
             if (mask := getattr(self, name)) is not None:
-                check_axes(name, mask, "B T", B=sizes["B"], T=sizes["T"])
+                wanted = {"B": sizes["B"], "T": sizes["T"]} if self._one_length else {"B": sizes["B"]}
+                check_axes(name, mask, "B T", **wanted)
         _check_rows(sizes, self.plans, self.negative_plans)
+
+    @property
+    def _one_length(self) -> bool:
+        """False for the states of a language model, whose sides the denoiser reads one after the other."""
+        return all(encoder.kind != "language" for encoder in FAMILIES.get(self.family, {}).values())
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -98,8 +109,8 @@ class Conditioning:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that there are, by the names of arguments."""
-        named = {name: getattr(self, name) for name in TENSORS}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        own = {name: getattr(self, name) for name in TENSORS}
+        return {name: tensor for name, tensor in own.items() if tensor is not None} | dict(self.further)
 
     @property
     def kwargs(self) -> dict[str, Tensor]:
@@ -204,7 +215,7 @@ class Conditioning:
         record = fitted(record, pipeline, path, force=force)
         conditioning = replace(
             conditioning,
-            **dict[str, Any](record.tensors),
+            **named(record.tensors),
             edited=record.edited,
             takes=pipeline.takes,
             arguments=pipeline.shape.arguments,
@@ -219,7 +230,7 @@ class Conditioning:
     def _of(cls, record: ConditioningRecord) -> Conditioning:
         """A record without its schedule."""
         return cls(
-            **dict[str, Any](record.tensors),
+            **named(record.tensors),
             **record.settings,
             plans=record.plans,
             negative_plans=record.negative_plans,
@@ -230,6 +241,12 @@ class Conditioning:
             fingerprints=record.fingerprints,
             edited=record.edited,
         )
+
+
+def named(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return tensors as a Conditioning takes them: those of `FURTHER` together."""
+    further = {name: tensor for name, tensor in tensors.items() if name in FURTHER}
+    return {name: tensor for name, tensor in tensors.items() if name not in FURTHER} | {"further": further}
 
 
 def _check_rows(sizes: Mapping[str, int], plans: Sequence[PromptPlan], negative_plans: Sequence[PromptPlan]) -> None:

@@ -152,9 +152,11 @@ def _unusable(record: ConditioningRecord, pipeline: PipelineView) -> str | None:
     if pooled != bool(pipeline.layout.pooled):
         return f"holds {'a' if pooled else 'no'} pooled vector, and {pipeline.name} takes {'none' if pooled else 'one'}"
     denoisers = [getattr(pipeline.pipe, name, None) for name in ("unet", "transformer", "prior", "decoder")]
-    denoiser = next(each for each in denoisers if each is not None)
+    denoiser = next((each for each in denoisers if each is not None), None)
     names = ("cross_attention_dim", "joint_attention_dim", "clip_text_in_channels")
-    width = next((each for name in names if (each := getattr(denoiser.config, name, None)) is not None), None)
+    width = next(
+        (each for name in names if (each := getattr(getattr(denoiser, "config", None), name, None)) is not None), None
+    )
     own = record.tensors["prompt_embeds"].shape[-1]
     if isinstance(width, int) and width != own:
         return f"holds states that are {own} wide, and {pipeline.name} takes {width}"

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from clipcond.condition.families import T5
+from clipcond.condition.families import LAYOUTS, T5
 from clipcond.errors import ModelError
 
 SUPPORTED = (
-    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3, Stable Cascade and Flux shapes: CLIP text encoders "
-    "with CLIP's own vocabulary, with T5 in SD3 and Flux, and prompt embeds in the call"
+    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3, Stable Cascade, Flux, HunyuanVideo and Kandinsky 5 "
+    "and 6 shapes: CLIP text encoders with CLIP's own vocabulary, and prompt embeds in the call"
 )
 _MIDDLE_AXIS = ("prompt_embeds_pooled", "negative_prompt_embeds_pooled")  # arguments of shape (B, 1, P)
 
@@ -39,6 +39,8 @@ class Shape:
     family: of `clipcond.prompt.families`.   layout: of `clipcond.condition.families`.   slots: by encoder, in the order of
     the pipeline.   arguments: of the call, by our names of the tensors, where they differ.   optional: encoders that may
     be missing.   composes: the denoiser takes both sides of guidance in one batch, so that AND can be composed in it.
+    own_negative: no negative prompt leaves that side to the pipeline.   language: of `clipcond.diffusion.language_models`,
+    for a pipeline that asks a language model too.
     """
 
     family: str
@@ -47,6 +49,8 @@ class Shape:
     arguments: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     composes: bool = True
+    own_negative: bool = False
+    language: str = ""
 
 
 _ONE, _TWO, _THREE = Slot(), Slot("text_encoder_2", "tokenizer_2", "_2"), Slot("text_encoder_3", "tokenizer_3", "_3")
@@ -61,6 +65,22 @@ _CASCADE = {
     "negative_pooled_prompt_embeds": "negative_prompt_embeds_pooled",
 }
 
+_KANDINSKY5 = {
+    "prompt_embeds": "prompt_embeds_qwen",
+    "negative_prompt_embeds": "negative_prompt_embeds_qwen",
+    "pooled_prompt_embeds": "prompt_embeds_clip",
+    "negative_pooled_prompt_embeds": "negative_prompt_embeds_clip",
+}
+
+
+def _kandinsky(family: str, language: str, arguments: Mapping[str, str]) -> Shape:
+    slots = {"clip_l": Slot("text_encoder_2", "tokenizer_2")}
+    return Shape(
+        family=family, layout="pooled", slots=slots, arguments=arguments, composes=False, own_negative=True,
+        language=language,
+    )  # fmt: skip
+
+
 SHAPES: Mapping[str, Shape] = {
     "sd15": Shape(family="sd15", layout="sd15", slots={"clip_l": _ONE}),
     "sd2": Shape(family="sd2", layout="sd2", slots={"clip_h": _ONE}),
@@ -68,8 +88,19 @@ SHAPES: Mapping[str, Shape] = {
     "sdxl": Shape(family="sdxl", layout="sdxl", slots=_XL),
     "refiner": Shape(family="sdxl", layout="refiner", slots={"clip_g": Slot("text_encoder_2", "tokenizer_2", "")}),
     "sd3": Shape(family="sd3", layout="sd3", slots={"clip_l": _ONE, "clip_g": _TWO, T5: _THREE}, optional=(T5,)),
-    "flux": Shape(family="flux", layout="flux", slots={"clip_l": _ONE, T5: _TWO}, composes=False),
+    "flux": Shape(family="flux", layout="flux", slots={"clip_l": _ONE, T5: _TWO}, composes=False, own_negative=True),
     "cascade": Shape(family="cascade", layout="cascade", slots={"clip_g": _ONE}, arguments=_CASCADE, composes=False),
+    "hunyuan-video": Shape(
+        family="hunyuan-video",
+        layout="pooled",
+        slots={"clip_l": _TWO},
+        composes=False,
+        own_negative=True,
+        language="hunyuan-video",
+    ),
+    "kandinsky5": _kandinsky("kandinsky5", "kandinsky5", _KANDINSKY5),
+    "kandinsky5-video": _kandinsky("kandinsky5-video", "kandinsky5", _KANDINSKY5),
+    "kandinsky6": _kandinsky("kandinsky6", "kandinsky6", {}),
     "editing": Shape(family="sd15", layout="sd15", slots={"clip_l": _ONE}, arguments=_EDITING, composes=False),
     "editing-xl": Shape(family="sdxl", layout="sdxl", slots=_XL, arguments=_EDITING_XL, composes=False),
 }
@@ -83,6 +114,11 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
     """
     if "prompt_embeds_pooled" in takes:
         return "cascade"
+    if "prompt_embeds_scale" in takes:  # Flux Redux: the encoders of Flux, and no denoiser
+        return "flux"
+    language = type(getattr(parts.get("text_encoder"), "_orig_mod", parts.get("text_encoder"))).__name__
+    if language.startswith(("Llama", "Qwen", "Llava")) and "text_encoder_2" in parts and "text_encoder_3" not in parts:
+        return _language_shape(name, parts, takes, language)
     for other in ("prior", "text_encoder_4"):
         if parts.get(other) is not None:
             raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
@@ -91,6 +127,19 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
     if parts.get("transformer") is not None:
         return "sd3" if "text_encoder_3" in parts else "flux"
     raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
+
+
+def _language_shape(name: str, parts: Mapping[str, Any], takes: Collection[str], language: str) -> str:
+    pictures = {"image", "prompt_cu_seqlens"} <= set(takes) and "num_frames" not in takes
+    if pictures or language.startswith("Llava"):
+        raise ModelError(
+            f"the language model of {name} reads the picture with the prompt; give the pipeline the prompt"
+        )
+    if language.startswith("Llama"):
+        return "hunyuan-video"
+    if "prompt_cu_seqlens" not in takes:
+        return "kandinsky6"
+    return "kandinsky5-video" if "num_frames" in takes else "kandinsky5"
 
 
 def _unet_shape(parts: Mapping[str, Any], takes: Collection[str]) -> str:
@@ -102,6 +151,12 @@ def _unet_shape(parts: Mapping[str, Any], takes: Collection[str]) -> str:
     if editing:
         return "editing-xl"
     return "refiner" if parts.get("text_encoder") is None else "sdxl"
+
+
+def lacking(shape: Shape, takes: Collection[str]) -> str:
+    """Return the argument that a call lacks to be conditioned, empty where it has what its shape wants."""
+    wanted = ("prompt_embeds", "pooled_prompt_embeds")[: 1 + bool(LAYOUTS[shape.layout].pooled)]
+    return next((name for name in wanted if shape.arguments.get(name, name) not in takes), "")
 
 
 def as_arguments(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

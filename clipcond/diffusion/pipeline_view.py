@@ -13,7 +13,7 @@ import torch
 
 from clipcond.condition.encoder_input import empty_row
 from clipcond.condition.families import LAYOUTS, T5, FamilyLayout
-from clipcond.diffusion.pipeline_shapes import SHAPES, SUPPORTED, Shape, Slot, shape_of
+from clipcond.diffusion.pipeline_shapes import SHAPES, SUPPORTED, Shape, Slot, lacking, shape_of
 from clipcond.encode.rows import TokenSequence
 from clipcond.encode.t5 import T5Tower
 from clipcond.encode.text import TextTower
@@ -22,12 +22,13 @@ from clipcond.errors import ConfigError, ModelError
 from clipcond.models.checks import check_finite_weights
 from clipcond.prompt.chunking import COMMA
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Frame, t5_frame
+from clipcond.prompt.language import LanguageTokenizer, from_backend
 from clipcond.prompt.layout import EmbeddingToken
 from clipcond.prompt.plan import EncoderPlan
 from clipcond.prompt.t5 import T5Tokenizer
 from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
 
-MOST_T5 = 512  # positions that the pipelines allow
+MOST_T5, MOST_LANGUAGE = 512, 4096  # positions that the pipelines allow
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _T5 = ("T5EncoderModel",)
 
@@ -182,22 +183,40 @@ class PipelineView:
     def max_sequence_length(self, value: int | None) -> int:
         """The positions of a T5 row: the value, or for None the default of the pipeline's call.
 
-        Raises ConfigError outside of 1 to 512, and for a family without T5.
+        Raises ConfigError outside of 1 to 512 (a language model: 4096), and for a family without T5 and without one.
         """
-        if T5 not in self.layout.encoders:
+        language = self.language
+        if language is None and T5 not in self.layout.encoders:
             if value is not None:
                 raise ConfigError(f"max_sequence_length is {value}, but {self.name} has no T5; leave it out")
             return 0
-        argument = _parameters(type(self.pipe).__call__).get("max_sequence_length")
-        default = argument.default if argument and isinstance(argument.default, int) else None
-        length = (default or FAMILIES[self.family][T5].limit + 1) if value is None else value
-        if not 1 <= length <= MOST_T5:
-            raise ConfigError(f"max_sequence_length is {length}, expected 1 to {MOST_T5}, as the pipelines have it")
+        own = FAMILIES[self.family][T5].limit + 1 if language is None else language.limit
+        length = (self._default_length or own) if value is None else value
+        most = MOST_T5 if language is None else MOST_LANGUAGE
+        if not 1 <= length <= most:
+            raise ConfigError(f"max_sequence_length is {length}, expected 1 to {most}, as the pipelines have it")
         return length
+
+    @property
+    def _default_length(self) -> int | None:
+        argument = _parameters(type(self.pipe).__call__).get("max_sequence_length")
+        return argument.default if argument and isinstance(argument.default, int) else None
+
+    @property
+    def language(self) -> Encoder | None:
+        """The language model that the pipeline asks itself, None where there is none."""
+        return next((each for each in FAMILIES[self.family].values() if each.kind == "language"), None)
+
+    @property
+    def language_tokenizer(self) -> LanguageTokenizer | None:
+        """Its tokenizer, None where there is none, or one that tells no offsets."""
+        tokenizer = self.pipe.components.get("tokenizer") if self.language else None
+        backend = getattr(getattr(tokenizer, "tokenizer", tokenizer), "backend_tokenizer", None)  # or in a processor
+        return None if backend is None else from_backend(backend)
 
     def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
         """The encoders in the form that a plan is made for."""
-        return {
+        planned = {
             name: replace(
                 FAMILIES[self.family][name],
                 limit=FAMILIES[self.family][name].limit if encoder.t5 is None else max_sequence_length - 1,
@@ -206,6 +225,10 @@ class PipelineView:
             )
             for name, encoder in self.encoders.items()
         }
+        if (language := self.language) is not None:
+            limit = language.limit + max_sequence_length - (self._default_length or max_sequence_length)
+            planned = {language.name: replace(language, limit=limit), **planned}
+        return planned
 
 
 @lru_cache(maxsize=32)
@@ -238,9 +261,8 @@ def view_pipeline(pipe: Any) -> PipelineView:
     view = PipelineView(pipe=pipe, shape=shape, encoders=encoders)
     if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
-    wanted = {"prompt_embeds", "pooled_prompt_embeds"} if view.layout.pooled else {"prompt_embeds"}
-    if lacking := sorted(wanted - view.takes):
-        raise ModelError(f"{name} takes no {lacking[-1]}; {SUPPORTED}")
+    if missing := lacking(shape, view.takes):
+        raise ModelError(f"{name} takes no {missing}; {SUPPORTED}")
     return view
 
 
