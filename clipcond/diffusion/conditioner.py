@@ -273,6 +273,10 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
+        if self.pipeline.modular:
+            raise ConfigError(
+                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a classic pipeline"
+            )
         if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
         options = self.planner.options(

@@ -122,10 +122,14 @@ class PipelineEncoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineView:
-    """The parts of a pipeline that conditioning uses."""
+    """The parts of a pipeline that conditioning uses.
+
+    call: the arguments of its call and their defaults; of a modular pipeline what its blocks take and hand on.
+    """
 
     pipe: Any
     shape: Shape
+    call: Mapping[str, object]
     encoders: Mapping[str, PipelineEncoder]  # those that are there, in the order of the pipeline
 
     @property
@@ -144,9 +148,14 @@ class PipelineView:
         return LAYOUTS[self.shape.layout]
 
     @property
+    def modular(self) -> bool:
+        """True for a pipeline of Modular Diffusers, whose guider runs each side of guidance by itself."""
+        return hasattr(self.pipe, "blocks")
+
+    @property
     def takes(self) -> frozenset[str]:
         """The names, ours, of the tensors that the pipeline's call takes, and those of all its other arguments."""
-        given = frozenset(_parameters(type(self.pipe).__call__))
+        given = frozenset(self.call)
         return given | {ours for ours, theirs in self.shape.arguments.items() if theirs in given}
 
     @property
@@ -199,8 +208,8 @@ class PipelineView:
 
     @property
     def _default_length(self) -> int | None:
-        argument = _parameters(type(self.pipe).__call__).get("max_sequence_length")
-        return argument.default if argument and isinstance(argument.default, int) else None
+        default = self.call.get("max_sequence_length")
+        return default if isinstance(default, int) else None
 
     @property
     def language(self) -> Encoder | None:
@@ -231,10 +240,19 @@ class PipelineView:
         return planned
 
 
+def _call_of(pipe: Any) -> Mapping[str, object]:
+    """The arguments of a pipeline's call and their defaults."""
+    blocks = getattr(pipe, "blocks", None)
+    if blocks is None or not hasattr(blocks, "intermediate_outputs"):
+        return _arguments(type(pipe).__call__)
+    given = {each.name: each.default for each in blocks.inputs if each.name is not None}
+    return {each.name: None for each in blocks.intermediate_outputs} | given
+
+
 @lru_cache(maxsize=32)
-def _parameters(call: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of the call of a class of pipelines by name; asked several times for each prompt."""
-    return inspect.signature(call).parameters
+def _arguments(call: Callable[..., object]) -> Mapping[str, object]:
+    """The arguments of the call of a class of pipelines and their defaults."""
+    return {name: each.default for name, each in inspect.signature(call).parameters.items()}
 
 
 def bare(token: str) -> str:
@@ -250,7 +268,8 @@ def view_pipeline(pipe: Any) -> PipelineView:
             f"{str(pipe)!r} is the name of a pipeline; load it first: clipcond.load_pipeline({str(pipe)!r})"
         )
     parts = getattr(pipe, "components", {})
-    shape_name = shape_of(name, parts, _parameters(type(pipe).__call__))
+    call = _call_of(pipe)
+    shape_name = shape_of(name, parts, call)
     shape = SHAPES[shape_name]
     encoders = {}
     for encoder, slot in shape.slots.items():
@@ -258,7 +277,7 @@ def view_pipeline(pipe: Any) -> PipelineView:
             encoders[encoder] = _encoder(name, parts, encoder, slot, LAYOUTS[shape.layout])
     if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
         shape, encoders = SHAPES["sd2"], {"clip_h": replace(encoders["clip_l"], name="clip_h")}
-    view = PipelineView(pipe=pipe, shape=shape, encoders=encoders)
+    view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders)
     if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
     if missing := lacking(shape, view.takes):
