@@ -1,4 +1,4 @@
-"""What a run measures on its way: retrieval on the held-out pairs, and the drift on general prompts."""
+"""Measurements on the way of a run: retrieval on the held-out pairs, and the drift on general prompts."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class TrainResult:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Run:
-    """What the parts of the loop share. They change it in place: the step that is done, and what was seen of it.
+    """The state that the parts of the loop share. They change it in place: the step that is done, and what was seen of it.
 
     cut: captions cut so far. resumed: it goes on from a checkpoint. notes: what its start should say.
     """

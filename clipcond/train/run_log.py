@@ -1,4 +1,4 @@
-"""What a run says of itself: lines for its log and for whoever listens, and the means between two of them."""
+"""The words of a run on itself: lines for its log and for whoever listens, and the means between two of them."""
 
 from __future__ import annotations
 
