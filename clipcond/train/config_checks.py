@@ -13,6 +13,7 @@ PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
 LOSSES = ("infonce", "siglip")
+DASHBOARDS = ("tensorboard", "wandb")
 POSITIVES = ("mask", "count")
 TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
 _ABOVE_ZERO = (
@@ -46,6 +47,9 @@ def _check_choices(config: Any) -> None:
     for part in config.freeze:
         if part not in FREEZABLE:
             raise ConfigError(f"freeze holds {part!r}, expected {' or '.join(map(repr, FREEZABLE))}")
+    for name in config.log_to:
+        if name not in DASHBOARDS:
+            raise ConfigError(f"log_to holds {name!r}, expected {' or '.join(map(repr, DASHBOARDS))}")
     if config.target is not None and config.target not in TARGET_NAMES:
         raise ConfigError(f"target is {config.target!r}, expected one of {', '.join(TARGET_NAMES)}")
 

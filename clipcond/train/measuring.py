@@ -10,6 +10,15 @@ from clipcond.train.run import Run
 from clipcond.train.saving import save
 
 
+def measure_start(run: Run) -> None:
+    """Measure retrieval before the first step of a new run, so that its end has something to be held against."""
+    if run.step or not run.ranks.first or run.job.measure is None:
+        return
+    run.log.phase("measuring before the first step")
+    run.say(event="evaluation", **run.job.measure().to_dict())
+    run.window.since = time.monotonic()
+
+
 def evaluate(run: Run) -> None:
     """Measure retrieval on the held-out pairs, if there are any, and the drift on general prompts, if it counts.
 
@@ -24,6 +33,7 @@ def evaluate(run: Run) -> None:
 def _measure(run: Run) -> str:
     """Measure and log; return why the run should end, in a line, empty where it should not."""
     job = run.job
+    run.log.phase("measuring")
     with job.averaged():
         run.retrieval = job.measure() if job.measure else None
         drift = job.retention.measure() if job.retention else None

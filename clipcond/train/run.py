@@ -9,7 +9,7 @@ from clipcond.score.retrieval import Retrieval
 from clipcond.train.job import Job
 from clipcond.train.ranks import Ranks
 from clipcond.train.run_folder import RunFolder
-from clipcond.train.run_log import RunLog, Window
+from clipcond.train.run_log import Pace, RunLog, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class Run:
     retrieval: Retrieval | None = None
     notes: list[str] = field(default_factory=list)
     window: Window = field(default_factory=Window)
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def ranks(self) -> Ranks:
