@@ -135,6 +135,12 @@ def train(
     eval_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations (500).")] = None,
     save_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between checkpoints (500).")] = None,
     keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints to keep (2).")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="Write the model of the best evaluation: recall and what prompts kept.")
+    ] = False,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N evaluations without a better score.")
+    ] = None,
     log_to: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Also show the run in tensorboard or wandb.")
     ] = None,

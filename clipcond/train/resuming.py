@@ -11,6 +11,7 @@ import torch
 
 from clipcond.errors import ConfigError
 from clipcond.train import checkpoints
+from clipcond.train.best import Best
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.dashboards import dashboards
 from clipcond.train.ranks import Ranks
@@ -34,6 +35,7 @@ def resume(run: Run, allow_changes: bool) -> None:
         run.notes.append(note)
     _restore(checkpoint, path, run)
     run.step, run.cut, run.resumed = checkpoint.step, checkpoint.cut, True
+    run.best = Best.of(checkpoint.best)
 
 
 def begin(run: Run) -> None:
