@@ -159,7 +159,8 @@ def train(
     if result.rank == 0:
         _show(result, as_json=as_json)
     if result.interrupted:
-        typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
+        kept = f" with what is stored ({result.kept})" if result.kept else ""
+        typer.echo(f"stopped at step {result.steps}{kept}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
 
 

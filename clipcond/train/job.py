@@ -43,6 +43,7 @@ from clipcond.train.model import (
 )  # fmt: skip
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
+from clipcond.train.parts import Place
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.retention import Retention, TargetReader
@@ -112,7 +113,9 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
-    features = _features(config, trainable, normalise, train_pairs, device)
+    fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
+    place = Place(folder=Path(config.out) / "stored", fingerprints=fingerprints, writes=ranks.first)
+    features = _features(config, trainable, normalise, train_pairs, device, place)
     decodes = _compares(config) and not features
     pixels = _pixels(config, train_pairs, trainable.preprocess) if decodes else None
     batches = Batches(
@@ -124,11 +127,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
     retention = _retention(config, trainable)
-    denoising = _denoising(config, trainable, train_pairs, denoiser)
-    fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
-    teacher = (
-        TeacherEmbeddings(config.teacher, train_pairs, fingerprints, out=Path(config.out)) if config.teacher else None
-    )
+    denoising = _denoising(config, trainable, train_pairs, denoiser, place)
+    teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out)) if config.teacher else None
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
@@ -200,8 +200,8 @@ def _compares(config: TrainConfig) -> bool:
 
 
 def _features(
-    config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device
-) -> Stored | None:
+    config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device, place: Place
+) -> Stored | None:  # fmt: skip
     """Return the place of the features of all pictures, where the image tower is locked and the loss compares with them."""
     if "image" not in config.frozen or not _compares(config):
         return None
@@ -209,10 +209,12 @@ def _features(
     def compute(pixels: np.ndarray) -> Tensor:
         return image_features(trainable.model, normalise(pixels, device))
 
-    return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
+    return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib, place=place)
 
 
-def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+def _denoising(
+    config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None, place: Place
+) -> Denoising | None:
     """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
     if not config.denoise_weight:
         return None
@@ -226,7 +228,9 @@ def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser
     width = trainable.model.token_embedding.embedding_dim
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
-    latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
+    latents = Stored(
+        pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib, place=place
+    )
     reader = _reader(config, trainable, denoiser.target)
     return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
 

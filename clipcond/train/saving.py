@@ -32,10 +32,10 @@ def save(run: Run) -> None:
     run.saved = run.step
 
 
-def interrupted(run: Run) -> TrainResult:
-    """End before the last step."""
-    run.say(event="interrupted")
-    return run.result(None)
+def interrupted(run: Run, kept: str = "") -> TrainResult:
+    """End before the last step. kept: what was stored by then, in words."""
+    run.say(event="interrupted", **({"kept": kept} if kept else {}))
+    return run.result(None, kept)
 
 
 def finish(run: Run) -> TrainResult:
@@ -54,9 +54,8 @@ def _write_checkpoint(run: Run, states: Tensor) -> None:
         rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
         average=job.average.state_dict() if job.average else {}, best=run.best.to_dict(), **job.fingerprints,
     )  # fmt: skip
-    checkpoints.write(
-        run.folder.checkpoints, checkpoint, keep=job.config.keep, spare=run.best.step if job.config.keep_best else None
-    )
+    spare = run.best.step if job.config.keep_best else None
+    checkpoints.write(run.folder.checkpoints, checkpoint, keep=job.config.keep, spare=spare)
 
 
 def _write_model(run: Run) -> None:
@@ -71,6 +70,8 @@ def _write_model(run: Run) -> None:
         if job.measure and run.retrieval is None:  # other weights, or resumed after the last step
             run.retrieval = job.measure()
         write_open_clip_folder(job.model, job.trainable.config, run.folder.model)
+    for stored in job.stores:
+        stored.forget()
 
 
 def _take_best(run: Run) -> None:

@@ -41,14 +41,12 @@ def test_training_says_its_progress_on_stderr_and_the_model_on_stdout(toml, caps
     assert said.out == f"{model}\n"
     assert (model / "open_clip_model.safetensors").is_file()
     told = said.err.splitlines()
-    assert told[0] == "loading torch"
-    assert told[1].startswith(f"reading {toml.parent / 'pairs.tsv'}, loading ")
-    assert told[2].startswith("8 images, 8 captions; 2 steps an epoch; 4 steps, 1 of warm-up; ")
-    assert told[3] == "measuring before the first step"
-    assert told[4].startswith("step 0  R@1/5")
-    assert told[5].startswith("step 2/4  loss ")
-    assert re.search(r"\d pairs/s \(data .*, towers .*, update .*\)  0:0\d left$", told[5])
-    assert told[7].startswith("step 4  R@1/5")
+    assert told[0].startswith("8 images, 8 captions; 2 steps an epoch; 4 steps, 1 of warm-up; ")
+    assert told[1] == "measuring before the first step"
+    assert told[2].startswith("step 0  R@1/5")
+    assert told[3].startswith("step 2/4  loss ")
+    assert re.search(r"\d pairs/s \(data .*, towers .*, update .*\)  0:0\d left$", told[3])
+    assert told[5].startswith("step 4  R@1/5")
     assert "\r" not in said.err
 
 
