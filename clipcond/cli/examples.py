@@ -96,6 +96,7 @@ _EXAMPLES = {
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",
         "clipcond evaluate --model runs/mine --data pairs.csv --json",
+        "clipcond evaluate --model runs/mine --before mini --data pairs.csv --retention photos.csv",
         "clipcond evaluate --model ViT-B-32/openai --data 'shards/*.tar'",
     ),
     "export": (

@@ -55,7 +55,7 @@ def test_json_and_flags_that_win_over_the_file(toml, capsys):
     result = json.loads(capsys.readouterr().out)
     assert (result["steps"], result["interrupted"]) == (2, False)
     assert result["model"] == str(toml.parent / "other" / "model")
-    assert set(result["retrieval"]["text_to_image"]) == {"R@1", "R@5", "R@10"}
+    assert set(result["retrieval"]["text_to_image"]) == {"R@1", "R@5"}
 
 
 def test_flags_alone_are_enough(toml, dual_folder, capsys):
@@ -148,17 +148,6 @@ def test_bad_rows_and_the_learning_rate_have_flags(toml, capsys):
     assert main(given) == 0
     assert "note: 1 row is left out of " in capsys.readouterr().err
     assert json.loads((toml.parent / "run" / "config.json").read_text())["learning_rate"] == 2e-3
-
-
-def test_evaluate_prints_a_table_or_json(dual_folder, toml, capsys):
-    given = ["evaluate", "--model", str(dual_folder), "--data", str(toml.parent / "pairs.tsv")]
-    assert main([*given, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["images"], found["texts"]) == (8, 8)
-    assert main(given) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert table[0] == "8 images, 8 captions"
-    assert table[1].split()[:4] == ["image", "to", "text", "R@1"]
 
 
 def test_on_a_terminal_the_next_steps_are_told(monkeypatch, capsys, tmp_path):
