@@ -43,7 +43,7 @@ def evaluate(
     csv: Annotated[Path | None, typer.Option("--csv", help="Write a row for each measure into a CSV file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a model: retrieval among captions, and zero-shot classes where the data have them.
+    """Measure retrieval and zero-shot classes beside chance.
 
     A table with a column label (class, category) or a folder with a folder per class has classes. Recall at k is of the
     whole set, for k below its size; beside each share is that of chance.
