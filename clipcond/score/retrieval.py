@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -76,13 +76,47 @@ def chance_recall(right: np.ndarray, answers: int, ks: Sequence[int]) -> dict[in
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Margins:
+    """How well each of M texts tells its image from the others, (M,) each.
+
+    rank: wrong images before the best right one, 0 for none.   right, wrong: the cosine of the best image of each kind, and
+    right_image, wrong_image their numbers.
+    """
+
+    rank: np.ndarray
+    right: np.ndarray
+    right_image: np.ndarray
+    wrong: np.ndarray
+    wrong_image: np.ndarray
+
+    @property
+    def margin(self) -> np.ndarray:
+        """(M,) by how much the best right image is nearer than the best wrong one."""
+        difference: np.ndarray = self.right - self.wrong
+        return difference
+
+
+def text_margins(images: Tensor, texts: Tensor, right: tuple[np.ndarray, np.ndarray], *, block: int = 1024) -> Margins:
+    """Compare each text with all images.
+
+    images: (N, P), texts: (M, P) unit rows.   right: the row numbers of the pairs that belong together, as in `retrieval`.
+    Where every image is right, the wrong one's cosine is -inf.
+    """
+    parts = []
+    for scores, row, column in _blocks(texts, images, right[::-1], block):
+        own = torch.full_like(scores, -torch.inf)
+        own[row, column] = scores[row, column]
+        scores[row, column] = -torch.inf
+        (best, at), (other, other_at) = own.max(dim=1), scores.max(dim=1)
+        parts.append(((scores >= best[:, None]).sum(dim=1), best, at, other, other_at))
+    rank, best, at, other, other_at = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    return Margins(rank=rank, right=best, right_image=at, wrong=other, wrong_image=other_at)
+
+
 def _recall(queries: Tensor, answers: Tensor, right: tuple[np.ndarray, np.ndarray], block: int) -> dict[int, float]:
-    query, answer = (torch.from_numpy(np.ascontiguousarray(side)).to(queries.device) for side in right)
     ranks = []
-    for start in range(0, len(queries), block):
-        scores = queries[start : start + block].float() @ answers.float().T
-        mine = (query >= start) & (query < start + block)
-        row, column = query[mine] - start, answer[mine]
+    for scores, row, column in _blocks(queries, answers, right, block):
         best = torch.full((len(scores),), -torch.inf, device=scores.device)
         best = best.scatter_reduce(0, row, scores[row, column], "amax")
         scores[row, column] = -torch.inf
@@ -90,3 +124,14 @@ def _recall(queries: Tensor, answers: Tensor, right: tuple[np.ndarray, np.ndarra
     rank = torch.cat(ranks)
     ks = [k for k in KS if k < len(answers)] or [1]
     return {k: round(float((rank < k).float().mean()), 6) for k in ks}
+
+
+def _blocks(
+    queries: Tensor, answers: Tensor, right: tuple[np.ndarray, np.ndarray], block: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the (b, N) scores of some queries at a time, to be changed in place, with rows and columns of right answers."""
+    query, answer = (torch.from_numpy(np.ascontiguousarray(side)).to(queries.device) for side in right)
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block].float() @ answers.float().T
+        mine = (query >= start) & (query < start + block)
+        yield scores, query[mine] - start, answer[mine]

@@ -11,6 +11,7 @@ from clipcond.train import checkpoints
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.run import Run, TrainResult
+from clipcond.train.shown_pairs import write_pairs
 
 
 def save(run: Run) -> None:
@@ -69,6 +70,8 @@ def _write_model(run: Run) -> None:
             run.retrieval = None
         if job.measure and run.retrieval is None:  # other weights, or resumed after the last step
             run.retrieval = job.measure()
+        if job.measure:
+            write_pairs(run.folder.path, job.measure.gallery, job.measure.margins())
         write_open_clip_folder(job.model, job.trainable.config, run.folder.model)
     for stored in job.stores:
         stored.forget()
