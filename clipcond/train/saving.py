@@ -44,7 +44,8 @@ def finish(run: Run) -> TrainResult:
     if run.ranks.first:
         _write_model(run)
     run.ranks.wait()
-    run.say(event="done", model=str(run.folder.model))
+    measured = {} if run.retrieval is None else {"retrieval": run.retrieval.to_dict()}
+    run.say(event="done", model=str(run.folder.model), **measured)
     return run.result(run.folder.model)
 
 

@@ -30,8 +30,8 @@ def write_pairs(folder: Path, of: Gallery, margins: Margins) -> None:
     """Write the best and the worst captions, beside the ranks before where those of this gallery were kept."""
     before = _before(folder, len(of.texts))
     order = np.argsort(margins.margin, kind="stable")
-    worst = order[:_SHOWN]
-    best = order[len(worst) :][::-1][:_SHOWN]
+    count = min(_SHOWN, len(order) // 2)
+    worst, best = order[:count], order[::-1][:count]
     document = {
         "before": before,
         "images": len(of.rows),
