@@ -82,7 +82,7 @@ def _grid(y: float, text: str) -> str:
 
 
 def _step(x: float, step: float, anchor: str) -> str:
-    return f'<text text-anchor="{anchor}" x="{x:.1f}" y="{_HEIGHT - 8}">{step:,.0f}</text>'
+    return f'<text text-anchor="{anchor}" x="{x:.1f}" y="{_HEIGHT - 8}">step {step:,.0f}</text>'
 
 
 def _level(y: float, name: str) -> str:
