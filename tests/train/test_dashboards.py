@@ -75,6 +75,7 @@ def test_wandb_hears_every_line_with_numbers_and_the_end(config, monkeypatch):
     assert stand_in.finished == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own libraries
 def test_tensorboard_reads_what_a_run_wrote(config):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
