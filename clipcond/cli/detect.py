@@ -55,6 +55,9 @@ def detect(
     min_score: Annotated[
         float | None, typer.Option("--min-score", metavar="X", help="Leave out weaker places.", show_default=False)
     ] = None,
+    sure: Annotated[
+        bool, typer.Option("--sure", help="Leave out places that another label fits better.", show_default=False)
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with boxes and heat.", show_default=False)
     ] = None,
@@ -70,13 +73,13 @@ def detect(
 ) -> None:
     """Find where in pictures described things are.
 
-    A model that ranks says where each label would be, and marks a place that another label fits better; whether it is there,
-    the score tells. A detection model says only what it sees.
+    A model that ranks says of each label where it would be, there or not; a place that another label fits better is marked,
+    so name what else there may be. A detection model says only what it sees.
     """
     options = DetectOptions(
         gallery=gallery_options(images, model, recursive, batch_size, no_cache=True), labels=names_of(labels),
-        labels_file=labels_file, templates=templates, method=method, most=most, min_score=min_score, html=html, csv=csv,
-        overwrite=overwrite,
+        labels_file=labels_file, templates=templates, method=method, most=most, min_score=min_score, sure=sure, html=html,
+        csv=csv, overwrite=overwrite,
     )  # fmt: skip
     with progress() as events:
         result = run(options, events)

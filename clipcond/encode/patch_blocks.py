@@ -58,11 +58,12 @@ class PoolEncoder:
     """An encoder with a last module that makes one vector of all places.
 
     pool: that module, called with (N, S, D) states or an (N, D, h, w) map.   places: the same tensor → (N, S, P), each
-    place's vector if it were the only place.
+    place's vector if it were the only place.   prefix: tokens before the places.
     """
 
     pool: nn.Module
     places: Map
+    prefix: int = 0
 
 
 PatchEncoder = BlockEncoder | PoolEncoder
@@ -139,7 +140,7 @@ def _coca(visual: Any) -> PoolEncoder:
         pooled = pool.attn.out_proj(_third(pool.ln_k(states), pool.attn))
         return _projected(visual.ln_post(pooled), visual.proj)
 
-    return PoolEncoder(pool=pool, places=places)
+    return PoolEncoder(pool=pool, places=places, prefix=1)
 
 
 def _resnet_places(pool: Any) -> Map:
@@ -158,26 +159,32 @@ def _flat(found: Tensor) -> Tensor:
 
 def _of_timm(visual: Any) -> PatchEncoder | None:
     trunk, head = visual.trunk, visual.head
-    pool = getattr(trunk, "attn_pool", None)
-    if pool is not None and hasattr(pool, "kv") and pool.pos_embed is None:  # SigLIP
-
-        def places(states: Tensor) -> Tensor:
-            vectors = pool.proj(pool.kv(states).chunk(2, dim=-1)[1])
-            vectors = vectors if pool.mlp is None else vectors + pool.mlp(pool.norm(vectors))
-            projected: Tensor = head(trunk.head(trunk.fc_norm(vectors)))
-            return projected
-
-        return PoolEncoder(pool=pool, places=places)
-    last = getattr(trunk, "head", None)
-    if pool is not None or hasattr(trunk, "blocks") or not hasattr(last, "global_pool") or hasattr(head, "pool"):
+    pool: Any = getattr(trunk, "attn_pool", None)
+    if pool is not None:  # SigLIP
+        own = hasattr(pool, "kv") and pool.pos_embed is None
+        return PoolEncoder(pool=pool, places=_latent_places(visual)) if own else None
+    last: Any = getattr(trunk, "head", None)
+    if hasattr(trunk, "blocks") or not hasattr(last, "global_pool") or hasattr(head, "pool"):
         return None
 
-    def each_place(found: Tensor) -> Tensor:  # ConvNeXt and others that take the mean of a map: a place is a map of one
+    def places(found: Tensor) -> Tensor:  # ConvNeXt and others that take the mean of a map: a place is a map of one
         states = _flat(found)
         single: Tensor = head(last(states.reshape(-1, states.shape[-1], 1, 1)))
         return single.reshape(*states.shape[:2], -1)
 
-    return PoolEncoder(pool=last, places=each_place)
+    return PoolEncoder(pool=last, places=places)
+
+
+def _latent_places(visual: Any) -> Map:
+    trunk, pool = visual.trunk, visual.trunk.attn_pool
+
+    def places(states: Tensor) -> Tensor:
+        vectors = pool.proj(pool.kv(states).chunk(2, dim=-1)[1])
+        vectors = vectors if pool.mlp is None else vectors + pool.mlp(pool.norm(vectors))
+        projected: Tensor = visual.head(trunk.head(trunk.fc_norm(vectors)))
+        return projected
+
+    return places
 
 
 def _of_transformers(model: Any, vision: Any) -> PatchEncoder | None:

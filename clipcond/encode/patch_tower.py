@@ -87,7 +87,7 @@ def _seen_by(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 def _vectors(encoder: PatchEncoder, seen: list[Tensor], count: int, size: tuple[int, int], way: Way) -> Tensor:
     """(count, S, P) of the places. seen: from `_seen_by`; rows behind `count` are filling.   size: of the pixels."""
     if isinstance(encoder, PoolEncoder):
-        return encoder.places(seen[0][:count])
+        return encoder.places(seen[0][:count])[:, encoder.prefix :]
     states = [each if encoder.blocks[0].batch_first else each.transpose(0, 1) for each in seen]
     found = encoder.project(_mixed(encoder, [each[:count] for each in states], way))
     places = (size[0] // encoder.patch[0]) * (size[1] // encoder.patch[1])

@@ -172,12 +172,14 @@ def detect(
     *,
     most: int = 5,
     min_score: float | None = None,
+    sure: bool = False,
     keep_heat: bool = False,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> tuple[tuple[DetectedPicture, ...], tuple[Unread, ...]]:
     """Find labels in picture files.
 
-    most: places of a label in a picture.   min_score: by default the eye's own.   keep_heat: for a page.
+    most: places of a label in a picture.   min_score: by default the eye's own.   sure: leave out places that another label
+    fits better.   keep_heat: for a page.
     Returns the pictures and those that could not be read. Raises ModelError for values that are not finite.
     """
     names = [label.name for label in labels]
@@ -191,7 +193,7 @@ def detect(
                 unread.append(Unread(path=path, error=str(error).removeprefix(f"{path}: ")))
             else:
                 sight = eye.look(image)
-                found, absent = _named(sight, names, image.size, most, least)
+                found, absent = _named(sight, names, image.size, most, least, sure)
                 pictures.append(
                     DetectedPicture(
                         path=path, width=image.width, height=image.height, found=found, absent=absent,
@@ -209,13 +211,14 @@ def _plain(path: Path) -> Image.Image:
 
 
 def _named(
-    sight: Sight, names: Sequence[str], size: tuple[int, int], most: int, least: float
+    sight: Sight, names: Sequence[str], size: tuple[int, int], most: int, least: float, sure: bool
 ) -> tuple[tuple[Found, ...], tuple[str, ...]]:
-    """What is found, and the labels of which nothing is."""
+    """The places that are found, and the labels without any."""
     found: list[Found] = []
     for name, regions, rather in zip(names, sight.regions, sight.rather, strict=True):
         better = dict(zip(regions, rather, strict=True))
-        for region in strongest([each for each in regions if each.score >= least], most):
+        good = [each for each in regions if each.score >= least and not (sure and better[each] is not None)]
+        for region in strongest(good, most):
             other = better[region]
             found.append(_found(name, region, size, None if other is None else names[other]))
     there = {each.label for each in found}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipcond.encode.image import ImageTower
+    from clipcond.images.preprocess import Preprocess
 
 FINE = 64  # places along the shorter side of a map
 _LONGEST = 16 * FINE  # along the longer one
@@ -37,23 +38,29 @@ def map_shape(width: int, height: int) -> tuple[int, int]:
     return rows, columns
 
 
+def whole_view(preprocess: Preprocess) -> Preprocess:
+    """The preprocessing that shows all of a picture: in tiles, where the model's own would crop."""
+    return preprocess.with_view("tiles") if preprocess.policy == "shortest" else preprocess
+
+
 class PatchMaps:
-    """Cosines of labels with patches. A long picture is seen in tiles, so that nothing of it is cut off."""
+    """Cosines of labels with patches."""
 
     def __init__(
         self, patches: PatchTower, tower: ImageTower, vectors: NDArray[np.float64], way: Way = "surgery", rows: int = 32
     ) -> None:
         """vectors: (L, P) unit rows of labels.   rows: tiles in a forward."""
         self._patches, self._vectors, self._way, self._rows = patches, vectors.astype(np.float32), way, rows
-        own = tower.preprocess
-        self._preprocess = own.with_view("tiles") if own.policy == "shortest" else own
+        self._preprocess = whole_view(tower.preprocess)
 
     def of(self, image: Image.Image) -> NDArray[np.float32]:
         """(L, rows, columns) float32."""
         crops = self._preprocess.crops(image)
         parts = self._preprocess.parts(*image.size)
-        found = [self._patches.embed_pixels(crops[at : at + self._rows], self._way).numpy() for at in
-                 range(0, len(crops), self._rows)]  # fmt: skip
+        found = [
+            self._patches.embed_pixels(crops[at : at + self._rows], self._way).numpy()
+            for at in range(0, len(crops), self._rows)
+        ]
         maps = [np.moveaxis(tile @ self._vectors.T, -1, 0) for tile in np.concatenate(found)]
         return spread(maps, parts, image.size, map_shape(*image.size))
 
@@ -65,13 +72,21 @@ class WindowMaps:
     """
 
     def __init__(self, tower: ImageTower, vectors: NDArray[np.float64], rows: int = 32) -> None:
+        """vectors: (L, P) unit rows of labels.   rows: windows in a forward."""
         self._tower, self._vectors, self._rows = tower, vectors.astype(np.float32), tower.rows_at_once(rows)
 
     def of(self, image: Image.Image) -> NDArray[np.float32]:
         """(L, rows, columns) float32."""
-        picture = image.copy()
-        picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BICUBIC)
-        shape = map_shape(*image.size)
+        width, height = image.size
+        parts = [
+            (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
+            for left, top, right, bottom in whole_view(self._tower.preprocess).parts(width, height)
+        ]
+        maps = [self._of_part(_cut(image, part)) for part in parts]
+        return spread(maps, parts, image.size, map_shape(width, height))
+
+    def _of_part(self, picture: Image.Image) -> NDArray[np.float32]:
+        shape = map_shape(*picture.size)
         total = np.zeros((len(self._vectors), *shape), dtype=np.float32)
         for parts in _WINDOWS:
             boxes = windows_of(*picture.size, parts)
@@ -81,12 +96,12 @@ class WindowMaps:
                 heat[:, rows, columns] += cosines[:, None, None]
                 count[rows, columns] += 1
             total += heat / count
-        return total / len(_WINDOWS)
+        mean: NDArray[np.float32] = total / np.float32(len(_WINDOWS))
+        return mean
 
     def _cosines(self, picture: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> NDArray[np.float32]:
         """(windows, L)."""
-        ground = ground_of(picture)
-        prepare = self._tower.preprocess.pixels
+        ground, prepare = ground_of(picture), self._tower.preprocess.pixels
         found = [
             self._tower.embed_pixels(
                 np.stack([prepare(alone(picture, box, ground)) for box in boxes[at : at + self._rows]]), self._rows
@@ -95,6 +110,14 @@ class WindowMaps:
         ]
         cosines: NDArray[np.float32] = np.concatenate(found) @ self._vectors.T
         return cosines
+
+
+def _cut(image: Image.Image, part: Box) -> Image.Image:
+    """A part of a picture, no larger than windows need."""
+    left, top, right, bottom = (round(side) for side in part)
+    cut = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    cut.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BICUBIC)
+    return cut
 
 
 def windows_of(width: int, height: int, parts: int) -> list[tuple[int, int, int, int]]:
@@ -120,12 +143,10 @@ def ground_of(picture: Image.Image) -> tuple[int, int, int]:
 
 
 def alone(picture: Image.Image, box: tuple[int, int, int, int], ground: tuple[int, int, int]) -> Image.Image:
-    """A square of the picture's longer side that shows one window in its place, and the ground elsewhere."""
-    side = max(picture.size)
-    square = Image.new("RGB", (side, side), ground)
-    left, top = ((side - length) // 2 for length in picture.size)
-    square.paste(picture.crop(box), (left + box[0], top + box[1]))
-    return square
+    """A picture of the same size that shows one window in its place, and the ground elsewhere."""
+    empty = Image.new("RGB", picture.size, ground)
+    empty.paste(picture.crop(box), box[:2])
+    return empty
 
 
 def _places(box: Box, size: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:

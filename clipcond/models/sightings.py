@@ -98,7 +98,8 @@ def segments(detector: Detector, image: Image.Image, texts: Sequence[str]) -> ND
 
 
 def _by_text(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    found = detector.model(**_inputs(detector, text=[list(texts)], images=image, return_tensors="pt"))
+    length = {"padding": "max_length", "max_length": detector.model.config.text_config.max_position_embeddings}
+    found = detector.model(**_inputs(detector, text=[list(texts)], images=image, return_tensors="pt", **length))
     best = found.logits[0].float().max(dim=-1)
     return found.pred_boxes[0].float(), best.values.sigmoid(), best.indices
 

@@ -32,6 +32,7 @@ class DetectOptions:
     labels: names.   labels_file: names, or names with sentences that describe them.   templates: a shipped set or a file of
     sentences with `{}`.   method: `patches` by a dual encoder's patches, `windows` by parts of the picture looked at alone;
     `auto` is patches where there are any.   most: places of a label in a picture.   min_score: below it there is none.
+    sure: leave out places that another label fits better.
     html, csv: files to write, which `run` leaves to the caller and checks for.
     Raises OptionsError for options that contradict one another or are out of range.
     """
@@ -43,6 +44,7 @@ class DetectOptions:
     method: Method = "auto"
     most: int = 5
     min_score: float | None = None
+    sure: bool = False
     html: Path | None = None
     csv: Path | None = None
     overwrite: bool = False
@@ -77,7 +79,7 @@ def run(options: DetectOptions, events: Events = ignore) -> DetectResult:
     """
     for file in (options.html, options.csv):
         if file is not None:
-            check_output(file, overwrite=options.overwrite)
+            check_output(file, "name another file, or pass --overwrite", overwrite=options.overwrite)
     labels = _labels(options)
     paths = gallery.find(options.gallery, events)
     eye, method = _eye(options, labels, events)
@@ -85,8 +87,8 @@ def run(options: DetectOptions, events: Events = ignore) -> DetectResult:
 
     with task(events, "looking", len(paths), "pictures") as advance:
         pictures, unread = detect(
-            paths, eye, labels, most=options.most, min_score=options.min_score, keep_heat=options.html is not None,
-            on_progress=advance,
+            paths, eye, labels, most=options.most, min_score=options.min_score, sure=options.sure,
+            keep_heat=options.html is not None, on_progress=advance,
         )  # fmt: skip
     if not pictures:
         raise ImageError(f"none of {len(paths)} pictures could be read; the first: {unread[0].error}")
