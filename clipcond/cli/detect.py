@@ -56,7 +56,8 @@ def detect(
         float | None, typer.Option("--min-score", metavar="X", help="Leave out weaker places.", show_default=False)
     ] = None,
     sure: Annotated[
-        bool, typer.Option("--sure", help="Leave out places that another label fits better.", show_default=False)
+        bool,
+        typer.Option("--sure", help="Leave out labels all whose places another label fits better.", show_default=False),
     ] = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with boxes and heat.", show_default=False)
@@ -73,7 +74,7 @@ def detect(
 ) -> None:
     """Find where in pictures described things are.
 
-    A model that ranks says of each label where it would be, there or not; a place that another label fits better is marked,
+    A model that ranks says of each label where it would be, there or not, and marks the place if another label fits it better:
     so name what else there may be. A detection model says only what it sees.
     """
     options = DetectOptions(

@@ -178,8 +178,8 @@ def detect(
 ) -> tuple[tuple[DetectedPicture, ...], tuple[Unread, ...]]:
     """Find labels in picture files.
 
-    most: places of a label in a picture.   min_score: by default the eye's own.   sure: leave out places that another label
-    fits better.   keep_heat: for a page.
+    most: places of a label in a picture.   min_score: by default the eye's own.   sure: leave a label out that has only
+    places which another label fits better; else the best of these is told.   keep_heat: for a page.
     Returns the pictures and those that could not be read. Raises ModelError for values that are not finite.
     """
     names = [label.name for label in labels]
@@ -213,12 +213,13 @@ def _plain(path: Path) -> Image.Image:
 def _named(
     sight: Sight, names: Sequence[str], size: tuple[int, int], most: int, least: float, sure: bool
 ) -> tuple[tuple[Found, ...], tuple[str, ...]]:
-    """The places that are found, and the labels without any."""
+    """The places that are found, and the labels without any. Of a label without a certain place the best doubtful one."""
     found: list[Found] = []
     for name, regions, rather in zip(names, sight.regions, sight.rather, strict=True):
         better = dict(zip(regions, rather, strict=True))
-        good = [each for each in regions if each.score >= least and not (sure and better[each] is not None)]
-        for region in strongest(good, most):
+        good = [each for each in regions if each.score >= least]
+        certain = [each for each in good if better[each] is None]
+        for region in strongest(certain, most) if certain or sure else strongest(good, 1):
             other = better[region]
             found.append(_found(name, region, size, None if other is None else names[other]))
     there = {each.label for each in found}

@@ -32,7 +32,7 @@ class DetectOptions:
     labels: names.   labels_file: names, or names with sentences that describe them.   templates: a shipped set or a file of
     sentences with `{}`.   method: `patches` by a dual encoder's patches, `windows` by parts of the picture looked at alone;
     `auto` is patches where there are any.   most: places of a label in a picture.   min_score: below it there is none.
-    sure: leave out places that another label fits better.
+    sure: leave a label out that has only places which another label fits better.
     html, csv: files to write, which `run` leaves to the caller and checks for.
     Raises OptionsError for options that contradict one another or are out of range.
     """
