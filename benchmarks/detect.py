@@ -91,19 +91,22 @@ def ways(scorer: Scorer) -> dict[str, HeatMaps]:
     return {
         "last hidden states, as they are": patch["states"],
         "values of the last block (MaskCLIP)": patch["values"],
-        "… less the mean of all labels": Against(patch["values"]),
-        "… less the empty text": Against(patch["values"], PatchMaps(patches, tower, nothing, "values")),
+        "those values less the mean of all labels": Against(patch["values"]),
+        "those values less the empty text": Against(patch["values"], PatchMaps(patches, tower, nothing, "values")),
         "values alike, last half of the blocks (`--method patches`)": patch["surgery"],
-        "… less the mean of all labels ": Against(patch["surgery"]),
-        "… less the empty text ": Against(patch["surgery"], PatchMaps(patches, tower, nothing)),
+        "values alike, less the mean of all labels": Against(patch["surgery"]),
+        "values alike, less the empty text": Against(patch["surgery"], PatchMaps(patches, tower, nothing)),
         "windows alone on the ground (`--method windows`)": WindowMaps(tower, vectors),
     }
 
 
 def measured(maps: HeatMaps, pictures: Sequence[Sample]) -> list[str]:
     """Right cells, boxes, places too many, presence, and time, as the cells of a row."""
-    right, overlaps, extra, peaks, there = 0, [], 0, [], []
-    since, spent = time.perf_counter(), 0.0
+    right, extra = 0, 0
+    overlaps: list[float] = []
+    peaks: list[np.ndarray] = []
+    there: list[list[bool]] = []
+    spent = 0.0
     for sample in pictures:
         since = time.perf_counter()
         heat = maps.of(sample.image)

@@ -117,7 +117,8 @@ def test_windows_where_there_are_no_patches(capsys, monkeypatch: pytest.MonkeyPa
         ([".", "-l", "a", "-m", "hf:nobody/nothing"], 3, "hf:nobody/nothing"),
     ],
 )
-def test_typed_wrongly(words: list[str], code: int, line: str, capsys) -> None:
+def test_typed_wrongly(words: list[str], code: int, line: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipcond.runtime.hub._hub_answers", lambda: False)
     assert main(["detect", *words]) == code
     shown = capsys.readouterr()
     assert shown.out == ""
