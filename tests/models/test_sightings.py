@@ -29,6 +29,7 @@ _CLIP_TEXT = {**_TOWER, "vocab_size": 49408, "bos_token_id": BOS, "eos_token_id"
 _SIDE = 32
 _VISION = {**_TOWER, "image_size": _SIDE, "patch_size": 8}
 _PROCESSORS = {"OwlViT": "OwlViTImageProcessor", "Owlv2": "Owlv2ImageProcessor", "CLIPSeg": "ViTImageProcessor"}
+_DINOS = ("GroundingDino", "MMGroundingDino")
 _WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "a", "red", "fox", "the", "sea", "snow", "on", "roof", "##x"]
 
 
@@ -45,7 +46,7 @@ def _clip_like(name: str) -> Any:
     return getattr(transformers, f"{name}ForObjectDetection")(config)
 
 
-def _grounding_dino() -> Any:
+def _grounding_dino(name: str) -> Any:
     import transformers
 
     bert = {**_TOWER, "vocab_size": len(_WORDS)}
@@ -55,7 +56,7 @@ def _grounding_dino() -> Any:
         for part in ("encoder", "decoder")
         for name, number in {"layers": 2, "ffn_dim": 16, "attention_heads": 2}.items()
     }
-    config = transformers.GroundingDinoConfig(
+    config = getattr(transformers, f"{name}Config")(
         backbone_config=transformers.SwinConfig(**swin, out_indices=[2, 3, 4]),
         text_config=transformers.BertConfig(**bert),
         d_model=32,
@@ -63,13 +64,13 @@ def _grounding_dino() -> Any:
         max_text_len=24,
         **layers,
     )
-    return transformers.GroundingDinoForObjectDetection(config)
+    return getattr(transformers, f"{name}ForObjectDetection")(config)
 
 
 def _tokenizer(name: str) -> Any:
     from transformers import BertTokenizerFast, CLIPTokenizer
 
-    if name == "GroundingDino":
+    if name in _DINOS:
         return BertTokenizerFast(vocab={word: number for number, word in enumerate(_WORDS)})
     words = {word: number for number, word in enumerate(vocabulary()[0])}
     return CLIPTokenizer(vocab=words, merges=merges(), model_max_length=77 if name == "CLIPSeg" else 16)
@@ -79,14 +80,14 @@ def write_detector(name: str, folder: Path) -> Path:
     """A folder with a model of random weights, its tokenizer and its image processor."""
     repair()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(name == "GroundingDino")
-        model = _grounding_dino() if name == "GroundingDino" else _clip_like(name)
+        torch.manual_seed(name in _DINOS)
+        model = _grounding_dino(name) if name in _DINOS else _clip_like(name)
         for weight in model.parameters():  # as initialised, every text and every box is as good as the next
             if weight.ndim > 1:
                 weight.data.normal_(std=0.3)
     model.save_pretrained(folder)
     _tokenizer(name).save_pretrained(folder)
-    if name == "GroundingDino":
+    if name in _DINOS:
         document = {
             "image_processor_type": "GroundingDinoImageProcessor",
             "size": {"shortest_edge": 96, "longest_edge": 160},
@@ -103,7 +104,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detector]:
     return cache(lambda name: load_detector(f"hf:{write_detector(name, tmp_path_factory.mktemp(name))}"))
 
 
-@pytest.fixture(scope="module", params=["OwlViT", "Owlv2", "GroundingDino"])
+@pytest.fixture(scope="module", params=["OwlViT", "Owlv2", *_DINOS])
 def boxes(request: pytest.FixtureRequest, load: Callable[[str], Detector]) -> Detector:
     return load(request.param)
 
