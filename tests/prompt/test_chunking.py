@@ -16,7 +16,7 @@ from clipcond.prompt.chunking import COMMA, FULL_STOP, POLICIES, Slot, phrase, s
 from clipcond.prompt.plan import CHUNKING, CHUNKINGS, EmbeddingToken, EncoderPlan, plan
 from clipcond.prompt.tokenizer import tokenize
 
-VECTORS = Path(__file__).parent / "vectors" / "chunks.json"
+VECTORS = Path(__file__).parents[1] / "vectors" / "chunks.json"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "vectors" / "chunks.json"
 OF_PIECES = "artgerm"  # art, ger, m
 DIALECTS = {"A1111": "a1111", "ComfyUI": "comfy", "compel": "plain"}

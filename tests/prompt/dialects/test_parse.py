@@ -15,7 +15,7 @@ from clipcond.prompt.dialects.names import DIALECTS
 from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Item, Parsed, Schedule, Swap, Words
 
-HERE = Path(__file__).parents[1] / "vectors"
+HERE = Path(__file__).parents[2] / "vectors"
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "reference" / "vectors"
 VECTORS = [
     pytest.param(dialect, vector, id=f"{dialect}-{vector['prompt']}")
@@ -72,7 +72,9 @@ def test_vectors(dialect: str, vector: dict[str, Any]) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/reference is not beside this checkout")
 def test_the_vectors_here_are_the_reference(dialect: str) -> None:
     name = f"grammar_{dialect}.json"
-    assert json.loads((HERE / name).read_text("utf-8")) == json.loads((SHARED / name).read_text("utf-8"))
+    ours = json.loads((HERE / name).read_text("utf-8"))
+    del ours["version"]
+    assert ours == json.loads((SHARED / name).read_text("utf-8"))
 
 
 def test_an_unknown_dialect_is_an_error_that_names_the_known_ones() -> None:

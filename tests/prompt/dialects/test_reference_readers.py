@@ -15,7 +15,7 @@ from clipcond.prompt.dialects.parse import parse
 from clipcond.prompt.dialects.translate import translate
 from clipcond.prompt.items import Embedding, Words
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 # no schedules, comments, tags, keywords, weights of parts or embeddings: the slow readers know none of them
 brackets = st.lists(
     st.sampled_from([*"()()()[]\\a ", "b", ":1.3)", ": .5 )", ":", "1", ":-2)", "):"]), max_size=16

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clipcond.errors import ConfigError
 from clipcond.prompt.dialects.schedules import resolve
 
-HERE = Path(__file__).parents[1] / "vectors" / "schedules_a1111.json"
+HERE = Path(__file__).parents[2] / "vectors" / "schedules_a1111.json"
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "reference" / "vectors" / "schedules_a1111.json"
 VECTORS = json.loads(HERE.read_text("utf-8"))["vectors"]
 soup = st.text(alphabet="ab [](){}:|\\<>.,150\n", max_size=60)
