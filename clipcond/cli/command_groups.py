@@ -39,6 +39,7 @@ GROUPS = {
         "models": "clipcond.cli.doctor",
         "lora-info": "clipcond.cli.lora_info",
         "doctor": "clipcond.cli.doctor",
+        "conformance": "clipcond.cli.conformance",
         "demo": "clipcond.cli.demo",
     },
 }

@@ -138,6 +138,11 @@ _EXAMPLES = {
         "clipcond doctor --json",
         "clipcond doctor --fail-on-problem",
     ),
+    "conformance": (
+        "clipcond conformance --tool compel",
+        "clipcond conformance --tool sd_embed --json",
+        "clipcond conformance --tool lpw --path ./community --fail-on-difference",
+    ),
     "demo": (
         "clipcond demo",
         "clipcond demo --out story --seed 3",

@@ -1,0 +1,83 @@
+"""`clipcond conformance`: another tool's prompt embeds beside clipcond's, case by case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipcond.cli.app import command
+from clipcond.cli.exit_codes import CHECK_FAILED
+from clipcond.cli.render import print_json, stderr_console, stdout_console
+from clipcond.wording import visible
+from clipcond.workflows.conformance import TOLERANCE, ConformanceOptions, run
+
+if TYPE_CHECKING:
+    from clipcond.workflows.conformance import Conformance, Outcome
+
+_STYLES = {"same": "green", "differs": "yellow", "cannot": "red"}
+
+
+@command
+def conformance(
+    tool: Annotated[str, typer.Option("--tool", help="compel, sd_embed or lpw, which you have installed.")],
+    path: Annotated[
+        Path | None,
+        typer.Option("--path", help="A folder that holds the tool, if it is not installed.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    fail_on_difference: Annotated[
+        bool, typer.Option("--fail-on-difference", help="Exit 1 unless every case is the same.")
+    ] = False,
+) -> None:
+    """Compare another tool's prompt embeds with clipcond's.
+
+    Both encode the same prompts with one tiny pipeline that is made of a rule. A case is the same,
+    differs (from which token on, and how much), or the tool cannot do it.
+    """
+    found = run(ConformanceOptions(tool, path))
+    if as_json:
+        print_json(found.to_json(), indent=2)
+    else:
+        _show(found)
+    if fail_on_difference and found.count("same") < len(found.outcomes):
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _show(found: Conformance) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    stderr_console().print(
+        f"{found.tool} {found.version or '(no version)'} beside dialect {found.dialect}, weighting {found.weighting}, "
+        f"chunking {found.chunking}; same: to {TOLERANCE:g}",
+        style="dim",
+    )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for each in found.outcomes:
+        table.add_row(Text(each.verdict, style=_STYLES[each.verdict]), each.case, Text(visible(described(each))))
+    stdout_console().print(table)
+    same, differs, cannot = (found.count(verdict) for verdict in ("same", "differs", "cannot"))
+    stdout_console().print(f"{same} same, {differs} differ, {cannot} cannot")
+
+
+def described(outcome: Outcome) -> str:
+    """Say in words where a case differs and how much; of one that is the same, nothing."""
+    if outcome.verdict == "same":
+        return ""
+    if outcome.message is not None:
+        return outcome.message
+    said = []
+    if outcome.lengths is not None:
+        said.append(f"{outcome.lengths[0]} positions, ours {outcome.lengths[1]}")
+    if outcome.first is not None:
+        first = outcome.first
+        place = f"{first.side}, chunk {first.chunk}, position {first.position} ({first.token})"
+        said.append(
+            f"from {place} on: {first.difference:.2g}; {outcome.beyond} positions, at most {outcome.difference:.2g}"
+        )
+    return "; ".join(said)

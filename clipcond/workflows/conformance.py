@@ -1,0 +1,198 @@
+"""Another tool's prompt embeds beside clipcond's, case by case, on a pipeline that is made of a rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipcond._version import __version__
+from clipcond.errors import OptionsError
+from clipcond.wording import first_line
+from clipcond.workflows.conformance_cases import CASES, Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clipcond.diffusion.conditioner import Conditioner
+    from clipcond.diffusion.conditioning import Conditioning
+    from clipcond.diffusion.other_tools import EncodeBoth, Tool
+
+TOLERANCE = 1e-4  # between two float32 libraries; a wrong token or weight gives some hundredths and more
+POSITIONS = 77  # of a chunk
+NAMES = ("compel", "sd_embed", "lpw")
+Verdict = Literal["same", "differs", "cannot"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConformanceOptions:
+    """The tool by name, and the folder that holds it where it is not installed.
+
+    Raises OptionsError for an unknown tool and for a folder that is none.
+    """
+
+    tool: str
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.tool not in NAMES:
+            raise OptionsError(f"--tool is {self.tool!r}, expected one of {', '.join(NAMES)}")
+        if self.path is not None and not self.path.is_dir():
+            raise OptionsError(f"--path is {self.path}, which is no folder; give the one that holds the tool's file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First:
+    """The first position beyond the tolerance: of `prompt` or `negative`, in which chunk, on which token."""
+
+    side: str
+    chunk: int
+    position: int
+    token: str
+    difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A case and what came of it.
+
+    difference: the largest, over both sides as far as both have positions.   beyond: positions beyond the tolerance.
+    lengths: theirs and ours, where they are not the same.   message: what the tool raised.
+    """
+
+    case: str
+    prompt: str
+    negative: str
+    verdict: Verdict
+    difference: float | None = None
+    beyond: int = 0
+    first: First | None = None
+    lengths: tuple[int, int] | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conformance:
+    """The outcomes of one tool, and the settings that clipcond had."""
+
+    tool: str
+    version: str | None
+    dialect: str
+    weighting: str
+    chunking: str | None
+    outcomes: tuple[Outcome, ...]
+
+    def count(self, verdict: Verdict) -> int:
+        """Return the number of cases with a verdict."""
+        return Counter(each.verdict for each in self.outcomes)[verdict]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document of `clipcond conformance --json`."""
+        return {
+            "tool": self.tool, "version": self.version, "clipcond": __version__,
+            "dialect": self.dialect, "weighting": self.weighting, "chunking": self.chunking, "tolerance": TOLERANCE,
+            "same": self.count("same"), "differs": self.count("differs"), "cannot": self.count("cannot"),
+            "cases": [asdict(each) for each in self.outcomes],
+        }  # fmt: skip
+
+
+def run(options: ConformanceOptions, cases: Sequence[Case] = CASES) -> Conformance:
+    """Compare a tool on all cases that its dialect can write. Raises ResourceMissing where the tool is not there."""
+    from clipcond.diffusion.conditioner import Conditioner
+    from clipcond.diffusion.other_tools import TOOLS
+    from clipcond.diffusion.seeded_pipeline import seeded_pipeline
+
+    tool = TOOLS[options.tool]
+    module, pipe = tool.load(options.path), seeded_pipeline()
+    theirs, ours = tool.encoder(module, pipe), Conditioner.from_pipeline(pipe)
+    outcomes = []
+    for case in cases:
+        if (prompt := case.prompt(tool.dialect)) is not None:
+            outcomes.append(_outcome(case.name, prompt, case.negative, tool, theirs, ours))
+    return Conformance(
+        tool=tool.name,
+        version=tool.version(),
+        dialect=tool.dialect,
+        weighting=tool.weighting,
+        chunking=condition(ours, tool.dialect, tool.weighting, tool.chunking, "", "").chunking,
+        outcomes=tuple(outcomes),
+    )
+
+
+def condition(
+    conditioner: Conditioner, dialect: str, weighting: str, chunking: str | None, prompt: str, negative: str
+) -> Conditioning:
+    """Condition both sides, the shorter filled up with empty chunks, as the tools do."""
+    return conditioner(prompt, negative, dialect=dialect, weighting=weighting, chunking=chunking, lengths="pad_empty")
+
+
+def _outcome(
+    case: str, prompt: str, negative: str, tool: Tool, theirs: EncodeBoth, conditioner: Conditioner
+) -> Outcome:
+    import torch
+
+    from clipcond.runtime.quiet import quiet_calls
+
+    ours = condition(conditioner, tool.dialect, tool.weighting, tool.chunking, prompt, negative)
+    try:
+        with torch.no_grad(), quiet_calls():
+            found = theirs(prompt, negative)
+            sides = [each.detach().float().cpu() for each in found]
+    except Exception as error:
+        message = f"{type(error).__name__}: {first_line(error)}"
+        return Outcome(case=case, prompt=prompt, negative=negative, verdict="cannot", message=message)
+    return compare(case, prompt, negative, sides, ours)
+
+
+def compare(case: str, prompt: str, negative: str, theirs: Sequence[Tensor], ours: Conditioning) -> Outcome:
+    """Compare the states of both sides with a Conditioning's. theirs: prompt and negative prompt, (1, T, D) each."""
+    sides = list(zip(("prompt", "negative"), theirs, _states(ours), strict=True))
+    gaps = {side: _gaps(other, own) for side, other, own in sides}
+    lengths = next(((len(other[0]), len(own[0])) for _, other, own in sides if other.shape[1] != own.shape[1]), None)
+    beyond = sum(int((gap > TOLERANCE).sum()) for gap in gaps.values())
+    return Outcome(
+        case=case,
+        prompt=prompt,
+        negative=negative,
+        verdict="differs" if beyond or lengths else "same",
+        difference=max(float(gap.max()) for gap in gaps.values()),
+        beyond=beyond,
+        first=next(chain.from_iterable(_firsts(side, gap, ours) for side, gap in gaps.items()), None),
+        lengths=lengths,
+    )
+
+
+def _states(ours: Conditioning) -> tuple[Tensor, Any]:
+    return ours.prompt_embeds.float().cpu(), ours.negative_prompt_embeds.float().cpu()  # type: ignore[union-attr]
+
+
+def _gaps(theirs: Tensor, ours: Tensor) -> Tensor:
+    """The largest difference at each position that both have, (T,); what is no number differs by infinity."""
+    common = min(theirs.shape[1], ours.shape[1])
+    gaps = (theirs[0, :common] - ours[0, :common]).abs().amax(-1)
+    return gaps.nan_to_num(nan=float("inf"))
+
+
+def _firsts(side: str, gaps: Tensor, ours: Conditioning) -> Iterator[First]:
+    """The first position of a side that is beyond the tolerance, if there is any."""
+    for at in (gaps > TOLERANCE).nonzero().flatten().tolist()[:1]:
+        chunk, position = divmod(at, POSITIONS)
+        token = _token(ours, side, chunk, position)
+        yield First(side=side, chunk=chunk, position=position, token=token, difference=float(gaps[at]))
+
+
+def _token(ours: Conditioning, side: str, chunk: int, position: int) -> str:
+    """The text of the token at a position; the name of what else stands there."""
+    (plan,) = ours.plans if side == "prompt" else ours.negative_plans
+    (encoder,) = plan.encoders.values()
+    if position == 0:
+        return "BOS"
+    if len(plan.parts) > 1:
+        return "a part's token"
+    if chunk >= len(encoder.chunks):
+        return "an empty chunk"
+    tokens = encoder.chunks[chunk].tokens
+    return tokens[position - 1].text if position <= len(tokens) else "EOS or padding"
