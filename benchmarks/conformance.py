@@ -1,8 +1,8 @@
 """Tools beside clipcond, case by case, as the table of docs/conformance.md; and the numeric vectors.
 
-    python benchmarks/conformance.py [--path FOLDER]     the table
-    python benchmarks/conformance.py --write             the table into docs/conformance.md
-    python benchmarks/conformance.py --vectors           tests/vectors/numeric.json anew
+    python benchmarks/conformance.py [--path FOLDER] [--note TEXT]     the table
+    python benchmarks/conformance.py --write                           the table into docs/conformance.md
+    python benchmarks/conformance.py --vectors                         tests/vectors/numeric.json anew
 
 Tools that are not here are named as not run.
 """
@@ -42,7 +42,7 @@ def compared(path: Path | None) -> tuple[list[Conformance], dict[str, str]]:
     return found, missing
 
 
-def table(found: Sequence[Conformance], missing: dict[str, str]) -> str:
+def table(found: Sequence[Conformance], missing: dict[str, str], note: str) -> str:
     """The table of cases and tools, what differs in words, and what was not run."""
     names = [f"{each.tool} {each.version or ''}".strip() for each in found]
     outcomes = [{outcome.case: outcome for outcome in each.outcomes} for each in found]
@@ -50,7 +50,7 @@ def table(found: Sequence[Conformance], missing: dict[str, str]) -> str:
         f"{datetime.date.today()}, `python benchmarks/conformance.py --write`: clipcond {__version__}, "
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "diffusers"))
-        + f". Same: to {TOLERANCE:g} in all states of both sides.",
+        + f". Same: to {TOLERANCE:g} in all states of both sides. {note}".rstrip(),
         "",
         f"| case | {' | '.join(names)} |",
         f"|---|{'---|' * len(names)}",
@@ -89,13 +89,14 @@ def _vectors() -> None:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--path", type=Path, help="a folder with tools that are not installed")
+    options.add_argument("--note", default="", help="a sentence on tools that tell no version")
     options.add_argument("--write", action="store_true", help="put the table into docs/conformance.md")
     options.add_argument("--vectors", action="store_true", help="write tests/vectors/numeric.json and nothing else")
     given = options.parse_args()
     if given.vectors:
         _vectors()
         return 0
-    made = table(*compared(given.path))
+    made = table(*compared(given.path), given.note)
     if not given.write:
         print(made)
         return 0

@@ -45,9 +45,8 @@ def by_the_rule(name: str, index: int, seed: int) -> float:
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
     unit = ((state ^ (state >> 31)) >> 40) / 2**24
-    centre, spread = (
-        (0.0, 1.0) if "embedding" in name else (1.0, 0.4) if "norm" in name and "weight" in name else (0.0, 0.4)
-    )
+    ranges = {"embedding": (0.0, 1.0), "norm.weight": (1.0, 0.4), "norm.bias": (0.2, 0.4)}
+    centre, spread = next((pair for part, pair in ranges.items() if part in name), (0.0, 0.4))
     return centre + spread * (2 * unit - 1)
 
 
@@ -150,7 +149,5 @@ def test_the_checker_of_states_finds_a_wrong_number() -> None:
     vector = next(each for each in NUMERIC["vectors"] if each["case"] == "plain")
     short = [[[0.0] * 32] * 76] * 2
     zeros = [[[0.0] * 32] * 77] * 2
-    assert CHECK["numeric"](lambda *_: short, vector, NUMERIC, False) == " prompt: 76 positions, expected 77"
-    assert CHECK["numeric"](lambda *_: zeros, vector, NUMERIC, False).startswith(
-        " side 0, position 0, dimension 0: 0.0"
-    )
+    assert CHECK["numeric"](lambda *_: short, vector, NUMERIC, False) == "prompt: 76 positions, expected 77"
+    assert CHECK["numeric"](lambda *_: zeros, vector, NUMERIC, False).startswith("side 0, position 0, dimension 0: 0.0")

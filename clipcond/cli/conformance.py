@@ -62,7 +62,7 @@ def _show(found: Conformance) -> None:
         table.add_row(Text(each.verdict, style=_STYLES[each.verdict]), each.case, Text(visible(described(each))))
     stdout_console().print(table)
     same, differs, cannot = (found.count(verdict) for verdict in ("same", "differs", "cannot"))
-    stdout_console().print(f"{same} same, {differs} differ, {cannot} cannot")
+    stdout_console().print(f"{same} same, {differs} differ{'s' if differs == 1 else ''}, {cannot} cannot")
 
 
 def described(outcome: Outcome) -> str:
@@ -77,7 +77,6 @@ def described(outcome: Outcome) -> str:
     if outcome.first is not None:
         first = outcome.first
         place = f"{first.side}, chunk {first.chunk}, position {first.position} ({first.token})"
-        said.append(
-            f"from {place} on: {first.difference:.2g}; {outcome.beyond} positions, at most {outcome.difference:.2g}"
-        )
+        many = f"{outcome.beyond} position{'s' if outcome.beyond > 1 else ''}"
+        said.append(f"{place}: {first.difference:.2g}; {many}, at most {outcome.difference:.2g}")
     return "; ".join(said)

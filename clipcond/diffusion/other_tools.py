@@ -39,7 +39,7 @@ class Tool:
     package: str | None
     dialect: str
     weighting: str
-    chunking: str | None
+    chunking: str
     open: Callable[[Any, Any], EncodeBoth]
     get: str
 
@@ -145,7 +145,7 @@ TOOLS: Mapping[str, Tool] = {
             package="sd_embed",
             dialect="a1111",
             weighting="sd_embed",
-            chunking=None,
+            chunking="a1111",
             open=_sd_embed,
             get="pip install git+https://github.com/xhinker/sd_embed.git",
         ),
@@ -155,7 +155,7 @@ TOOLS: Mapping[str, Tool] = {
             package=None,
             dialect="a1111",
             weighting="a1111",
-            chunking=None,
+            chunking="a1111",
             open=_lpw,
             get="save examples/community/lpw_stable_diffusion.py of github.com/huggingface/diffusers, and give its folder "
             "with --path",

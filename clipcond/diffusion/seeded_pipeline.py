@@ -27,7 +27,8 @@ SHAPE = {
     "layer_norm_eps": 1e-5,
     "hidden_act": "quick_gelu",
 }
-_EMBEDDINGS, _NORMS, _OTHERS = (0.0, 1.0), (1.0, 0.4), (0.0, 0.4)  # centre and spread
+# centre and spread; biases of norms keep the mean of states away from zero, where A1111's weighting divides by it
+_EMBEDDINGS, _NORM_WEIGHTS, _NORM_BIASES, _OTHERS = (0.0, 1.0), (1.0, 0.4), (0.2, 0.4), (0.0, 0.4)
 _OFFSET, _PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF
 
 
@@ -78,8 +79,8 @@ def seeded_encoder(seed: int = SEED) -> Any:
 def seeded_values(name: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return a parameter of a name and shape by the rule."""
     centre, spread = _EMBEDDINGS if "embedding" in name else _OTHERS
-    if "norm" in name and name.endswith("weight"):
-        centre, spread = _NORMS
+    if "norm" in name:
+        centre, spread = _NORM_WEIGHTS if name.endswith("weight") else _NORM_BIASES
     count = int(np.prod(shape))
     start = (_fnv1a64(name) + seed) & _MASK
     with np.errstate(over="ignore"):

@@ -82,7 +82,7 @@ class Conformance:
     version: str | None
     dialect: str
     weighting: str
-    chunking: str | None
+    chunking: str
     outcomes: tuple[Outcome, ...]
 
     def count(self, verdict: Verdict) -> int:
@@ -117,13 +117,13 @@ def run(options: ConformanceOptions, cases: Sequence[Case] = CASES) -> Conforman
         version=tool.version(),
         dialect=tool.dialect,
         weighting=tool.weighting,
-        chunking=condition(ours, tool.dialect, tool.weighting, tool.chunking, "", "").chunking,
+        chunking=tool.chunking,
         outcomes=tuple(outcomes),
     )
 
 
 def condition(
-    conditioner: Conditioner, dialect: str, weighting: str, chunking: str | None, prompt: str, negative: str
+    conditioner: Conditioner, dialect: str, weighting: str, chunking: str, prompt: str, negative: str
 ) -> Conditioning:
     """Condition both sides, the shorter filled up with empty chunks, as the tools do."""
     return conditioner(prompt, negative, dialect=dialect, weighting=weighting, chunking=chunking, lengths="pad_empty")

@@ -65,7 +65,7 @@ CASES = (
     _both("comma 25 before the border", f"{words(50)}, {words(40)}"),
     _both("full stop, then two chunks", f"{words(40)}. {words(60)}"),
     _both("word over the border", f"{words(74)} artgerm, {words(5)}"),
-    _each("weight over the border", f"{words(70)} ({words(10)}:1.3) a bird", f"{words(70)} ({words(10)})1.3 a bird"),
+    _each("weight over the border", f"{words(72)} ({words(10)}:1.3) a bird", f"{words(72)} ({words(10)})1.3 a bird"),
     _each("weight down in two chunks", f"(red:0.6) {words(90)} (bird:0.7)", f"(red)0.6 {words(90)} (bird)0.7"),
     _both("BREAK", "a red fox BREAK a blue bird"),
     _both("three chunks, negative of one", words(200), words(20)),

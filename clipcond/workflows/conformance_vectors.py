@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SETTINGS = (("a1111", "a1111", "a1111"), ("comfy", "comfy", "comfy"), ("compel", "compel", "compel-sentences"))
-_CHECKED = ("embeddings.token_embedding.weight", "encoder.layers.1.mlp.fc2.bias", "final_layer_norm.weight")
+_CHECKED = (
+    "embeddings.token_embedding.weight",
+    "encoder.layers.1.mlp.fc2.bias",
+    "final_layer_norm.weight",
+    "final_layer_norm.bias",
+)
 _DIGITS = 6
 
 
@@ -33,7 +38,7 @@ def numeric_document() -> dict[str, Any]:
             "seed": SEED,
             "config": {"vocab_size": VOCABULARY + 1, **SHAPE},
             "value": "centre + spread*(2u - 1), u = floor(splitmix64(fnv1a64(name) + seed + i) / 2**40) / 2**24",
-            "ranges": {"*embedding*": [0, 1], "*norm*weight": [1, 0.4], "*": [0, 0.4]},
+            "ranges": {"*embedding*": [0, 1], "*norm*weight": [1, 0.4], "*norm*bias": [0.2, 0.4], "*": [0, 0.4]},
             "checks": {name: [round(float(x), 9) for x in seeded_values(name, (4,))] for name in _CHECKED},
             "tokenizer": f"CLIP's; {INVERSION} is token {VOCABULARY}",
         },

@@ -46,7 +46,7 @@ def main(arguments):
             problem = f"raised {type(error).__name__}: {error}"
         if problem:
             wrong += 1
-            print(f"{vector.get('case', '')}{vector['prompt']!r:.70}: {problem}")
+            print(f"{vector.get('case', vector['prompt'])!r:.70}: {problem}")
     print(f"{len(document['vectors']) - wrong} of {len(document['vectors'])} met")
     return 1 if wrong else 0
 
@@ -97,15 +97,15 @@ def numeric(call, vector, document, peer):
     )
     for side, states in zip(("prompt", "negative"), sides, strict=True):
         if len(states) != vector["length"]:
-            return f" {side}: {len(states)} positions, expected {vector['length']}"
+            return f"{side}: {len(states)} positions, expected {vector['length']}"
     for number, position, dimension, value in vector["values"]:
         got = sides[number][position][dimension]
         if not abs(got - value) <= tolerance:
-            return f" side {number}, position {position}, dimension {dimension}: {got}, expected {value}"
+            return f"side {number}, position {position}, dimension {dimension}: {got}, expected {value}"
     for states, norm in zip(sides, vector["norm"], strict=True):
         got = math.sqrt(sum(float(x) ** 2 for position in states for x in position))
         if not abs(got - norm) <= tolerance * norm:
-            return f" norm {got}, expected {norm}"
+            return f"norm {got}, expected {norm}"
     return ""
 
 
