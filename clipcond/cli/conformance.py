@@ -9,6 +9,7 @@ import typer
 
 from clipcond.cli.app import command
 from clipcond.cli.exit_codes import CHECK_FAILED
+from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json, stderr_console, stdout_console
 from clipcond.wording import visible
 from clipcond.workflows.conformance import TOLERANCE, ConformanceOptions, run
@@ -16,6 +17,7 @@ from clipcond.workflows.conformance import TOLERANCE, ConformanceOptions, run
 if TYPE_CHECKING:
     from clipcond.workflows.conformance import Conformance, Outcome
 
+MOST_LETTERS = 38  # of a prompt in the table
 _STYLES = {"same": "green", "differs": "yellow", "cannot": "red"}
 
 
@@ -36,7 +38,8 @@ def conformance(
     Both encode the same prompts with one tiny pipeline that is made of a rule. A case is the same,
     differs (from which token on, and how much), or the tool cannot do it.
     """
-    found = run(ConformanceOptions(tool, path))
+    with progress() as events:
+        found = run(ConformanceOptions(tool, path), events=events)
     if as_json:
         print_json(found.to_json(), indent=2)
     else:
@@ -59,10 +62,15 @@ def _show(found: Conformance) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for each in found.outcomes:
-        table.add_row(Text(each.verdict, style=_STYLES[each.verdict]), each.case, Text(visible(described(each))))
+        said = Text("") if each.verdict == "same" else Text(f"{_short(each.prompt)}\n{visible(described(each))}")
+        table.add_row(Text(each.verdict, style=_STYLES[each.verdict]), each.case, said)
     stdout_console().print(table)
     same, differs, cannot = (found.count(verdict) for verdict in ("same", "differs", "cannot"))
     stdout_console().print(f"{same} same, {differs} differ{'s' if differs == 1 else ''}, {cannot} cannot")
+
+
+def _short(prompt: str) -> str:
+    return visible(prompt if len(prompt) <= MOST_LETTERS else f"{prompt[: MOST_LETTERS - 1]}…")
 
 
 def described(outcome: Outcome) -> str:

@@ -66,10 +66,12 @@ def seeded_pipeline(seed: int = SEED) -> Any:
 
 def seeded_encoder(seed: int = SEED) -> Any:
     """Return a CLIPTextModel of `SHAPE`, each weight by the rule."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+    with quiet_loading():
+        from transformers import CLIPTextConfig, CLIPTextModel
 
     ids = {"bos_token_id": VOCABULARY - 2, "eos_token_id": VOCABULARY - 1, "pad_token_id": VOCABULARY - 1}
-    encoder = CLIPTextModel(CLIPTextConfig(vocab_size=VOCABULARY + 1, **SHAPE, **ids)).eval()
+    with torch.random.fork_rng(devices=[]):  # what transformers draws is written over
+        encoder = CLIPTextModel(CLIPTextConfig(vocab_size=VOCABULARY + 1, **SHAPE, **ids)).eval()
     with torch.no_grad():
         for name, weight in encoder.named_parameters():
             weight.copy_(torch.from_numpy(seeded_values(name.removeprefix("text_model."), tuple(weight.shape), seed)))

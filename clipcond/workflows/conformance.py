@@ -13,6 +13,7 @@ from clipcond._version import __version__
 from clipcond.errors import OptionsError
 from clipcond.wording import first_line
 from clipcond.workflows.conformance_cases import CASES, Case
+from clipcond.workflows.events import Events, ignore, task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,19 +100,22 @@ class Conformance:
         }  # fmt: skip
 
 
-def run(options: ConformanceOptions, cases: Sequence[Case] = CASES) -> Conformance:
+def run(options: ConformanceOptions, cases: Sequence[Case] = CASES, events: Events = ignore) -> Conformance:
     """Compare a tool on all cases that its dialect can write. Raises ResourceMissing where the tool is not there."""
     from clipcond.diffusion.conditioner import Conditioner
     from clipcond.diffusion.other_tools import TOOLS
     from clipcond.diffusion.seeded_pipeline import seeded_pipeline
 
     tool = TOOLS[options.tool]
-    module, pipe = tool.load(options.path), seeded_pipeline()
-    theirs, ours = tool.encoder(module, pipe), Conditioner.from_pipeline(pipe)
+    with task(events, f"loading {tool.name}"):
+        module, pipe = tool.load(options.path), seeded_pipeline()
+        theirs, ours = tool.encoder(module, pipe), Conditioner.from_pipeline(pipe)
     outcomes = []
-    for case in cases:
-        if (prompt := case.prompt(tool.dialect)) is not None:
-            outcomes.append(_outcome(case.name, prompt, case.negative, tool, theirs, ours))
+    with task(events, f"comparing with {tool.name}", len(cases), "cases") as advance:
+        for case in cases:
+            if (prompt := case.prompt(tool.dialect)) is not None:
+                outcomes.append(_outcome(case.name, prompt, case.negative, tool, theirs, ours))
+            advance(1)
     return Conformance(
         tool=tool.name,
         version=tool.version(),
@@ -144,7 +148,18 @@ def _outcome(
     except Exception as error:
         message = f"{type(error).__name__}: {first_line(error)}"
         return Outcome(case=case, prompt=prompt, negative=negative, verdict="cannot", message=message)
+    if (problem := _problem(sides, ours)) is not None:
+        return Outcome(case=case, prompt=prompt, negative=negative, verdict="cannot", message=problem)
     return compare(case, prompt, negative, sides, ours)
+
+
+def _problem(sides: Sequence[Tensor], ours: Conditioning) -> str | None:
+    """Say why tensors are no states of both sides, (1, T, D) with D of the encoder and finite; None where they are."""
+    wanted = (1, ours.prompt_embeds.shape[-1])
+    if len(sides) != 2 or any(each.ndim != 3 or (each.shape[0], each.shape[2]) != wanted for each in sides):
+        shapes = ", ".join(str(tuple(each.shape)) for each in sides)
+        return f"gives tensors of shape {shapes}, expected two of (1, positions, {wanted[1]})"
+    return None if all(bool(each.isfinite().all()) for each in sides) else "gives numbers that are not finite"
 
 
 def compare(case: str, prompt: str, negative: str, theirs: Sequence[Tensor], ours: Conditioning) -> Outcome:
@@ -170,10 +185,9 @@ def _states(ours: Conditioning) -> tuple[Tensor, Any]:
 
 
 def _gaps(theirs: Tensor, ours: Tensor) -> Tensor:
-    """The largest difference at each position that both have, (T,); what is no number differs by infinity."""
+    """The largest difference at each position that both have, (T,)."""
     common = min(theirs.shape[1], ours.shape[1])
-    gaps = (theirs[0, :common] - ours[0, :common]).abs().amax(-1)
-    return gaps.nan_to_num(nan=float("inf"))
+    return (theirs[0, :common] - ours[0, :common]).abs().amax(-1)
 
 
 def _firsts(side: str, gaps: Tensor, ours: Conditioning) -> Iterator[First]:

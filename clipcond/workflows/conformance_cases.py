@@ -69,6 +69,7 @@ CASES = (
     _each("weight down in two chunks", f"(red:0.6) {words(90)} (bird:0.7)", f"(red)0.6 {words(90)} (bird)0.7"),
     _both("BREAK", "a red fox BREAK a blue bird"),
     _both("three chunks, negative of one", words(200), words(20)),
+    _both("four chunks", words(240), words(20)),
     _both("negative of three chunks", words(20), words(200)),
     _both("textual inversion", "a photo of <toy> in the snow"),
     _each("weighted inversion", "a photo of (<toy>:1.3) in the snow", "a photo of (<toy>)1.3 in the snow"),

@@ -19,7 +19,10 @@ def get_weighted_text_embeddings_sd15(pipe, prompt="", neg_prompt="", pad_last_b
     assert pad_last_block
     if not prompt:
         raise ValueError("no prompt\\x1b[31m, and a second line\\nthat nobody needs")
-    return pipe.encode_prompt(prompt, "cpu", 1, True, negative_prompt=neg_prompt)
+    states = pipe.encode_prompt(prompt, "cpu", 1, True, negative_prompt=neg_prompt)
+    if "wow" in prompt:
+        return [each * float("nan") for each in states]
+    return [each[0] for each in states] if "artgerm" in prompt else states
 """
 LPW = """
 def get_weighted_text_embeddings(
@@ -67,6 +70,9 @@ def test_each_verdict_of_a_stand_in(tool: str, stand_ins: Path) -> None:
         assert outcomes["both empty"].verdict == "cannot"
         assert outcomes["both empty"].message.startswith("ValueError: no prompt")
         assert "\x1b" not in outcomes["both empty"].message
+        assert outcomes["exclamation marks"].message == "gives numbers that are not finite"
+        shapes = "gives tensors of shape (77, 32), (77, 32), expected two of (1, positions, 32)"
+        assert outcomes["word over the border"].message == shapes
     else:
         assert outcomes["both empty"].verdict == "same"
 
@@ -75,7 +81,7 @@ def test_the_command_for_people_and_for_programs(stand_ins: Path, capsys: pytest
     assert main(["conformance", "--tool", "sd_embed", "--path", str(stand_ins), "--fail-on-difference"]) == 1
     said = capsys.readouterr()
     assert "cannot   both empty" in said.out
-    assert said.out.splitlines()[-1].endswith(" 1 cannot")
+    assert said.out.splitlines()[-1].endswith(" 3 cannot")
     assert said.err.startswith("sd_embed (no version) beside dialect a1111, weighting sd_embed")
     assert main(["conformance", "--tool", "sd_embed", "--path", str(stand_ins), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
