@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipcond.diffusion.denoiser_rows import STATES, with_rows
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.encode.shapes import check_axes
@@ -142,7 +143,7 @@ class _Running:
     def before(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        states = kwargs.get("encoder_hidden_states")
+        states = kwargs.get(STATES)
         if not isinstance(states, Tensor) or kwargs.get("skip_layers") is not None:  # SD3's further call, without text
             self.batch = None
             return args, kwargs
@@ -150,18 +151,11 @@ class _Running:
         rows = self.batch = _Rows.of(variant, len(states), guided=bool(self.pipe.do_classifier_free_guidance))
         if self.call == 0:
             self._check_called(states[-rows.pictures :], rows.repeats)
-        named = {
-            name: each if name in _TEXT else rows.expand(each) for name, each in kwargs.items() if name not in _ALIKE
-        }
-        named |= {name: kwargs[name] for name in _ALIKE if name in kwargs}
-        named["encoder_hidden_states"] = rows.text(variant.negative, variant.parts, states)
-        if (added := kwargs.get("added_cond_kwargs")) is not None and variant.pooled is not None:
-            text = rows.text(present(variant.negative_pooled), variant.pooled, added["text_embeds"])
-            named["added_cond_kwargs"] = {**rows.expand(added), "text_embeds": text}
-        if (pooled := kwargs.get("pooled_projections")) is not None:
-            named["pooled_projections"] = rows.text(present(variant.negative_pooled), present(variant.pooled), pooled)
         self.call += 1
-        return tuple(rows.expand(each) for each in args), named
+        pooled = None
+        if variant.pooled is not None:
+            pooled = rows.text(present(variant.negative_pooled), variant.pooled)
+        return with_rows(args, kwargs, rows.index, rows.text(variant.negative, variant.parts), pooled)
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if self.batch is None:
@@ -189,19 +183,16 @@ class _Running:
 
 
 _THREE = ("image_guidance_scale", "do_perturbed_attention_guidance")  # of pipelines that guide by three sides
-_TEXT = ("encoder_hidden_states", "pooled_projections")
-_ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict")  # the same for all rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
     """The layout of a denoiser's batch: the pictures' negative sides, then all parts of any weight.
 
-    batch: the pipeline's own rows.   pictures: of them, one side.   owners: (R) the picture of each part.
+    pictures: of the pipeline's own rows, one side.   owners: (R) the picture of each part.
     chosen: (R) its place among all B·M parts.
     """
 
-    batch: int
     pictures: int
     guided: bool
     owners: Tensor
@@ -220,24 +211,17 @@ class _Rows:
         repeats = pictures // prompts
         weights = variant.weights.repeat_interleave(repeats, dim=0)  # (pictures, M)
         owners, part = weights.nonzero(as_tuple=True)
-        return cls(batch, pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
+        return cls(pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
 
-    def expand(self, value: Any) -> Any:
-        """A value with a row for each of the pipeline's, with one for each of the denoiser's batch."""
-        if isinstance(value, Tensor):
-            if value.ndim == 0 or len(value) != self.batch:
-                return value
-            first = torch.arange(self.pictures)
-            index = torch.cat([first, self.owners + self.pictures * self.guided])
-            return value[index.to(value.device)]
-        if isinstance(value, (list, tuple)):
-            return type(value)(self.expand(each) for each in value)
-        return {name: self.expand(each) for name, each in value.items()} if isinstance(value, dict) else value
+    @property
+    def index(self) -> Tensor:
+        """(B + R) int64: the pipeline's row that each row of the batch is of."""
+        return torch.cat([torch.arange(self.pictures), self.owners + self.pictures * self.guided])
 
-    def text(self, negative: Tensor, parts: Tensor, like: Tensor) -> Tensor:
+    def text(self, negative: Tensor, parts: Tensor) -> Tensor:
         """The rows of texts: of the negative sides, then of the parts."""
         chosen = parts.flatten(0, 1)[self.chosen.to(parts.device)]
-        return torch.cat([negative.repeat_interleave(self.repeats, dim=0), chosen]).to(like)
+        return torch.cat([negative.repeat_interleave(self.repeats, dim=0), chosen])
 
     def joined(self, output: Tensor) -> Tensor:
         """The output for the pipeline, with its own number of rows."""
