@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipcond.diffusion.denoiser_rows import STATES, with_rows
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.encode.shapes import check_axes
@@ -115,10 +114,7 @@ def composed(pipe: Any, composition: Composition) -> Iterator[None]:
             f"{type(pipe).__name__} has no denoiser that reads prompt and negative prompt in one batch, "
             "which the composition of AND needs; use a pipeline of Stable Diffusion 1, 2, XL or 3"
         )
-    if any(hasattr(type(pipe), name) for name in _THREE):
-        raise ConfigError(
-            f"{type(pipe).__name__} guides by three sides, and the composition of AND knows two; use a pipeline of two"
-        )
+    refuse_three_sides(pipe, "the composition of AND")
     running = _Running(pipe, composition)
     handles = [
         denoiser.register_forward_pre_hook(running.before, with_kwargs=True),
@@ -129,6 +125,12 @@ def composed(pipe: Any, composition: Composition) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def refuse_three_sides(pipe: Any, what: str) -> None:
+    """Raise ConfigError for a pipeline that guides by three sides. what: is done to its denoiser."""
+    if any(hasattr(type(pipe), name) for name in _THREE):
+        raise ConfigError(f"{type(pipe).__name__} guides by three sides, and {what} knows two; use a pipeline of two")
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +145,7 @@ class _Running:
     def before(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        states = kwargs.get(STATES)
+        states = kwargs.get("encoder_hidden_states")
         if not isinstance(states, Tensor) or kwargs.get("skip_layers") is not None:  # SD3's further call, without text
             self.batch = None
             return args, kwargs
@@ -151,11 +153,18 @@ class _Running:
         rows = self.batch = _Rows.of(variant, len(states), guided=bool(self.pipe.do_classifier_free_guidance))
         if self.call == 0:
             self._check_called(states[-rows.pictures :], rows.repeats)
+        named = {
+            name: each if name in _TEXT else rows.expand(each) for name, each in kwargs.items() if name not in _ALIKE
+        }
+        named |= {name: kwargs[name] for name in _ALIKE if name in kwargs}
+        named["encoder_hidden_states"] = rows.text(variant.negative, variant.parts, states)
+        if (added := kwargs.get("added_cond_kwargs")) is not None and variant.pooled is not None:
+            text = rows.text(present(variant.negative_pooled), variant.pooled, added["text_embeds"])
+            named["added_cond_kwargs"] = {**rows.expand(added), "text_embeds": text}
+        if (pooled := kwargs.get("pooled_projections")) is not None:
+            named["pooled_projections"] = rows.text(present(variant.negative_pooled), present(variant.pooled), pooled)
         self.call += 1
-        pooled = None
-        if variant.pooled is not None:
-            pooled = rows.text(present(variant.negative_pooled), variant.pooled)
-        return with_rows(args, kwargs, rows.index, rows.text(variant.negative, variant.parts), pooled)
+        return tuple(rows.expand(each) for each in args), named
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if self.batch is None:
@@ -183,16 +192,19 @@ class _Running:
 
 
 _THREE = ("image_guidance_scale", "do_perturbed_attention_guidance")  # of pipelines that guide by three sides
+_TEXT = ("encoder_hidden_states", "pooled_projections")
+_ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict")  # the same for all rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
     """The layout of a denoiser's batch: the pictures' negative sides, then all parts of any weight.
 
-    pictures: of the pipeline's own rows, one side.   owners: (R) the picture of each part.
+    batch: the pipeline's own rows.   pictures: of them, one side.   owners: (R) the picture of each part.
     chosen: (R) its place among all B·M parts.
     """
 
+    batch: int
     pictures: int
     guided: bool
     owners: Tensor
@@ -211,17 +223,24 @@ class _Rows:
         repeats = pictures // prompts
         weights = variant.weights.repeat_interleave(repeats, dim=0)  # (pictures, M)
         owners, part = weights.nonzero(as_tuple=True)
-        return cls(pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
+        return cls(batch, pictures, guided, owners, (owners // repeats) * parts + part, weights[owners, part], repeats)
 
-    @property
-    def index(self) -> Tensor:
-        """(B + R) int64: the pipeline's row that each row of the batch is of."""
-        return torch.cat([torch.arange(self.pictures), self.owners + self.pictures * self.guided])
+    def expand(self, value: Any) -> Any:
+        """A value with a row for each of the pipeline's, with one for each of the denoiser's batch."""
+        if isinstance(value, Tensor):
+            if value.ndim == 0 or len(value) != self.batch:
+                return value
+            first = torch.arange(self.pictures)
+            index = torch.cat([first, self.owners + self.pictures * self.guided])
+            return value[index.to(value.device)]
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.expand(each) for each in value)
+        return {name: self.expand(each) for name, each in value.items()} if isinstance(value, dict) else value
 
-    def text(self, negative: Tensor, parts: Tensor) -> Tensor:
+    def text(self, negative: Tensor, parts: Tensor, like: Tensor) -> Tensor:
         """The rows of texts: of the negative sides, then of the parts."""
         chosen = parts.flatten(0, 1)[self.chosen.to(parts.device)]
-        return torch.cat([negative.repeat_interleave(self.repeats, dim=0), chosen])
+        return torch.cat([negative.repeat_interleave(self.repeats, dim=0), chosen]).to(like)
 
     def joined(self, output: Tensor) -> Tensor:
         """The output for the pipeline, with its own number of rows."""

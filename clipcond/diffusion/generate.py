@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,8 @@ from clipcond.diffusion.adapters import check_adapters_finite
 from clipcond.diffusion.compose_denoiser import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.counterfactual.drawing import draw_steered
+from clipcond.diffusion.counterfactual.steering import Steering
 from clipcond.diffusion.pipelines import advice
 from clipcond.errors import ConfigError, ModelError
 
@@ -36,7 +39,7 @@ def generate(
     prompt: str = "",
     *,
     negative_prompt: str = "",
-    conditioning: Conditioning | Composition | None = None,
+    conditioning: Conditioning | Composition | Steering | None = None,
     count: int = 8,
     steps: int | None = None,
     guidance_scale: float | None = None,
@@ -54,7 +57,7 @@ def generate(
     the CPU, whatever the batch size and the device.   through: `conditioner` reads the whole prompt in `dialect`;
     `stock` leaves it to the pipeline, which reads 75 tokens.   conditioning: of one prompt, made or loaded before, in
     place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
-    pictures that it moved on.
+    pictures that it moved on; a steering draws each twice.
     The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
     Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture,
     and for an adapter with a number that is not finite.
@@ -132,7 +135,7 @@ def _own_skip(pipe: Any, clip_skip: int) -> dict[str, int]:
 
 def _batches(
     pipe: Any,
-    conditioning: Conditioning | Composition | None,
+    conditioning: Conditioning | Composition | Steering | None,
     options: Mapping[str, Any],
     count: int,
     seed: int,
@@ -151,20 +154,29 @@ def _batches(
             return state if callback is None else callback(pipe, step, time, state)
 
         # rows are repeated here: the call of SD3 repeats prompts, and not their embeddings
-        rows = {
+        rows: dict[str, Any] = {
             name: each.repeat_interleave(size, dim=0) if isinstance(each, torch.Tensor) else each
             for name, each in options.items()
         }
-        with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
-            images = pipe(
-                **rows,
-                **inputs,
-                num_images_per_prompt=size if conditioning is None else 1,
-                generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
-                callback_on_step_end=after,
-            ).images
+        generators = [torch.Generator("cpu").manual_seed(each) for each in seeds]
+        if isinstance(conditioning, Steering):
+            moved_on = partial(on_step, size) if on_step is not None else _ignore
+            images = draw_steered(pipe, conditioning, **rows, generator=generators, on_step=moved_on).images
+        else:
+            with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
+                images = pipe(
+                    **rows,
+                    **inputs,
+                    num_images_per_prompt=size if conditioning is None else 1,
+                    generator=generators,
+                    callback_on_step_end=after,
+                ).images
         for index, (image, each) in enumerate(zip(images, seeds, strict=True), start=first):
             yield Picture(image, each, index)
+
+
+def _ignore() -> None:
+    """Of a step that nobody waits for."""
 
 
 def settings_of(
