@@ -104,7 +104,7 @@ class SteeredRun:
 
     @property
     def places(self) -> Tensor | None:
-        """The places where the phrases of each picture act, all that were steered until now: (pictures, 1, h, w), or (pictures, N, 1)
+        """The places of each picture where phrases act that were steered until now: (pictures, 1, h, w), or (pictures, N, 1)
         of patches in a row, float32 from 0 to 1. None where no phrase was steered.
         """
         if not self._phrases:
