@@ -26,7 +26,6 @@ _EXAMPLES = {
     "generate": (
         'clipcond generate "a red circle in the center" -n 4 --out pictures',
         'clipcond generate "a red fox" --pipeline ./sdxl -n 8 --keep 2 --out best',
-        'clipcond generate "a red fox, snow" --replace "red fox=blue bird" --out replaced',
         "clipcond generate --infotext picture.png --out again",
     ),
     "explain": (

@@ -50,6 +50,14 @@ def test_each_object_is_found_in_its_cell_and_nonsense_is_dead(scene: Explanatio
     assert scene.rows == 3 * (5 + 2 + 1), "a row a phrase, one for each side and one for the empty text"
 
 
+def test_the_maps_of_two_objects_nearly_add_up_to_that_of_both(mini: Any) -> None:
+    first, second = "a red circle at the top left", "a blue square in the center"
+    settings = ExplainSettings(phrases=(first, second, f"{first}, {second}"), steps=8, at=(0.5,))
+    one, other, both = explain_prompt(mini, SCENE, settings=settings).maps.flatten(1)
+    assert torch.cosine_similarity(one + other, both, dim=0) > 0.95
+    assert torch.cosine_similarity(one, both, dim=0) < 0.9
+
+
 def test_the_picture_is_the_one_that_generate_draws(mini: Any, scene: Explanation) -> None:
     (drawn,) = generate(mini, SCENE + ", zxqv florp", negative_prompt="a black ring", count=1, steps=8)
     assert drawn.image.tobytes() == scene.pictures[0].image.tobytes()
