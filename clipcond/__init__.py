@@ -11,6 +11,7 @@ from clipcond._version import __version__
 _HOME = {
     "Cache": "clipcond.condition.cache",
     "ClipCondError": "clipcond.errors",
+    "ClipcondTextBlock": "clipcond.diffusion.modular",
     "Conditioner": "clipcond.diffusion.conditioner",
     "Conditioning": "clipcond.diffusion.conditioning",
     "ConfigError": "clipcond.errors",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.counterfactual.denoiser import steered as steered
     from clipcond.diffusion.counterfactual.drawing import draw_steered as draw_steered
     from clipcond.diffusion.counterfactual.replace import replace as replace
+    from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower

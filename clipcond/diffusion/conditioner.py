@@ -19,7 +19,7 @@ from clipcond.condition.families import T5
 from clipcond.condition.weighting import COUNTERFACTUAL
 from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.compose_prompts import compose
-from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.conditioning import Conditioning, named
 from clipcond.diffusion.counterfactual.prompts import CounterfactualRequest, encode_counterfactual
 from clipcond.diffusion.counterfactual.replaced_prompts import replaced_prompts
 from clipcond.diffusion.counterfactual.steering import Steering
@@ -167,7 +167,7 @@ class Conditioner:
             negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3},
         )
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
-        if no_negative and self.family == "flux":
+        if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         return self._condition(prompts, options, no_negative, num_images_per_prompt, steps)
 
@@ -209,9 +209,8 @@ class Conditioner:
         options: EncodeOptions,
         fingerprints: Mapping[str, str],
     ) -> Conditioning:
-        tensors: dict[str, Any] = dict(encoded.tensors)
         return Conditioning(
-            **tensors,
+            **named(encoded.tensors),
             plans=tuple(each.by_argument["prompt"] for each in plans.positive),
             negative_plans=tuple(each.by_argument["negative_prompt"] for each in plans.negative),
             other_plans=_other_plans(plans.positive) | _other_plans(plans.negative),
@@ -225,6 +224,7 @@ class Conditioner:
             lengths=options.lengths,
             fingerprints=fingerprints,
             takes=self.pipeline.takes,
+            arguments=self.pipeline.shape.arguments,
         )
 
     def _over_steps(
@@ -282,8 +282,13 @@ class Conditioner:
         replace: other words for phrases of the prompt, in place of weights; `weighting` is then the dialect's own if not
         given, and `counterfactual` otherwise.   every: the phrases are predicted anew at every so many steps.
         Further settings are those of a call; a prompt with AND is composed, as by `compose`.
-        Raises ConfigError for settings that do not fit, a phrase that the prompt has not, and AND in Flux.
+        Raises ConfigError for settings that do not fit, a phrase that the prompt has not, AND in Flux, and other pipelines
+        than those of Stable Diffusion 1, 2, XL, 3 and Flux.
         """
+        if not self.pipeline.shape.composes and self.family != "flux":
+            raise ConfigError(
+                f"the prediction of {self.pipeline.name} cannot be steered; use one of Stable Diffusion 1, 2, XL, 3 or Flux"
+            )
         if replace is None and weighting not in (None, COUNTERFACTUAL):
             raise ConfigError(f"weighting is {weighting!r}, which steers nothing; leave it out, or give replace")
         if replace is not None and weighting == COUNTERFACTUAL:
@@ -298,7 +303,7 @@ class Conditioner:
             max_sequence_length=max_sequence_length,
         )
         prompts = self.planner.prompts(prompt, negative_prompt, others={"_2": prompt_2, "_3": prompt_3})
-        if negative_prompt is None and self.family == "flux":
+        if negative_prompt is None and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         request = CounterfactualRequest(
             prompts=prompts,
@@ -334,7 +339,11 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
-        if self.family == "flux":
+        if self.pipeline.modular:
+            raise ConfigError(
+                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a classic pipeline"
+            )
+        if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
         options = self.planner.options(
             dialect=dialect,
