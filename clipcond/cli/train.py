@@ -62,7 +62,9 @@ def train(
         int | None, typer.Option(metavar="N", help="Decides order, captions and random weights (0).")
     ] = None,
     precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
-    freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="text, image or temperature; repeatable.")
+    ] = None,
     train_blocks: Annotated[
         int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
     ] = None,
@@ -73,6 +75,15 @@ def train(
     lock_image: Annotated[
         bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
     ] = False,
+    lora_rank: Annotated[
+        int | None, typer.Option(metavar="N", help="Train adapters of this rank on the text tower, and nothing else.")
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(metavar="X", help="Their change counts X / rank (the rank).")
+    ] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Layers that have one: attn, mlp or attn,mlp (both).")
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),

@@ -25,7 +25,8 @@ class Checkpoint:
 
     cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes. data, pictures:
     fingerprints of the index and of the pictures; pictures is empty in checkpoints of an earlier version. average: of the
-    weights, empty where the run keeps none.
+    weights, empty where the run keeps none. base: the fingerprint of the weights under an adapter, which is then all that
+    `model` holds; empty without one.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Checkpoint:
     data: str
     pictures: str
     average: dict[str, Tensor] = field(default_factory=dict)
+    base: str = ""
 
     @property
     def processes(self) -> int:
@@ -154,7 +156,8 @@ def _checked(state: Any, path: Path) -> Checkpoint:
     if not isinstance(config, dict):
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
-                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average)  # fmt: skip
+                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average,
+                      base=str(state.get("base", "")))  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:
@@ -169,8 +172,10 @@ def _not_finite(checkpoint: Checkpoint) -> str | None:
     return not_finite(checkpoint.model) or not_finite(checkpoint.average) or not_finite(moments)
 
 
-def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, where: Path) -> None:
-    """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint knows."""
+def refuse_changes(
+    saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, base: str = "", where: Path
+) -> None:
+    """Raise ConfigError if a setting that decides the weights, or the data, or what is under an adapter is not what it was."""
     now, then = json.loads(json.dumps(config.to_dict())), saved.config
     fixed = (name for name in now if name not in RESUME_MAY_CHANGE and then.get(name, now[name]) != now[name])
     changed = [f"{name} {then[name]!r} → {now[name]!r}" for name in fixed]
@@ -178,6 +183,8 @@ def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, picture
         changed.append("the content of the training data")
     elif saved.pictures not in ("", pictures):
         changed.append("the content of the training pictures")
+    if base and saved.base and saved.base != base:
+        changed.append(f"the weights of {config.model}")
     if changed:
         raise ConfigError(
             f"{where} was made with other settings: {'; '.join(changed)}. Choose another out, or allow the change "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ConfigError
-from clipcond.train.config_checks import FREEZABLE, check_settings
+from clipcond.train.config_checks import FREEZABLE, LORA_TARGETS, check_settings
 
 # What may change between a run and its resumption: it does not touch the weights.
 RESUME_MAY_CHANGE = (
@@ -42,8 +42,12 @@ class TrainConfig:
     steps, epochs: one of the two; an epoch drops its last incomplete batch.
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
-        temperature and the image tower train; `image` keeps the whole image tower.
-    train_blocks: of the text trunk, train the last so many blocks and the final norm alone.
+        temperature and the image tower train; `image` keeps the whole image tower; `temperature` the scale of the logits.
+    lora_rank: train low-rank adapters on the text tower, and the temperature, in place of weights; the image tower is
+        locked. The result has them merged, and `out/lora.safetensors` is the adapter apart.
+    lora_alpha: an adapter's change counts lora_alpha / lora_rank; None for the rank, which is 1.
+    lora_targets: the layers of a block that have one: `attn` (query, key, value, output) and `mlp` (both).
+    train_blocks: of the text trunk, train the last so many blocks and the final norm alone; adapters, on those blocks.
     layer_decay: factor of the learning rate from each block of a tower to the one below it; embeddings come last.
     lock_image: freeze the image tower, and embed every picture once: each step then takes the text tower alone.
     ema: share that a moving average of the weights keeps at each step, such as 0.999; the averages are what is evaluated
@@ -101,6 +105,9 @@ class TrainConfig:
     train_blocks: int | None = None
     layer_decay: float = 1.0
     lock_image: bool = False
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_targets: tuple[str, ...] = LORA_TARGETS
     ema: float | None = None
     alpha: str | None = None
     unseen_rate: float | None = None
@@ -138,8 +145,9 @@ class TrainConfig:
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """The towers that stay as they are, of `freeze` and `lock_image`."""
-        return tuple(part for part in FREEZABLE if part in self.freeze or (part == "image" and self.lock_image))
+        """The parts that stay as they are, of `freeze` and `lock_image`; beside an adapter the image tower does, too."""
+        locked = self.lock_image or self.lora_rank is not None
+        return tuple(part for part in FREEZABLE if part in self.freeze or (part == "image" and locked))
 
     @property
     def rate(self) -> float:
@@ -232,8 +240,8 @@ def _typed(name: str, kind: str, value: Any, source: str) -> Any:
         return None
     base = kind.replace(" | None", "")
     if base.startswith("tuple"):
-        if name in ("freeze", "retention_weights") and isinstance(value, str):
-            value = [value]
+        if name in ("freeze", "retention_weights", "lora_targets") and isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
         if isinstance(value, (list, tuple)):
             return tuple(value)
     elif base == "bool" and isinstance(value, bool):

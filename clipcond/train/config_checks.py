@@ -8,7 +8,8 @@ from typing import Any
 from clipcond.errors import ConfigError
 from clipcond.train.retention_weights import parse_weights
 
-FREEZABLE = ("text", "image")
+FREEZABLE = ("text", "image", "temperature")
+LORA_TARGETS = ("attn", "mlp")
 PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
@@ -18,7 +19,7 @@ TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
 _ABOVE_ZERO = (
     "steps", "epochs", "learning_rate", "grad_clip", "threads", "log_every", "eval_every", "save_every", "keep",
     "retention_batch", "denoise_batch", "unseen_rate", "train_blocks", "layer_decay", "max_drift", "chunk_size", "grad_cache",
-    "teacher_weight",
+    "teacher_weight", "lora_rank", "lora_alpha",
 )  # fmt: skip
 _NOT_BELOW_ZERO = (
     "val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention", "denoise_weight",
@@ -31,6 +32,7 @@ def check_settings(config: Any) -> None:
     _check_numbers(config)
     _check_losses(config)
     _check_towers(config)
+    _check_adapter(config)
     if config.steps is not None and config.epochs is not None:
         raise ConfigError(f"steps is {config.steps} and epochs is {config.epochs}; give one of the two")
     if config.val_data and config.val_count:
@@ -108,6 +110,27 @@ def _check_towers(config: Any) -> None:
         _check_alpha(config)
     if config.train_blocks is not None and "text" in config.freeze:
         raise ConfigError(f"train_blocks is {config.train_blocks}, but freeze holds text; give one of the two")
+
+
+def _check_adapter(config: Any) -> None:
+    """Refuse settings of an adapter without one, and those beside it that speak of weights which it leaves alone."""
+    if config.lora_rank is None:
+        for name, given in (
+            ("lora_alpha", config.lora_alpha is not None),
+            ("lora_targets", config.lora_targets != LORA_TARGETS),
+        ):
+            if given:
+                raise ConfigError(f"{name} is given, but no lora_rank, which asks for an adapter; give both")
+        return
+    if not config.lora_targets or not set(config.lora_targets) <= set(LORA_TARGETS):
+        raise ConfigError(f"lora_targets is {','.join(config.lora_targets)!r}, expected attn, mlp or attn,mlp")
+    for name, given, why in (
+        ("freeze", "text" in config.freeze, "holds text, which the adapter is to change"),
+        ("unseen_rate", config.unseen_rate is not None, "trains token rows, which no adapter holds"),
+        ("init", config.init == "random", "is random, and an adapter changes weights that are there"),
+    ):
+        if given:
+            raise ConfigError(f"lora_rank is {config.lora_rank}, and {name} {why}; leave one out")
 
 
 def _check_alpha(config: Any) -> None:

@@ -30,6 +30,7 @@ from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.denoising import Denoiser, Denoising
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.hard_negatives import HardNegatives
+from clipcond.train.lora import Adapter
 from clipcond.train.model import (
     begin_sigmoid,
     check_model,
@@ -60,7 +61,7 @@ class Job:
     steps, warmup: of the whole run. retention: of general prompts, where the run names a target. stores: to be filled
     before the first step. measure: retrieval on
     the held-out pairs with the model as it stands, if there are any. notes: what the user should know about the data
-    before it trains.
+    before it trains. adapter: all that trains, in a run of one.
     """
 
     config: TrainConfig
@@ -78,12 +79,22 @@ class Job:
     measure: Callable[[], Retrieval] | None
     notes: tuple[str, ...]
     ranks: Ranks = ALONE
+    adapter: Adapter | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Any:
         """The open_clip `CLIP`, float32."""
         return self.trainable.model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that a checkpoint keeps: all, or an adapter's and the temperature."""
+        state: dict[str, Tensor] = self.model.state_dict() if self.adapter is None else self.adapter.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over the weights of a checkpoint. Raises ValueError or RuntimeError where they do not fit."""
+        (self.model if self.adapter is None else self.adapter).load_state_dict(state)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return the context in which the model's weights are their averages, where the run keeps any."""
@@ -105,7 +116,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     refuse_unfinished(config.model)
     train_pairs, held_out = _read(config)
 
-    trainable = _load(config, device)
+    trainable, adapter = _load(config, device)
     if ranks.count > 1:
         torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
@@ -142,7 +153,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         steps=steps, warmup=warmup, measure=measure,
         notes=_notes(train_pairs, config) + _risks(config, trainable)
         + (_left_out(held_out) if held_out and config.val_data else ()),
-        fingerprints=fingerprints,
+        adapter=adapter, fingerprints=fingerprints | ({"base": adapter.base} if adapter else {}),
     )  # fmt: skip
 
 
@@ -153,8 +164,8 @@ def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
 
 
-def _load(config: TrainConfig, device: torch.device) -> Trainable:
-    """Load the model to its device, with its frozen parts out of training."""
+def _load(config: TrainConfig, device: torch.device) -> tuple[Trainable, Adapter | None]:
+    """Load the model to its device, with its frozen parts out of training and the adapter, if there is one, in its place."""
     trainable = load_trainable(config.model, random_weights=config.init == "random")
     model = trainable.model
     check_model(model)
@@ -168,9 +179,17 @@ def _load(config: TrainConfig, device: torch.device) -> Trainable:
             "leave grad_cache out, or freeze the image tower"
         )
     freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
+    adapter = None if config.lora_rank is None else _adapter(config, config.lora_rank, model)
     use_plain_attention(model)
     train_mode(model.to(device))
-    return trainable
+    return trainable, adapter
+
+
+def _adapter(config: TrainConfig, rank: int, model: Any) -> Adapter:
+    return Adapter(
+        model, rank=rank, alpha=config.lora_alpha or rank, targets=config.lora_targets, blocks=config.train_blocks,
+        scale_trains="temperature" not in config.frozen,
+    )  # fmt: skip
 
 
 def _retention(config: TrainConfig, trainable: Trainable) -> Retention | None:

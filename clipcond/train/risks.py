@@ -6,6 +6,7 @@ from clipcond.condition.targets import TARGETS, reading
 from clipcond.train.config import TrainConfig
 
 COLLAPSE = 1e-4  # a learning rate; see docs/training.md
+ADAPTER_LEAST = 5e-5  # of adapters, which usually train at 1e-4 to 1e-3
 
 
 def risks(config: TrainConfig, layers: int, pipeline_layers: int | None = None) -> tuple[str, ...]:
@@ -14,8 +15,12 @@ def risks(config: TrainConfig, layers: int, pipeline_layers: int | None = None) 
 
 
 def _collapse(config: TrainConfig) -> tuple[str, ...]:
-    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
+    """Say it where the learning rate is one at which pretrained towers are known to collapse, or an adapter to stand still."""
     towers = [part for part in ("text", "image") if part not in config.frozen]
+    if config.lora_rank is not None:
+        if config.learning_rate >= ADAPTER_LEAST:
+            return ()
+        return (f"learning_rate is {config.learning_rate:g}: adapters usually train at 1e-4 to 1e-3",)
     if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
         return ()
     return (

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from clipcond.errors import ConfigError
-from clipcond.models.open_clip_folder import write_open_clip_folder
+from clipcond.models.open_clip_folder import pipeline_layers, write_open_clip_folder
 from clipcond.train import checkpoints
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
+from clipcond.train.lora import lora_place, write_lora
 from clipcond.train.run import Run, TrainResult
 
 
@@ -47,7 +48,7 @@ def finish(run: Run) -> TrainResult:
 def _write_checkpoint(run: Run, states: Tensor) -> None:
     job = run.job
     checkpoint = Checkpoint(
-        step=run.step, cut=run.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
+        step=run.step, cut=run.cut, model=job.state_dict(), optimizer=job.optimizer.state_dict(),
         rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
         average=job.average.state_dict() if job.average else {}, **job.fingerprints,
     )  # fmt: skip
@@ -55,12 +56,21 @@ def _write_checkpoint(run: Run, states: Tensor) -> None:
 
 
 def _write_model(run: Run) -> None:
-    """Write the weights, or their averages, mixed with those of the start where that was asked for; and measure them."""
-    job = run.job
+    """Write the weights, or their averages, mixed with those of the start where that was asked for; and measure them.
+
+    An adapter is put into them, and written apart.
+    """
+    job, strength = run.job, 1.0
     with job.averaged():
+        factors = None if job.adapter is None else job.adapter.merge()
         if job.config.alpha is not None:
-            run.say(event="note", note=blend(job, job.config.alpha, run.folder.path))
+            strength, outcome = blend(job, job.config.alpha, run.folder.path)
+            run.say(event="note", note=outcome)
             run.retrieval = None
         if job.measure and run.retrieval is None:  # other weights, or resumed after the last step
             run.retrieval = job.measure()
         write_open_clip_folder(job.model, job.trainable.config, run.folder.model)
+    if factors is not None:
+        place = lora_place(job.model, job.config.target, pipeline_layers(job.trainable.config))
+        write_lora(run.folder.lora, factors, place, strength=strength)
+        run.say(event="note", note=f"the adapter is in {run.folder.lora}")
