@@ -84,6 +84,9 @@ def train(
     lora_targets: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Layers that have one: attn, mlp or attn,mlp (both).")
     ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Stretch the text tower's 77 positions to 134, 191 or 248.")
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),

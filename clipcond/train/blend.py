@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from clipcond.files import write_file
-from clipcond.models.trainable import load_trainable
-from clipcond.train.job import Job
+from clipcond.train.context import lengthen
+from clipcond.train.job import Job, load_start
 from clipcond.train.pareto_picture import pareto_picture
 from clipcond.train.wise_ft import AlphaPoint, choose, mixed, sweep
 
@@ -20,7 +20,9 @@ def blend(job: Job, alpha: str, out: Path) -> tuple[float, str]:
 
     alpha: `auto`, which leaves `alpha.json` and `alpha.svg` in `out`, or a number from 0 to 1.
     """
-    before = load_trainable(job.config.model).model.to(job.device).state_dict()
+    start = load_start(job.config)
+    lengthen(start, job.config.context_length, job.config.model)
+    before = start.model.to(job.device).state_dict()
     after = {name: value.clone() for name, value in job.model.state_dict().items()}
     if alpha != "auto":
         job.model.load_state_dict(mixed(before, after, float(alpha)))

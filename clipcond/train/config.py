@@ -50,6 +50,8 @@ class TrainConfig:
     train_blocks: of the text trunk, train the last so many blocks and the final norm alone; adapters, on those blocks.
     layer_decay: factor of the learning rate from each block of a tower to the one below it; embeddings come last.
     lock_image: freeze the image tower, and embed every picture once: each step then takes the text tower alone.
+    context_length: positions of the text tower, 134, 191 or 248, stretched from its 77 before the first step, of which the
+        first 20 stay as they are; captions are then cut later. None: those of the model.
     ema: share that a moving average of the weights keeps at each step, such as 0.999; the averages are what is evaluated
         and written. None: the weights of the last step.
     alpha: the result's place between the start (0) and what was trained (1): weights (1 - alpha)·before + alpha·after.
@@ -108,6 +110,7 @@ class TrainConfig:
     lora_rank: int | None = None
     lora_alpha: float | None = None
     lora_targets: tuple[str, ...] = LORA_TARGETS
+    context_length: int | None = None
     ema: float | None = None
     alpha: str | None = None
     unseen_rate: float | None = None

@@ -10,6 +10,7 @@ from clipcond.train.retention_weights import parse_weights
 
 FREEZABLE = ("text", "image", "temperature")
 LORA_TARGETS = ("attn", "mlp")
+CONTEXT_LENGTHS = (134, 191, 248)  # of the 77 positions the first 20, and the other 57 two, three or four times
 PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
@@ -108,6 +109,11 @@ def _check_towers(config: Any) -> None:
         raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
     if config.alpha is not None:
         _check_alpha(config)
+    if config.context_length not in (None, *CONTEXT_LENGTHS):
+        raise ConfigError(
+            f"context_length is {config.context_length}, expected {', '.join(map(str, CONTEXT_LENGTHS))}: the first 20 of 77 "
+            "positions, and the others two, three or four times"
+        )
     if config.train_blocks is not None and "text" in config.freeze:
         raise ConfigError(f"train_blocks is {config.train_blocks}, but freeze holds text; give one of the two")
 
@@ -127,6 +133,7 @@ def _check_adapter(config: Any) -> None:
     for name, given, why in (
         ("freeze", "text" in config.freeze, "holds text, which the adapter is to change"),
         ("unseen_rate", config.unseen_rate is not None, "trains token rows, which no adapter holds"),
+        ("context_length", config.context_length is not None, "stretches positions, which no adapter holds"),
         ("init", config.init == "random", "is random, and an adapter changes weights that are there"),
     ):
         if given:

@@ -19,12 +19,14 @@ from clipcond.images.preprocess import Preprocess
 from clipcond.models.open_clip_folder import pipeline_layers
 from clipcond.models.trainable import Trainable, load_trainable
 from clipcond.prompt.general import read_prompts
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
 from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
+from clipcond.train.context import hold_first_positions, lengthen
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.denoising import Denoiser, Denoising
@@ -117,6 +119,10 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     train_pairs, held_out = _read(config)
 
     trainable, adapter = _load(config, device)
+    retention = _retention(config, trainable)  # before the positions are stretched: what short prompts gave is held
+    lengthen(trainable, config.context_length, config.model)
+    hold_first_positions(trainable.model)
+    content = len(trainable.model.positional_embedding) - 2
     if ranks.count > 1:
         torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
@@ -128,13 +134,12 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     pixels = _pixels(config, train_pairs, trainable.preprocess) if decodes else None
     batches = Batches(
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
-        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
+        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks, content=content,
     )  # fmt: skip
     steps, warmup = _lengths(config, batches.per_epoch)
     towers = Towers(
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
-    retention = _retention(config, trainable)
     denoising = _denoising(config, trainable, train_pairs, denoiser)
     fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
     teacher = (
@@ -143,7 +148,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
-        measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
+        measure = _measure(trainable, held_out, normalise, device, config.cache_gib, content)
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer,
         average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
@@ -166,13 +171,8 @@ def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
 
 def _load(config: TrainConfig, device: torch.device) -> tuple[Trainable, Adapter | None]:
     """Load the model to its device, with its frozen parts out of training and the adapter, if there is one, in its place."""
-    trainable = load_trainable(config.model, random_weights=config.init == "random")
+    trainable = load_start(config)
     model = trainable.model
-    check_model(model)
-    if name := not_finite(model.state_dict()):
-        raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
-    if config.loss == "siglip":
-        begin_sigmoid(model, trainable.config)
     if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.frozen:
         raise ConfigError(
             f"grad_cache does not work with {config.model}: its batch normalisation would see parts of a batch; "
@@ -183,6 +183,17 @@ def _load(config: TrainConfig, device: torch.device) -> tuple[Trainable, Adapter
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable, adapter
+
+
+def load_start(config: TrainConfig) -> Trainable:
+    """Load the model as a run begins with it, but for its length. Raises ModelError."""
+    trainable = load_trainable(config.model, random_weights=config.init == "random")
+    check_model(trainable.model)
+    if name := not_finite(trainable.model.state_dict()):
+        raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
+    if config.loss == "siglip":
+        begin_sigmoid(trainable.model, trainable.config)
+    return trainable
 
 
 def _adapter(config: TrainConfig, rank: int, model: Any) -> Adapter:
@@ -242,6 +253,10 @@ def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser
         )
     if config.target not in (None, denoiser.target):
         raise ConfigError(f"{config.pipeline} is a pipeline of {denoiser.target}, target is {config.target}")
+    if (positions := len(trainable.model.positional_embedding)) > CONTEXT:
+        raise ModelError(
+            f"{config.pipeline} reads {CONTEXT} positions, the text tower has {positions}; leave one of them out"
+        )
     width = trainable.model.token_embedding.embedding_dim
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
@@ -320,7 +335,7 @@ def _left_out(pairs: Pairs) -> tuple[str, ...]:
 
 
 def _measure(
-    trainable: Trainable, pairs: Pairs, normalise: Normalisation, device: torch.device, cache_gib: float
+    trainable: Trainable, pairs: Pairs, normalise: Normalisation, device: torch.device, cache_gib: float, content: int
 ) -> Callable[[], Retrieval]:
     """Return a function that measures retrieval on the held-out pairs with the model as it stands, in float32."""
     model: Any = trainable.model
@@ -339,7 +354,7 @@ def _measure(
         return known[at]
 
     def embed_texts(said: list[str]) -> Tensor:
-        return text_features(model, torch.from_numpy(id_rows(said)[0]).to(device)).cpu()
+        return text_features(model, torch.from_numpy(id_rows(said, content=content)[0]).to(device)).cpu()
 
     def measure() -> Retrieval:
         model.eval()

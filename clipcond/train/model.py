@@ -99,10 +99,10 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
 
 
 def text_state(model: Any, ids: Tensor, *, group: int = 64) -> Tensor:
-    """Encode (B, L) int64 rows of BOS … EOS …, L ≤ 77, to the (B, D) state at the first EOS after the final norm.
+    """Encode (B, L) int64 rows of BOS … EOS … to the (B, D) state at the first EOS after the final norm.
 
     Rows of like length go through in groups of `group`, each cut to its longest row: the tower is causal, so that gives
-    what 77 positions give. No graph is built for a frozen trunk.
+    what all positions give. No graph is built for a frozen trunk.
     """
     trains = any(parameter.requires_grad for parameter in text_trunk(model))
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
