@@ -61,7 +61,11 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides order, captions and random weights (0).")
     ] = None,
-    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32, bf16, or fp16 on a GPU.")] = None,
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Compute blocks again in the backward pass, for less memory.")
+    ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the towers' blocks.")] = False,
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="text, image or temperature; repeatable.")
     ] = None,

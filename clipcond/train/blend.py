@@ -10,8 +10,9 @@ from torch import Tensor
 
 from clipcond.files import write_file
 from clipcond.train.context import lengthen
-from clipcond.train.job import Job, load_start
+from clipcond.train.job import Job
 from clipcond.train.pareto_picture import pareto_picture
+from clipcond.train.start import load_start
 from clipcond.train.wise_ft import AlphaPoint, choose, mixed, sweep
 
 

@@ -26,7 +26,7 @@ class Checkpoint:
     cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes. data, pictures:
     fingerprints of the index and of the pictures; pictures is empty in checkpoints of an earlier version. average: of the
     weights, empty where the run keeps none. base: the fingerprint of the weights under an adapter, which is then all that
-    `model` holds; empty without one.
+    `model` holds; empty without one. scaling: of the loss, in float16.
     """
 
     step: int
@@ -39,6 +39,7 @@ class Checkpoint:
     pictures: str
     average: dict[str, Tensor] = field(default_factory=dict)
     base: str = ""
+    scaling: dict[str, float] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -147,9 +148,9 @@ def _checked(state: Any, path: Path) -> Checkpoint:
             raise TypeError(f"its {name} is no {kind.__name__}")
     if state["step"] != _step_of(path) or state["cut"] < 0:
         raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
-    average = state.get("average", {})
-    if not isinstance(average, dict):
-        raise TypeError("its average is no dict")
+    average, scaling = state.get("average", {}), state.get("scaling", {})
+    if not isinstance(average, dict) or not isinstance(scaling, dict):
+        raise TypeError("its average or its scaling is no dict")
     if not all(isinstance(value, Tensor) for value in (*state["model"].values(), *average.values())):
         raise TypeError("its model holds more than tensors")
     config = json.loads(state["config"])
@@ -157,7 +158,7 @@ def _checked(state: Any, path: Path) -> Checkpoint:
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
                       config=renamed(config), pictures=str(state.get("pictures", "")), average=average,
-                      base=str(state.get("base", "")))  # fmt: skip
+                      base=str(state.get("base", "")), scaling=scaling)  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:

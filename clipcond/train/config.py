@@ -27,6 +27,7 @@ RESUME_MAY_CHANGE = (
     "cache_gib",
     "val_data",
     "max_drift",
+    "grad_checkpointing",  # the same bits
     "max_bad_rows",  # what is left out decides the data, which is compared by itself
 )
 RENAMED = {"rate": "learning_rate"}  # old names of settings, which work for one version more
@@ -41,6 +42,9 @@ class TrainConfig:
     val_count: hold out this many images of `data` instead of naming `val_data`; 0 holds out none.
     steps, epochs: one of the two; an epoch drops its last incomplete batch.
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
+    precision: `float32`; `bf16` or, on a GPU, `fp16` for products of 16 bits with float32 weights.
+    grad_checkpointing: keep the inputs of the towers' blocks alone and compute the rest again in the backward pass.
+    compile: let torch compile the towers' blocks; the first steps take minutes, and the last bits may differ.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
         temperature and the image tower train; `image` keeps the whole image tower; `temperature` the scale of the logits.
     lora_rank: train low-rank adapters on the text tower, and the temperature, in place of weights; the image tower is
@@ -103,6 +107,8 @@ class TrainConfig:
     grad_clip: float = 1.0
     seed: int = 0
     precision: str = "float32"
+    grad_checkpointing: bool = False
+    compile: bool = False
     freeze: tuple[str, ...] = ()
     train_blocks: int | None = None
     layer_decay: float = 1.0

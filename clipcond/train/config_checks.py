@@ -11,7 +11,7 @@ from clipcond.train.retention_weights import parse_weights
 FREEZABLE = ("text", "image", "temperature")
 LORA_TARGETS = ("attn", "mlp")
 CONTEXT_LENGTHS = (134, 191, 248)  # of the 77 positions the first 20, and the other 57 two, three or four times
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "fp16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
 LOSSES = ("infonce", "siglip")

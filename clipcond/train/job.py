@@ -17,8 +17,7 @@ from clipcond.encode.image import Normalisation
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.open_clip_folder import pipeline_layers
-from clipcond.models.trainable import Trainable, load_trainable
-from clipcond.prompt.general import read_prompts
+from clipcond.models.trainable import Trainable
 from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval
@@ -26,32 +25,22 @@ from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
 from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
-from clipcond.train.context import hold_first_positions, lengthen
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.denoising import Denoiser, Denoising
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.lora import Adapter
-from clipcond.train.model import (
-    begin_sigmoid,
-    check_model,
-    freeze,
-    has_batch_norm,
-    image_features,
-    not_finite,
-    text_features,
-    train_mode,
-    use_plain_attention,
-)  # fmt: skip
+from clipcond.train.loss_scaling import LossScaling, check_precision
+from clipcond.train.model import image_features, text_features, train_mode
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.ranks import ALONE, Ranks
-from clipcond.train.retention import Retention, TargetReader
-from clipcond.train.retention_weights import parse_weights
+from clipcond.train.retention import Retention
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.start import load_towers, target_reader
 from clipcond.train.stored import Store, Stored
 from clipcond.train.teacher import TeacherEmbeddings
 
@@ -61,9 +50,9 @@ class Job:
     """All that a run works with. The weights and the optimizer's moments change in place, and nothing else does.
 
     steps, warmup: of the whole run. retention: of general prompts, where the run names a target. stores: to be filled
-    before the first step. measure: retrieval on
-    the held-out pairs with the model as it stands, if there are any. notes: what the user should know about the data
-    before it trains. adapter: all that trains, in a run of one.
+    before the first step. measure: retrieval on the held-out pairs with the model as it stands, if there are any.
+    notes: what the user should know before it trains. adapter: all that trains, in a run of one. scaling: of the loss, in
+    float16.
     """
 
     config: TrainConfig
@@ -82,6 +71,7 @@ class Job:
     notes: tuple[str, ...]
     ranks: Ranks = ALONE
     adapter: Adapter | None = None
+    scaling: LossScaling | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -115,17 +105,18 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_of(config.device)
+    check_precision(config.precision, device)
     refuse_unfinished(config.model)
     train_pairs, held_out = _read(config)
 
-    trainable, adapter = _load(config, device)
-    retention = _retention(config, trainable)  # before the positions are stretched: what short prompts gave is held
-    lengthen(trainable, config.context_length, config.model)
-    hold_first_positions(trainable.model)
+    start = load_towers(config, device)
+    trainable, retention = start.trainable, start.retention
     content = len(trainable.model.positional_embedding) - 2
     if ranks.count > 1:
         torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
+    trains = [parameter for parameter in trainable.model.parameters() if parameter.requires_grad]
+    scaling = LossScaling(trains, device) if config.precision == "fp16" else None
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
@@ -152,13 +143,17 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer,
         average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks),
+        objective=Objective(
+            _terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks,
+            scaled=scaling.scaled if scaling else None,
+        ),
         ranks=ranks, retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs, config) + _risks(config, trainable)
+        notes=_notes(train_pairs, config) + _risks(config, trainable) + start.notes
         + (_left_out(held_out) if held_out and config.val_data else ()),
-        adapter=adapter, fingerprints=fingerprints | ({"base": adapter.base} if adapter else {}),
+        adapter=start.adapter, scaling=scaling,
+        fingerprints=fingerprints | ({"base": start.adapter.base} if start.adapter else {}),
     )  # fmt: skip
 
 
@@ -169,59 +164,8 @@ def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
 
 
-def _load(config: TrainConfig, device: torch.device) -> tuple[Trainable, Adapter | None]:
-    """Load the model to its device, with its frozen parts out of training and the adapter, if there is one, in its place."""
-    trainable = load_start(config)
-    model = trainable.model
-    if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.frozen:
-        raise ConfigError(
-            f"grad_cache does not work with {config.model}: its batch normalisation would see parts of a batch; "
-            "leave grad_cache out, or freeze the image tower"
-        )
-    freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
-    adapter = None if config.lora_rank is None else _adapter(config, config.lora_rank, model)
-    use_plain_attention(model)
-    train_mode(model.to(device))
-    return trainable, adapter
-
-
-def load_start(config: TrainConfig) -> Trainable:
-    """Load the model as a run begins with it, but for its length. Raises ModelError."""
-    trainable = load_trainable(config.model, random_weights=config.init == "random")
-    check_model(trainable.model)
-    if name := not_finite(trainable.model.state_dict()):
-        raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
-    if config.loss == "siglip":
-        begin_sigmoid(trainable.model, trainable.config)
-    return trainable
-
-
-def _adapter(config: TrainConfig, rank: int, model: Any) -> Adapter:
-    return Adapter(
-        model, rank=rank, alpha=config.lora_alpha or rank, targets=config.lora_targets, blocks=config.train_blocks,
-        scale_trains="temperature" not in config.frozen,
-    )  # fmt: skip
-
-
-def _retention(config: TrainConfig, trainable: Trainable) -> Retention | None:
-    """Return the retention of the model as it stands, before its first step; None where the run names no target."""
-    if config.target is None:
-        return None
-    weights = parse_weights(config.retention_weights)
-    prompts = read_prompts(Path(config.retention_prompts) if config.retention_prompts else None)
-    return Retention(
-        _reader(config, trainable, config.target), prompts,
-        weights=weights, batch=config.retention_batch, seed=config.seed,
-    )  # fmt: skip
-
-
 def _risks(config: TrainConfig, trainable: Trainable) -> tuple[str, ...]:
     return risks(config, len(trainable.model.transformer.resblocks), pipeline_layers(trainable.config))
-
-
-def _reader(config: TrainConfig, trainable: Trainable, target: str) -> TargetReader:
-    """Return the text tower as a target reads it."""
-    return TargetReader(trainable.model, target, config.model, pipeline_layers=pipeline_layers(trainable.config))
 
 
 def _compares(config: TrainConfig) -> bool:
@@ -261,7 +205,7 @@ def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
     latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
-    reader = _reader(config, trainable, denoiser.target)
+    reader = target_reader(config, trainable, denoiser.target)
     return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 

@@ -95,6 +95,8 @@ def _restore(checkpoint: Checkpoint, path: Path, run: Run) -> None:
             job.optimizer.load_state_dict(checkpoint.optimizer)
         if job.average is not None:
             job.average.load_state_dict(checkpoint.average or checkpoint.model)
+        if job.scaling is not None and checkpoint.scaling:
+            job.scaling.load_state_dict(checkpoint.scaling)
         if checkpoint.processes == run.ranks.count:
             torch.set_rng_state(checkpoint.rng_of(run.ranks.rank))
     except Exception as error:  # whatever torch says of tensors that do not fit

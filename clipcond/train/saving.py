@@ -50,7 +50,8 @@ def _write_checkpoint(run: Run, states: Tensor) -> None:
     checkpoint = Checkpoint(
         step=run.step, cut=run.cut, model=job.state_dict(), optimizer=job.optimizer.state_dict(),
         rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
-        average=job.average.state_dict() if job.average else {}, **job.fingerprints,
+        average=job.average.state_dict() if job.average else {}, scaling=job.scaling.state_dict() if job.scaling else {},
+        **job.fingerprints,
     )  # fmt: skip
     checkpoints.write(run.folder.checkpoints, checkpoint, keep=job.config.keep)
 

@@ -36,12 +36,32 @@ def batches(run: Run) -> Iterator[Batch]:
 
 
 def optimise(run: Run, batch: Batch) -> None:
-    """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
+    """Take one step, or in float16 leave one out whose gradients overflow.
+
+    Raises ConfigError, before it reaches the weights, for a loss that is not finite.
+    """
     job = run.job
     job.optimizer.zero_grad()
     losses = job.objective.backward(batch)
     _check_finite("loss", losses.total, run)
     run.ranks.sum_gradients([p for p in job.model.parameters() if p.requires_grad])
+    if job.scaling is None:
+        _update(run)
+    elif not job.scaling.take_step(lambda: _update(run)):
+        run.say(
+            event="note",
+            note=f"a step overflowed and is left out; the loss is scaled by {job.scaling.scale:g} from now on",
+        )
+
+    run.step += 1
+    run.cut += int(run.ranks.sum(torch.tensor(batch.cut)))
+    run.loss = losses.total
+    run.window.add(losses)
+
+
+def _update(run: Run) -> None:
+    """Change the weights by the gradients that are there."""
+    job = run.job
     run.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
     _check_finite("gradient's norm", run.grad_norm, run)
     run.learning_rate = learning_rate_at(run.step, job.steps, job.config.learning_rate, job.warmup)
@@ -49,11 +69,6 @@ def optimise(run: Run, batch: Batch) -> None:
     clamp_logit_scale(job.model.logit_scale)
     if job.average is not None:
         job.average.update(run.step + 1)
-
-    run.step += 1
-    run.cut += int(run.ranks.sum(torch.tensor(batch.cut)))
-    run.loss = losses.total
-    run.window.add(losses)
 
 
 def log_progress(run: Run) -> None:
