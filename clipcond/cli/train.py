@@ -65,6 +65,7 @@ def train(
     grad_checkpointing: Annotated[
         bool, typer.Option("--grad-checkpointing", help="Compute blocks again in the backward pass, for less memory.")
     ] = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Divide the towers' blocks among torchrun's processes.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the towers' blocks.")] = False,
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="text, image or temperature; repeatable.")

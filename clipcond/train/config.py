@@ -44,6 +44,7 @@ class TrainConfig:
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
     precision: `float32`; `bf16` or, on a GPU, `fp16` for products of 16 bits with float32 weights.
     grad_checkpointing: keep the inputs of the towers' blocks alone and compute the rest again in the backward pass.
+    fsdp: divide the towers' blocks among the processes of `torchrun`, for models that one device cannot hold.
     compile: let torch compile the towers' blocks; the first steps take minutes, and the last bits may differ.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
         temperature and the image tower train; `image` keeps the whole image tower; `temperature` the scale of the logits.
@@ -109,6 +110,7 @@ class TrainConfig:
     precision: str = "float32"
     grad_checkpointing: bool = False
     compile: bool = False
+    fsdp: bool = False
     freeze: tuple[str, ...] = ()
     train_blocks: int | None = None
     layer_decay: float = 1.0

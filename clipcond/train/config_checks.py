@@ -34,6 +34,7 @@ def check_settings(config: Any) -> None:
     _check_losses(config)
     _check_towers(config)
     _check_adapter(config)
+    _check_shares(config)
     if config.steps is not None and config.epochs is not None:
         raise ConfigError(f"steps is {config.steps} and epochs is {config.epochs}; give one of the two")
     if config.val_data and config.val_count:
@@ -138,6 +139,23 @@ def _check_adapter(config: Any) -> None:
     ):
         if given:
             raise ConfigError(f"lora_rank is {config.lora_rank}, and {name} {why}; leave one out")
+
+
+def _check_shares(config: Any) -> None:
+    """Refuse beside `fsdp` what would need the weights whole in every process."""
+    for name, given, why in (
+        ("lora_rank", config.lora_rank is not None, "is small enough to be whole everywhere"),
+        ("ema", config.ema is not None, "averages whole weights"),
+        ("alpha", config.alpha is not None, "mixes whole weights"),
+        ("compile", config.compile, "compiles whole blocks"),
+        (
+            "precision",
+            config.precision == "fp16",
+            "is fp16, and overflows of a share are not told to the others; use bf16",
+        ),
+    ):
+        if config.fsdp and given:
+            raise ConfigError(f"fsdp divides the weights, and {name} {why}; leave one out")
 
 
 def _check_alpha(config: Any) -> None:

@@ -40,6 +40,7 @@ from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.retention import Retention
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.shards import divided_like, whole
 from clipcond.train.start import load_towers, target_reader
 from clipcond.train.stored import Store, Stored
 from clipcond.train.teacher import TeacherEmbeddings
@@ -80,13 +81,20 @@ class Job:
         return self.trainable.model
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights that a checkpoint keeps: all, or an adapter's and the temperature."""
+        """Return the weights that a checkpoint keeps, whole: all, or an adapter's and the temperature.
+
+        All processes of a run with `fsdp` call this, and the first one gets them.
+        """
         state: dict[str, Tensor] = self.model.state_dict() if self.adapter is None else self.adapter.state_dict()
-        return state
+        return whole(state, keep=self.ranks.first) if self.config.fsdp else state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over the weights of a checkpoint. Raises ValueError or RuntimeError where they do not fit."""
-        (self.model if self.adapter is None else self.adapter).load_state_dict(state)
+        """Take over the weights of a checkpoint. Raises ValueError, KeyError or RuntimeError where they do not fit."""
+        if self.adapter is not None:
+            self.adapter.load_state_dict(state)
+            return
+        own: dict[str, Tensor] = self.model.state_dict()
+        self.model.load_state_dict({name: divided_like(value, own.get(name, value)) for name, value in state.items()})
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return the context in which the model's weights are their averages, where the run keeps any."""
@@ -109,7 +117,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     refuse_unfinished(config.model)
     train_pairs, held_out = _read(config)
 
-    start = load_towers(config, device)
+    start = load_towers(config, device, ranks.count)
     trainable, retention = start.trainable, start.retention
     content = len(trainable.model.positional_embedding) - 2
     if ranks.count > 1:
@@ -221,6 +229,11 @@ def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -
     """Return the hard negatives that the data name, None where the contrastive loss is left out or there are none."""
     if not config.contrastive or not any(each.negatives or each.negative_images for each in pairs.relations):
         return None
+    if config.fsdp:
+        raise ConfigError(
+            f"{pairs.source} brings hard negatives, of which each process would have another number, and fsdp needs all "
+            "processes to compute alike; leave the columns out, or fsdp"
+        )
     return HardNegatives(pairs, preprocess, cache_gib=config.cache_gib, seed=config.seed)
 
 

@@ -15,7 +15,7 @@ def evaluate(run: Run) -> None:
 
     Raises ConfigError, after saving, where the drift is beyond `max_drift`.
     """
-    problem = _measure(run) if run.ranks.first else ""
+    problem = _measure(run) if run.ranks.first or run.job.config.fsdp else ""  # divided towers compute together
     if run.ranks.any(bool(problem)):
         save(run)
         raise ConfigError(problem or f"the general prompts collapsed by step {run.step}; the first process says how")

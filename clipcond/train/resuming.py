@@ -116,4 +116,5 @@ def _trained(settings: Mapping[str, Any]) -> str:
     if settings.get("train_blocks") is not None:
         frozen.append(f"the text tower below its last {settings['train_blocks']} blocks")
     rows = "" if settings.get("unseen_rate") is None else ", unseen rows apart"
+    rows += ", in shares" if settings.get("fsdp") else ""
     return f"all but {' and '.join(frozen)}{rows}" if frozen else f"everything{rows}"

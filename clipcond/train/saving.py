@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from clipcond.errors import ConfigError
-from clipcond.models.open_clip_folder import pipeline_layers, write_open_clip_folder
+from clipcond.models.open_clip_folder import pipeline_layers, write_open_clip_folder, write_open_clip_weights
 from clipcond.train import checkpoints
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
@@ -19,11 +18,11 @@ def save(run: Run) -> None:
 
     Raises ConfigError, and writes none, if the weights are not finite; OSError where the disk refuses it.
     """
-    states = run.ranks.stack(torch.get_rng_state())
+    checkpoint = _checkpoint(run)
     error: Exception | None = None
     if run.ranks.first:
         try:
-            _write_checkpoint(run, states)
+            checkpoints.write(run.folder.checkpoints, checkpoint, keep=run.job.config.keep)
         except (ConfigError, OSError) as found:
             error = found
     if run.ranks.any(error is not None):  # the others wait here until it is written
@@ -38,22 +37,34 @@ def interrupted(run: Run) -> TrainResult:
 
 def finish(run: Run) -> TrainResult:
     """Write the model."""
-    if run.ranks.first:
+    if run.job.config.fsdp:
+        _write_divided_model(run)
+    elif run.ranks.first:
         _write_model(run)
     run.ranks.wait()
     run.say(event="done", model=str(run.folder.model))
     return run.result(run.folder.model)
 
 
-def _write_checkpoint(run: Run, states: Tensor) -> None:
-    job = run.job
-    checkpoint = Checkpoint(
-        step=run.step, cut=run.cut, model=job.state_dict(), optimizer=job.optimizer.state_dict(),
+def _checkpoint(run: Run) -> Checkpoint:
+    """Return the state of a run, to which all its processes give their part; the first one has it whole."""
+    job, states = run.job, run.ranks.stack(torch.get_rng_state())
+    return Checkpoint(
+        step=run.step, cut=run.cut, model=job.state_dict(), optimizer=job.optimizer.state_dict(keep=run.ranks.first),
         rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
         average=job.average.state_dict() if job.average else {}, scaling=job.scaling.state_dict() if job.scaling else {},
         **job.fingerprints,
     )  # fmt: skip
-    checkpoints.write(run.folder.checkpoints, checkpoint, keep=job.config.keep)
+
+
+def _write_divided_model(run: Run) -> None:
+    """Put the weights together and write them, in the first process; all have a part in it, in measuring too."""
+    job = run.job
+    if job.measure and run.retrieval is None:
+        run.retrieval = job.measure()
+    weights = job.state_dict()
+    if run.ranks.first:
+        write_open_clip_weights(weights, job.trainable.config, run.folder.model)
 
 
 def _write_model(run: Run) -> None:

@@ -27,6 +27,7 @@ from clipcond.train.model import (
 )
 from clipcond.train.retention import Retention, TargetReader
 from clipcond.train.retention_weights import parse_weights
+from clipcond.train.shards import divide_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,13 +43,18 @@ class Start:
     notes: tuple[str, ...]
 
 
-def load_towers(config: TrainConfig, device: torch.device) -> Start:
-    """Load the model of a run to its device and make of it what the settings ask for. Raises ConfigError, ModelError."""
+def load_towers(config: TrainConfig, device: torch.device, processes: int = 1) -> Start:
+    """Load the model of a run to its device and make of it what the settings ask for. Raises ConfigError, ModelError.
+
+    processes: that share the run, all of which call this.
+    """
     trainable, adapter = _load(config, device)
     retention = _retention(config, trainable)  # reads the 77 positions as they were before they are stretched
     lengthen(trainable, config.context_length, config.model)
     hold_first_positions(trainable.model)
     notes = _arrange_blocks(config, trainable.model, device)
+    if config.fsdp:
+        divide_blocks(trainable.model, device, processes)
     return Start(trainable=trainable, adapter=adapter, retention=retention, notes=notes)
 
 
