@@ -47,7 +47,8 @@ def lengthen(trainable: Trainable, length: int | None, name: str) -> None:
     model.positional_embedding = nn.Parameter(longer, requires_grad=own.requires_grad)
     mask = torch.full((length, length), float("-inf"), device=own.device)
     model.attn_mask, model.context_length = mask.triu_(1), length
-    trainable.config["model_cfg"]["text_cfg"]["context_length"] = length
+    config = trainable.config["model_cfg"]
+    trainable.config["model_cfg"] = config | {"text_cfg": config["text_cfg"] | {"context_length": length}}
 
 
 def hold_first_positions(model: Any) -> None:

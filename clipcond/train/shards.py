@@ -19,7 +19,8 @@ from clipcond.train.blocks import training_blocks
 def divide_blocks(model: Any, device: torch.device, count: int) -> None:
     """Divide the blocks of the towers that train among `count` processes, all of which call this.
 
-    Gradients then sum up over them in the backward pass. Raises ConfigError for one process, and for a torch that cannot.
+    Gradients then sum up over them in the backward pass. Raises ConfigError for one process, for towers without blocks, and
+    for a torch that cannot.
     """
     if count < 2:
         raise ConfigError(
@@ -32,8 +33,11 @@ def divide_blocks(model: Any, device: torch.device, count: int) -> None:
         raise ConfigError(
             f"fsdp needs torch 2.8 or newer, and this is {torch.__version__}; update it, or leave fsdp out"
         )
+    blocks = list(training_blocks(model))
+    if not blocks:
+        raise ConfigError("fsdp divides the blocks of towers that train, and there are none; leave it out")
     mesh = init_device_mesh(device.type, (count,))
-    for block in training_blocks(model):
+    for block in blocks:
         divided: Any = fully_shard(block, mesh=mesh, reshard_after_forward=True)
         divided.set_gradient_divide_factor(1.0)
         divided.set_force_sum_reduction_for_comms(True)  # gloo has no other

@@ -13,6 +13,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from clipcond.train import checkpoints
 from clipcond.train.job import prepare
 from clipcond.train.loop import train
 from clipcond.train.ranks import ALONE, Ranks
-from clipcond.train.shards import whole
+from clipcond.train.shards import divide_blocks, whole
 
 from .pictures import picture, said
 
@@ -223,6 +224,8 @@ def test_shares_of_one_process_and_uneven_ones_are_refused(config, related_csv, 
         ConfigError, match="fsdp divides weights among processes, and this run has one: start it with torchrun"
     ):
         prepare(replace(config, fsdp=True))
+    with pytest.raises(ConfigError, match="fsdp divides the blocks of towers that train, and there are none"):
+        divide_blocks(SimpleNamespace(visual=None), torch.device("cpu"), 2)
     monkeypatch.setattr("clipcond.train.start.divide_blocks", lambda *_: None)
     with pytest.raises(
         ConfigError, match=r"related\.csv brings hard negatives, of which each process would have another"
