@@ -11,7 +11,9 @@ import torch
 
 from clipcond.errors import ConfigError
 from clipcond.train import checkpoints
+from clipcond.train.best import Best
 from clipcond.train.checkpoints import Checkpoint
+from clipcond.train.dashboards import dashboards
 from clipcond.train.ranks import Ranks
 from clipcond.train.run import Run
 from clipcond.train.run_log import Window
@@ -33,6 +35,7 @@ def resume(run: Run, allow_changes: bool) -> None:
         run.notes.append(note)
     _restore(checkpoint, path, run)
     run.step, run.cut, run.resumed = checkpoint.step, checkpoint.cut, True
+    run.best = Best.of(checkpoint.best)
 
 
 def begin(run: Run) -> None:
@@ -46,23 +49,33 @@ def begin(run: Run) -> None:
         trainable=sum(p.numel() for p in job.model.parameters() if p.requires_grad), device=str(job.device),
         threads=torch.get_num_threads(), processes=run.ranks.count,
     )  # fmt: skip
+    if run.ranks.first:
+        for dashboard in dashboards(job.config, run.step):
+            run.log.add(dashboard)
     for note in run.notes:
         run.say(event="note", note=note)
     run.window = Window()
 
 
-def store(run: Run) -> None:
-    """Compute what frozen modules make of the pairs, once."""
+def store(run: Run) -> str:
+    """Compute what frozen modules make of the pairs, once; return what was kept, in words, where a signal ends that."""
     for stored in run.job.stores:
+        run.log.phase(f"storing {stored.what}")
         since = time.monotonic()
         if not run.ranks.first:
             run.ranks.wait()  # until the first has written what all can read
-        size = stored.fill()
+        try:
+            size = stored.fill()
+        except KeyboardInterrupt:
+            if run.ranks.count > 1 or not stored.kept:
+                raise
+            return f"{stored.what}: {stored.kept} rows"
         if run.ranks.first:
             run.ranks.wait()
         text = f"{stored.what} of {len(run.job.pairs)} pictures stored: {size / 2**20:.1f} MiB"
         run.say(event="note", note=f"{text} in {time.monotonic() - since:.0f} s")
     run.window = Window()
+    return ""
 
 
 def _check_seen(saved: list[Path], run: Run) -> None:
