@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -49,6 +48,7 @@ from clipcond.train.retention import Retention, TargetReader
 from clipcond.train.retention_weights import parse_weights
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.schedule import lengths
 from clipcond.train.stored import Store, Stored
 from clipcond.train.teacher import TeacherEmbeddings
 
@@ -119,7 +119,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
         hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
     )  # fmt: skip
-    steps, warmup = _lengths(config, batches.per_epoch)
+    steps, warmup = lengths(config, batches.per_epoch)
     towers = Towers(
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
@@ -261,15 +261,6 @@ def _terms(
     if not (found := [(weight, term) for weight, term in terms if weight]):
         raise ConfigError("contrastive is 0 and there is no other loss; nothing would be trained")
     return found
-
-
-def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
-    """Return the steps of the whole run and of its warm-up."""
-    steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
-    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10), steps - 1)
-    if warmup >= steps:
-        raise ConfigError(f"warmup is {warmup} steps, the whole run {steps}; expected fewer")
-    return steps, warmup
 
 
 def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
