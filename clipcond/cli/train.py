@@ -25,9 +25,12 @@ from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingSta
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
+_OWN = ("config", "allow_changes", "as_json")  # parameters of the command that are no settings of a run
+
 
 @command
 def train(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
@@ -147,66 +150,19 @@ def train(
 
     The same command goes on with an interrupted run where it stopped.
     """
-    settings: dict[str, object] = {
-        "data": data,
-        "model": model,
-        "out": out,
-        "val_data": val_data,
-        "val_count": val_count,
-        "max_bad_rows": max_bad_rows,
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "rate": rate,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "grad_clip": grad_clip,
-        "seed": seed,
-        "precision": precision,
-        "freeze": freeze,
-        "train_blocks": train_blocks,
-        "layer_decay": layer_decay,
-        "lock_image": lock_image or None,
-        "ema": ema,
-        "alpha": alpha,
-        "unseen_rate": unseen_rate,
-        "init": init,
-        "captions": captions,
-        "contrastive": contrastive,
-        "loss": loss,
-        "label_smoothing": label_smoothing,
-        "positives": positives,
-        "teacher": teacher,
-        "teacher_weight": teacher_weight,
-        "chunk_size": chunk_size,
-        "grad_cache": grad_cache,
-        "random_crop": random_crop,
-        "colour_jitter": colour_jitter,
-        "pipeline": pipeline,
-        "denoise_weight": denoise_weight,
-        "denoise_batch": denoise_batch,
-        "target": target,
-        "retention": retention,
-        "retention_prompts": retention_prompts,
-        "retention_weights": retention_weights,
-        "retention_batch": retention_batch,
-        "max_drift": max_drift,
-        "device": device,
-        "threads": threads,
-        "cache_gib": cache_gib,
-        "log_every": log_every,
-        "eval_every": eval_every,
-        "save_every": save_every,
-        "keep": keep,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
+    options = TrainOptions(config=config, settings=_settings(context), allow_changes=allow_changes)
+    result = run(options, TrainingLines())
     if result.rank == 0:
         _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _settings(context: typer.Context) -> dict[str, object]:
+    """Return the settings that were given: all options but the command's own. A switch that is off is not given."""
+    options = {name: value for name, value in context.params.items() if name not in _OWN}
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
 
 
 def _show(result: TrainResult, *, as_json: bool) -> None:

@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import signal
@@ -7,7 +8,8 @@ import sys
 import pytest
 
 from clipcond.cli import main
-from clipcond.cli.train import TrainingLines, _show
+from clipcond.cli.train import _OWN, TrainingLines, _show, train
+from clipcond.train.config import TrainConfig
 from clipcond.train.loop import TrainResult
 from clipcond.workflows.train import StepDone, TrainingStarted
 
@@ -58,6 +60,15 @@ def test_flags_alone_are_enough(toml, dual_folder, capsys):
     assert main(["train", *flags, "--steps", "2", "--batch-size", "4", "--freeze", "text", "--threads", "1"]) == 0
     record = json.loads((toml.parent / "flags" / "config.json").read_text())
     assert (record["freeze"], record["steps"], record["learning_rate"]) == (["text"], 2, 1e-5)
+
+
+def test_every_setting_has_a_flag_and_a_zero_wins_over_the_file(toml):
+    toml.write_text(toml.read_text() + "cache_gib = 2.0\nlock_image = true\n")
+    assert main(["train", str(toml), "--steps", "1", "--cache-gib", "4", "--weight-decay", "0", "--warmup", "0"]) == 0
+    record = json.loads((toml.parent / "run" / "config.json").read_text())
+    assert (record["weight_decay"], record["warmup"], record["lock_image"], record["freeze"]) == (0, 0, True, [])
+    flags = set(inspect.signature(train).parameters) - {"context", *_OWN}
+    assert flags == {*TrainConfig.__dataclass_fields__, "rate"} - {"betas"}
 
 
 def test_the_old_name_of_the_learning_rate_works_and_is_noted(toml, capsys):

@@ -185,7 +185,7 @@ def test_a_gradient_that_is_not_finite_spoils_no_weight(config, monkeypatch):
 
 
 def test_a_picture_found_bad_on_the_way_saves_first(config, dual_folder, tmp_path, monkeypatch):
-    from clipcond.train import batches, loop
+    from clipcond.train import batches
 
     whole = batches.Batches.__getitem__
 
@@ -194,7 +194,7 @@ def test_a_picture_found_bad_on_the_way_saves_first(config, dual_folder, tmp_pat
             raise DataError("cannot decode this.png: broken")
         return whole(self, step)
 
-    monkeypatch.setattr(loop.Batches, "__getitem__", failing)
+    monkeypatch.setattr(batches.Batches, "__getitem__", failing)
     with pytest.raises(DataError, match=r"cannot decode this\.png"):
         train(config)
     assert checkpoints.existing(Path(config.out) / "checkpoints")[-1].name == "step-00000004.pt"
