@@ -15,26 +15,49 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
+from clipcond.cli.train_check import check_data
+from clipcond.errors import OptionsError
 from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.wording import visible
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
 from clipcond.workflows.events import Event, Note
+from clipcond.workflows.preflight import PreflightOptions
 from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, run
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
-_OWN = ("config", "allow_changes", "as_json")  # parameters of the command that are no settings of a run
+_OWN = (
+    "config",
+    "config_file",
+    "allow_changes",
+    "as_json",
+    "check",
+    "decode",
+)  # parameters of the command that are no settings of a run
 
 
 @command
 def train(
     context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="The same, as an option.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="CSV, TSV, JSONL, Parquet, WebDataset tars, a folder of pictures with texts."
+        ),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings to start from: small, medium or scratch.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at data and settings, say what would go wrong, and train nothing.")
+    ] = False,
+    decode: Annotated[
+        str, typer.Option(metavar="N", help="Pictures that --check decodes: all, none, or so many.")
+    ] = "500",
     model: Annotated[str | None, typer.Option(metavar="TEXT", help="mini, or an open_clip folder.")] = None,
     out: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The run's folder; an unfinished run in it goes on.")
@@ -71,8 +94,9 @@ def train(
         typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
     ] = None,
     lock_image: Annotated[
-        bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
-    ] = False,
+        bool | None,
+        typer.Option("--lock-image/--no-lock-image", help="Freeze the image tower; embed every picture once."),
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),
@@ -150,7 +174,14 @@ def train(
 
     The same command goes on with an interrupted run where it stopped.
     """
-    options = TrainOptions(config=config, settings=_settings(context), allow_changes=allow_changes)
+    if config is not None and config_file is not None:
+        raise OptionsError(f"{config} and --config {config_file} are both files of settings; give one of the two")
+    config = config or config_file
+    settings = _settings(context)
+    if check:
+        check_data(PreflightOptions(config=config, settings=settings, decode=decode), as_json=as_json)
+        return
+    options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
     result = run(options, TrainingLines())
     if result.rank == 0:
         _show(result, as_json=as_json)
@@ -160,9 +191,9 @@ def train(
 
 
 def _settings(context: typer.Context) -> dict[str, object]:
-    """Return the settings that were given: all options but the command's own. A switch that is off is not given."""
+    """Return the settings that were given: all options but the command's own."""
     options = {name: value for name, value in context.params.items() if name not in _OWN}
-    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
+    return {name: value for name, value in options.items() if value is not None and value != []}
 
 
 def _show(result: TrainResult, *, as_json: bool) -> None:

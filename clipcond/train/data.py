@@ -114,7 +114,7 @@ def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: 
     elif path.name.endswith(ENDINGS):
         pairs = _from_tars(find_shards(str(data)), path, bad)
     elif not path.is_file():
-        raise DataError(f"{path} does not exist; expected a CSV, TSV, JSONL or Parquet file, or tars")
+        raise DataError(f"{path} does not exist; expected a CSV, TSV, JSONL or Parquet file, tars, or a folder")
     else:
         pairs = _from_table(path, separator, bad)
     if not len(pairs):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clipcond.encode.image import Normalisation
+from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.open_clip_folder import pipeline_layers
@@ -23,6 +24,7 @@ from clipcond.score.retrieval import Retrieval
 from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
 from clipcond.train.batches import Batches, id_rows
+from clipcond.train.brief_check import brief_check
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
@@ -141,7 +143,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
         notes=_notes(train_pairs, config) + _risks(config, trainable)
-        + (_left_out(held_out) if held_out and config.val_data else ()),
+        + (_left_out(held_out) if held_out and config.val_data else ())
+        + brief_check(config, train_pairs, held_out, TextTower.from_open_clip(trainable.model)),
         fingerprints=fingerprints,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import torch
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.train import checkpoints
+from clipcond.train.bad_batch import keep_batch
 from clipcond.train.batches import Batch
 from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.optimizer import learning_rate_at
@@ -36,14 +37,17 @@ def batches(run: Run) -> Iterator[Batch]:
 
 
 def optimise(run: Run, batch: Batch) -> None:
-    """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
+    """Take one step.
+
+    Raises ConfigError, before it reaches the weights, for a loss that is not finite, and keeps the batch.
+    """
     job = run.job
     job.optimizer.zero_grad()
     losses = job.objective.backward(batch)
-    _check_finite("loss", losses.total, run)
+    _check_finite("loss", losses.total, run, batch)
     run.ranks.sum_gradients([p for p in job.model.parameters() if p.requires_grad])
     run.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
-    _check_finite("gradient's norm", run.grad_norm, run)
+    _check_finite("gradient's norm", run.grad_norm, run, batch)
     run.learning_rate = learning_rate_at(run.step, job.steps, job.config.learning_rate, job.warmup)
     job.optimizer.step(run.learning_rate)
     clamp_logit_scale(job.model.logit_scale)
@@ -76,9 +80,10 @@ def _bias(run: Run) -> dict[str, float]:
     return {"logit_bias": round(float(run.job.model.logit_bias.detach()), 3)} if siglip else {}
 
 
-def _check_finite(what: str, value: float, run: Run) -> None:
+def _check_finite(what: str, value: float, run: Run, batch: Batch) -> None:
     if not math.isfinite(value):
+        kept = keep_batch(run, batch, what)
         raise ConfigError(
             f"the {what} is {value} at step {run.step + 1}; {checkpoints.last_good(run.folder.checkpoints)}; "
-            f"lower the learning rate ({run.job.config.learning_rate:g})"
+            f"lower the learning rate ({run.job.config.learning_rate:g}), or look at the pairs of this batch in {kept}"
         )
