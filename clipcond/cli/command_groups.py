@@ -29,7 +29,7 @@ GROUPS = {
     },
     "Training": {
         "train": "clipcond.cli.train",
-        "evaluate": "clipcond.cli.train",
+        "evaluate": "clipcond.cli.evaluate",
         "drift": "clipcond.cli.drift",
         "export": "clipcond.cli.export",
     },

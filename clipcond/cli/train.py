@@ -1,11 +1,9 @@
-"""`clipcond train` and `clipcond evaluate`: retrain a dual encoder, and measure one."""
+"""`clipcond train`: retrain a dual encoder."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,17 +11,13 @@ import typer
 
 from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
-from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
 from clipcond.cli.train_check import check_data
+from clipcond.cli.train_lines import training_lines
 from clipcond.errors import OptionsError
-from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.wording import visible
-from clipcond.workflows.evaluate import EvaluateOptions
-from clipcond.workflows.evaluate import run as measure
-from clipcond.workflows.events import Event, Note
 from clipcond.workflows.preflight import PreflightOptions
-from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, run
+from clipcond.workflows.train import TrainOptions, run
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
@@ -165,6 +159,15 @@ def train(
     eval_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations (500).")] = None,
     save_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between checkpoints (500).")] = None,
     keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints to keep (2).")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="Write the model of the best evaluation: recall and what prompts kept.")
+    ] = False,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N evaluations without a better score.")
+    ] = None,
+    log_to: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also show the run in tensorboard or wandb.")
+    ] = None,
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Resume although settings or data differ.")
     ] = False,
@@ -182,7 +185,8 @@ def train(
         check_data(PreflightOptions(config=config, settings=settings, decode=decode), as_json=as_json)
         return
     options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
-    result = run(options, TrainingLines())
+    with training_lines() as events:
+        result = run(options, events)
     if result.rank == 0:
         _show(result, as_json=as_json)
     if result.interrupted:
@@ -213,86 +217,3 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
                 ("into a pipeline", f"export {run} --to diffusers --into PIPELINE --out FOLDER"),
             ):
                 typer.echo(f"{what:17}clipcond {command_line}", err=True)
-
-
-@command
-def evaluate(
-    model: Annotated[str, typer.Option(metavar="TEXT", help="Any model spec with both towers.")],
-    data: Annotated[
-        str, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Measure retrieval on image-caption pairs, both ways."""
-    with progress() as events:
-        found = measure(EvaluateOptions(model, data), events).to_dict()
-    if as_json:
-        print_json(found)
-        return
-    typer.echo(f"{counted(found['images'], 'image')}, {counted(found['texts'], 'caption')}")
-    for side in ("image_to_text", "text_to_image"):
-        typer.echo(
-            f"{side.replace('_', ' '):14}" + "".join(f"{name:>6} {share:6.1%}" for name, share in found[side].items())
-        )
-
-
-class TrainingLines:
-    """Log lines for people, on stderr: a line that rewrites itself on a terminal, one line each elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._total, self._start, self._first = 0, time.monotonic(), 0
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Note():
-                self._print(f"note: {visible(event.text)}")
-            case TrainingStarted():
-                self._total, self._start, self._first = event.steps, time.monotonic(), event.step
-                self._print(
-                    f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
-                    f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
-                    f"on {event.device}" + (_resumed(event) if event.resumed else "")
-                )
-            case Evaluated():
-                self._print(
-                    f"step {event.step}  R@1/5/10 among {event.images}: "
-                    f"image to text {_recalls(event.image_to_text)}, text to image {_recalls(event.text_to_image)}"
-                )
-            case DriftSeen():
-                self._print(f"step {event.step}  general prompts moved: {_drifts(event)}")
-            case StepDone():
-                done = event.step - self._first
-                left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
-                self._print(
-                    f"step {event.step}/{self._total}  loss {event.loss:.4f}{_terms(event.terms)}  "
-                    f"learning rate {event.learning_rate:.2e}  "
-                    f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
-                    f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
-                    passing=self._terminal and event.step < self._total,
-                )
-
-    def _print(self, text: str, *, passing: bool = False) -> None:
-        clear = "\r\x1b[K" if self._terminal else ""
-        typer.echo(clear + text, err=True, nl=not passing)
-
-
-def _terms(terms: Mapping[str, float]) -> str:
-    """The terms of a loss that has several."""
-    return "" if len(terms) < 2 else f" ({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
-
-
-def _drifts(event: DriftSeen) -> str:
-    kinds = ("words", "bos", "eos", "padding", "empty", "pooled")
-    told = [f"{name} {event.measures[name]:.4f}" for name in kinds if name in event.measures]
-    return f"1 - cosine {', '.join(told)}; spread {event.spread_ratio:.2f}"
-
-
-def _resumed(event: TrainingStarted) -> str:
-    if event.step >= event.steps:
-        return "; all steps were done before, nothing is left to train"
-    return f"; goes on at step {event.step}"
-
-
-def _recalls(recalls: Mapping[str, float]) -> str:
-    return "/".join(f"{100 * value:.1f}" for value in recalls.values())

@@ -11,7 +11,9 @@ import torch
 
 from clipcond.errors import ConfigError
 from clipcond.train import checkpoints
+from clipcond.train.best import Best
 from clipcond.train.checkpoints import Checkpoint
+from clipcond.train.dashboards import dashboards
 from clipcond.train.ranks import Ranks
 from clipcond.train.run import Run
 from clipcond.train.run_log import Window
@@ -33,6 +35,7 @@ def resume(run: Run, allow_changes: bool) -> None:
         run.notes.append(note)
     _restore(checkpoint, path, run)
     run.step, run.cut, run.resumed = checkpoint.step, checkpoint.cut, True
+    run.best = Best.of(checkpoint.best)
 
 
 def begin(run: Run) -> None:
@@ -46,6 +49,9 @@ def begin(run: Run) -> None:
         trainable=sum(p.numel() for p in job.model.parameters() if p.requires_grad), device=str(job.device),
         threads=torch.get_num_threads(), processes=run.ranks.count,
     )  # fmt: skip
+    if run.ranks.first:
+        for dashboard in dashboards(job.config, run.step):
+            run.log.add(dashboard)
     for note in run.notes:
         run.say(event="note", note=note)
     run.window = Window()
@@ -54,6 +60,7 @@ def begin(run: Run) -> None:
 def store(run: Run) -> None:
     """Compute what frozen modules make of the pairs, once."""
     for stored in run.job.stores:
+        run.log.phase(f"storing {stored.what}")
         since = time.monotonic()
         if not run.ranks.first:
             run.ranks.wait()  # until the first has written what all can read

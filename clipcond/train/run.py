@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipcond.score.retrieval import Retrieval
+from clipcond.train.best import Best
 from clipcond.train.job import Job
 from clipcond.train.ranks import Ranks
 from clipcond.train.run_folder import RunFolder
-from clipcond.train.run_log import RunLog, Window
+from clipcond.train.run_log import Pace, RunLog, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +30,10 @@ class TrainResult:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Run:
-    """What the parts of the loop share. They change it in place: the step that is done, and what was seen of it.
+    """The state that the parts of the loop share. They change it in place: the step that is done, and what was seen of it.
 
-    cut: captions cut so far. resumed: it goes on from a checkpoint. notes: what its start should say.
+    cut: captions cut so far. saved: the step of the last checkpoint of this process. resumed: it goes on from a
+    checkpoint. notes: for its start to say.
     """
 
     job: Job
@@ -46,6 +48,9 @@ class Run:
     retrieval: Retrieval | None = None
     notes: list[str] = field(default_factory=list)
     window: Window = field(default_factory=Window)
+    pace: Pace = field(default_factory=Pace)
+    best: Best = field(default_factory=Best)
+    saved: int | None = None
 
     @property
     def ranks(self) -> Ranks:
@@ -54,8 +59,8 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """True after the last step."""
-        return self.step >= self.job.steps
+        """True after the last step, and where patience is at its end."""
+        return self.step >= self.job.steps or self.best.exhausted(self.job.config.patience)
 
     def due(self, every: int) -> bool:
         """True after each `every` steps, and after the last."""

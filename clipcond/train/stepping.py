@@ -16,7 +16,7 @@ from clipcond.train.batches import Batch
 from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.optimizer import learning_rate_at
 from clipcond.train.run import Run
-from clipcond.train.run_log import Window
+from clipcond.train.run_log import Progress, Window, speeds
 from clipcond.train.saving import save
 
 
@@ -26,7 +26,8 @@ def batches(run: Run) -> Iterator[Batch]:
         while not run.done:
             batch, error = None, None
             try:
-                batch = next(ahead)
+                with run.pace.of("data"):
+                    batch = next(ahead)
             except DataError as found:
                 error = found
             if run.ranks.any(error is not None):
@@ -42,9 +43,24 @@ def optimise(run: Run, batch: Batch) -> None:
     Raises ConfigError, before it reaches the weights, for a loss that is not finite, and keeps the batch.
     """
     job = run.job
-    job.optimizer.zero_grad()
-    losses = job.objective.backward(batch)
+    with run.pace.of("forward_backward"):
+        job.optimizer.zero_grad()
+        losses = job.objective.backward(batch)
+        if job.device.type == "cuda":  # which goes on alone; the norm below would wait for it
+            torch.cuda.synchronize(job.device)
     _check_finite("loss", losses.total, run, batch)
+    with run.pace.of("step"):
+        _update(run, batch)
+    run.step += 1
+    run.cut += int(run.ranks.sum(torch.tensor(batch.cut)))
+    run.loss = losses.total
+    run.window.add(losses, run.pace.take())
+    run.log.step(_progress(run))
+
+
+def _update(run: Run, batch: Batch) -> None:
+    """Take the gradients into the weights, unless they are not finite."""
+    job = run.job
     run.ranks.sum_gradients([p for p in job.model.parameters() if p.requires_grad])
     run.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
     _check_finite("gradient's norm", run.grad_norm, run, batch)
@@ -54,10 +70,14 @@ def optimise(run: Run, batch: Batch) -> None:
     if job.average is not None:
         job.average.update(run.step + 1)
 
-    run.step += 1
-    run.cut += int(run.ranks.sum(torch.tensor(batch.cut)))
-    run.loss = losses.total
-    run.window.add(losses)
+
+def _progress(run: Run) -> Progress:
+    job, pairs, seconds = run.job, run.job.config.batch_size, max(run.pace.total(), 1e-6)
+    return Progress(
+        step=run.step, steps=job.steps, loss=run.loss or 0.0, learning_rate=run.learning_rate,
+        temperature=float((-job.model.logit_scale.detach()).exp()), pairs_per_second=round(pairs / seconds, 1),
+        by_stage=run.pace.speeds(pairs), seconds_left=seconds * (job.steps - run.step),
+    )  # fmt: skip
 
 
 def log_progress(run: Run) -> None:
@@ -69,6 +89,7 @@ def log_progress(run: Run) -> None:
         rate=run.learning_rate,  # the old name, for one version
         grad_norm=round(run.grad_norm, 4), logit_scale=round(float(model.logit_scale.detach().exp()), 3),
         pairs_per_second=round(window.count * batch_size / (now - window.since), 1),
+        by_stage=speeds(window.seconds, window.count * batch_size),
         cut_captions=round(run.cut / (run.step * batch_size), 4), **_bias(run),
     )  # fmt: skip
     run.window = Window(now)

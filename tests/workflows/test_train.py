@@ -11,7 +11,8 @@ from clipcond.errors import ModelError, OptionsError
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as evaluate
 from clipcond.workflows.events import Event, Finished, Note, Started
-from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, event_of, run
+from clipcond.workflows.train import TrainOptions, run
+from clipcond.workflows.train_events import DriftSeen, Evaluated, StepDone, StepTaken, TrainingStarted, event_of
 
 
 @pytest.fixture
@@ -32,13 +33,19 @@ def test_log_lines_are_events(dual_folder: Path, pairs: Path, tmp_path: Path) ->
     events: list[Event] = []
     result = run(TrainOptions(settings=settings), events.append)
     assert result.model == tmp_path / "run" / "model"
-    started, *rest = events
-    assert isinstance(started, TrainingStarted)
+    (started,) = [event for event in events if isinstance(event, TrainingStarted)]
+    rest = events[events.index(started) :]
     assert (started.step, started.resumed, started.steps, started.images) == (0, False, 2, 8)
     steps = [event for event in rest if isinstance(event, StepDone)]
     assert [event.step for event in steps] == [1, 2]
     assert steps[-1].learning_rate >= 0
-    (evaluated,) = [event for event in rest if isinstance(event, Evaluated)]
+    taken = [event.progress for event in rest if isinstance(event, StepTaken)]
+    assert [(each.step, each.steps) for each in taken] == [(1, 2), (2, 2)]
+    assert taken[-1].seconds_left == 0
+    assert set(taken[-1].by_stage) == {"data", "forward_backward", "step"}
+    assert [event.task for event in events if isinstance(event, Started)][-1] == "measuring"
+    before, evaluated = [event for event in rest if isinstance(event, Evaluated)]
+    assert (before.step, evaluated.step) == (0, 2)
     assert set(evaluated.image_to_text) == {"R@1", "R@5", "R@10"}
 
 
