@@ -17,7 +17,7 @@ GROUP_COLUMNS = ("group", "group_id")
 MISSING, EMPTY, NAN, ENCODING, OTHER = "missing file", "empty caption", "missing value", "encoding", "unreadable row"
 UNREADABLE = "unreadable picture"
 _NO_VALUE = frozenset({"nan", "<na>", "null", "none"})  # what tables of programs have in place of a missing caption
-_BETWEEN_LETTERS = re.compile("[A-Za-z ][\udc80-\udcff](?:[A-Za-z ,.;!?\r\n]|$)")
+_HIGH_BYTES = re.compile(rb"([A-Za-z]?)([\x80-\xff]+)([A-Za-z]?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +112,19 @@ def problem_with(text: str) -> str | None:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         if 0xDC80 <= code <= 0xDCFF:
-            like = "Windows-1252 or Latin-1" if _BETWEEN_LETTERS.search(text) else "another encoding"
-            return f"the byte 0x{code - 0xDC00:02x} is not UTF-8; save the file as UTF-8 (it looks like {like})"
+            like = f" (it looks like {name})" if (name := _encoding_of(text)) else ""
+            return f"the byte 0x{code - 0xDC00:02x} is not UTF-8; save the file as UTF-8{like}"
         return f"half a character (\\u{code:04x}), where a whole one was expected"
     return None
+
+
+def _encoding_of(text: str) -> str:
+    """Name the encoding that a text with bytes of another is probably in: accents among letters, or runs of such bytes."""
+    found = _HIGH_BYTES.findall(text.encode("utf-8", "surrogateescape"))
+    longest = max((len(run) for _, run, _ in found), default=0)
+    if longest > 2:
+        return "an encoding of several bytes a character, such as Shift-JIS or GB18030"
+    return "Windows-1252 or Latin-1" if any(before or behind for before, _, behind in found) else ""
 
 
 def captions_of(record: object, where: str) -> tuple[str, ...]:

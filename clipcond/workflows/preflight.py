@@ -47,7 +47,7 @@ class PreflightOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """What was looked at, in order."""
+    """Outcome of all checks, in order."""
 
     data: str
     checks: tuple[Check, ...]

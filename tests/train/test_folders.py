@@ -52,7 +52,7 @@ def test_a_text_beside_a_picture_holds_a_caption_a_line(tmp_path: Path) -> None:
         ({"a.txt": " \n"}, r"a\.txt: the caption is empty"),
         ({"a.txt": "NaN"}, r"a\.txt: the caption is NaN, a missing value; expected words"),
         ({"a.txt": "café noir".encode("cp1252")}, r"a\.txt: the byte 0xe9 is not UTF-8; .* looks like Windows-1252"),
-        ({"a.txt": "赤い円".encode("shift-jis")}, r"a\.txt: .* not UTF-8; .* looks like another encoding"),
+        ({"a.txt": "赤い円".encode("shift-jis")}, r"a\.txt: .* not UTF-8; .* looks like an encoding of several bytes"),
         ({"a.json": "{"}, r"a\.json: not JSON"),
         ({"a.txt": "x", "a.json": '{"negative_image": "b.png"}'}, r"a\.json names b\.png, which is not in "),
     ],
