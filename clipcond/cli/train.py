@@ -14,21 +14,23 @@ from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.render import print_json
 from clipcond.cli.train_check import check_data
 from clipcond.cli.train_lines import training_lines
+from clipcond.cli.train_plan import show_plan
 from clipcond.errors import OptionsError
 from clipcond.wording import visible
-from clipcond.workflows.preflight import PreflightOptions
+from clipcond.workflows.preflight import SAMPLE, PreflightOptions
 from clipcond.workflows.train import TrainOptions, run
+from clipcond.workflows.train_plan import PlanOptions
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
+_INSTEAD = ("check", "decode", "plan", "gpus", "gpu_memory", "images")  # of a look before a run
 _OWN = (
     "config",
     "config_file",
     "allow_changes",
     "as_json",
-    "check",
-    "decode",
+    *_INSTEAD,
 )  # parameters of the command that are no settings of a run
 
 
@@ -50,8 +52,19 @@ def train(
         bool, typer.Option("--check", help="Look at data and settings, say what would go wrong, and train nothing.")
     ] = False,
     decode: Annotated[
-        str, typer.Option(metavar="N", help="Pictures that --check decodes: all, none, or so many.")
-    ] = "500",
+        str | None, typer.Option(metavar="N", help="Pictures that --check decodes: all, none, or so many (500).")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what memory and how many steps it takes, and train nothing.")
+    ] = False,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs that --plan divides the batch among.")] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", help="Memory of each; --plan says what fits, and exits with 1 if not."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures, where --plan has no --data to count.")
+    ] = None,
     model: Annotated[str | None, typer.Option(metavar="TEXT", help="mini, or an open_clip folder.")] = None,
     out: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The run's folder; an unfinished run in it goes on.")
@@ -181,8 +194,15 @@ def train(
         raise OptionsError(f"{config} and --config {config_file} are both files of settings; give one of the two")
     config = config or config_file
     settings = _settings(context)
+    _refuse_alone(context, check=check, plan=plan)
     if check:
-        check_data(PreflightOptions(config=config, settings=settings, decode=decode), as_json=as_json)
+        check_data(PreflightOptions(config=config, settings=settings, decode=decode or str(SAMPLE)), as_json=as_json)
+        return
+    if plan:
+        show_plan(
+            PlanOptions(config=config, settings=settings, gpus=gpus, gpu_memory=gpu_memory, images=images),
+            as_json=as_json,
+        )
         return
     options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
     with training_lines() as events:
@@ -192,6 +212,17 @@ def train(
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _refuse_alone(context: typer.Context, *, check: bool, plan: bool) -> None:
+    """Raise OptionsError for --check with --plan, and for options of one of them without it."""
+    if check and plan:
+        raise OptionsError("--check and --plan are two things; give one of the two")
+    given = [name for name in ("gpus", "gpu_memory", "images") if context.params[name] is not None]
+    if given and not plan:
+        raise OptionsError(f"--{given[0].replace('_', '-')} is of --plan, which is not given")
+    if context.params["decode"] is not None and not check:
+        raise OptionsError("--decode is of --check, which is not given")
 
 
 def _settings(context: typer.Context) -> dict[str, object]:
