@@ -30,6 +30,7 @@ GROUPS = {
     "Training": {
         "train": "clipcond.cli.train",
         "evaluate": "clipcond.cli.evaluate",
+        "report": "clipcond.cli.report",
         "drift": "clipcond.cli.drift",
         "export": "clipcond.cli.export",
     },

@@ -12,6 +12,7 @@ import typer
 from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.render import print_json
+from clipcond.cli.report import write_report
 from clipcond.cli.train_check import check_data
 from clipcond.cli.train_lines import training_lines
 from clipcond.cli.train_plan import show_plan
@@ -208,9 +209,12 @@ def train(
     with training_lines() as events:
         result = run(options, events)
     if result.rank == 0:
+        if result.model is not None:
+            write_report(result.model.parent)
         _show(result, as_json=as_json)
     if result.interrupted:
-        typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
+        kept = f" with what is stored ({result.kept})" if result.kept else ""
+        typer.echo(f"stopped at step {result.steps}{kept}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -244,6 +248,7 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
         if sys.stderr.isatty():
             run = visible(shlex.quote(str(result.model.parent)))
             for what, command_line in (
+                ("how it went", f"report {run} writes {run}/report.html anew"),
                 ("what it knows", f"evaluate --model {run} --data PAIRS.csv"),
                 ("into a pipeline", f"export {run} --to diffusers --into PIPELINE --out FOLDER"),
             ):

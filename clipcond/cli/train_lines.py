@@ -70,7 +70,7 @@ class PlainLines:
                 self._steps = True
 
     def _begin(self, what: str) -> None:
-        if not self._steps:  # before the first step: silence would be long
+        if self._total and not self._steps:  # what may take long before the first step
             self._print(visible(what))
 
     def _step(self, event: StepDone) -> None:

@@ -31,7 +31,8 @@ def train(
 
     Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads
     the weights are those of a run that was never interrupted, bit for bit. SIGINT and SIGTERM finish the step, save and
-    return; before the first step they raise KeyboardInterrupt. Every log line goes to `out/log.jsonl` and to `report`.
+    return. Before the first step they raise KeyboardInterrupt, unless something is being stored, which is kept: then the
+    run returns as well. Every log line goes to `out/log.jsonl` and to `report`.
 
     Under `torchrun` the processes share each batch; the first of them holds the folder, logs and reports.
 
@@ -54,7 +55,8 @@ def train(
         run = Run(job=job, folder=folder, log=log, notes=list(job.notes))
         resume(run, allow_changes)
         begin(run)
-        store(run)
+        if kept := store(run):
+            return interrupted(run, kept)
         measure_start(run)
         signals.defer()
         for batch in batches(run):

@@ -11,6 +11,7 @@ from clipcond.errors import ConfigError
 from clipcond.train.best import combined_score
 from clipcond.train.run import Run
 from clipcond.train.saving import save
+from clipcond.train.shown_pairs import keep_before
 
 
 def measure_start(run: Run) -> None:
@@ -21,6 +22,7 @@ def measure_start(run: Run) -> None:
     found = run.job.measure()
     run.best.start = combined_score(found, None)  # nothing has moved yet
     run.say(event="evaluation", **found.to_dict())
+    keep_before(run.folder.path, run.job.measure.margins())
     run.window.since = time.monotonic()
 
 

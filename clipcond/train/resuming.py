@@ -57,19 +57,25 @@ def begin(run: Run) -> None:
     run.window = Window()
 
 
-def store(run: Run) -> None:
-    """Compute what frozen modules make of the pairs, once."""
+def store(run: Run) -> str:
+    """Compute what frozen modules make of the pairs, once; return what was kept, in words, where a signal ends that."""
     for stored in run.job.stores:
         run.log.phase(f"storing {stored.what}")
         since = time.monotonic()
         if not run.ranks.first:
             run.ranks.wait()  # until the first has written what all can read
-        size = stored.fill()
+        try:
+            size = stored.fill()
+        except KeyboardInterrupt:
+            if run.ranks.count > 1 or not stored.kept:
+                raise
+            return f"{stored.what}: {stored.kept} rows"
         if run.ranks.first:
             run.ranks.wait()
         text = f"{stored.what} of {len(run.job.pairs)} pictures stored: {size / 2**20:.1f} MiB"
         run.say(event="note", note=f"{text} in {time.monotonic() - since:.0f} s")
     run.window = Window()
+    return ""
 
 
 def _check_seen(saved: list[Path], run: Run) -> None:

@@ -17,7 +17,8 @@ from clipcond.train.run_log import Pace, RunLog, Window
 class TrainResult:
     """The outcome of a run. `model` is None, and `interrupted` true, if a signal ended it before its last step.
 
-    rank: of several processes the one that returns this; the first alone knows the retrieval.
+    rank: of several processes the one that returns this; the first alone knows the retrieval. kept: for a run that ended
+    before its first step, what it had stored by then, in words.
     """
 
     steps: int
@@ -26,6 +27,7 @@ class TrainResult:
     model: Path | None
     interrupted: bool
     rank: int = 0
+    kept: str = ""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -70,9 +72,9 @@ class Run:
         """Log a line of this step."""
         self.log.line(self.step, **values)
 
-    def result(self, model: Path | None) -> TrainResult:
+    def result(self, model: Path | None, kept: str = "") -> TrainResult:
         """Return the outcome at this step; without a model the run was interrupted."""
         return TrainResult(
             steps=self.step, loss=self.loss, retrieval=self.retrieval, model=model, interrupted=model is None,
-            rank=self.ranks.rank,
+            rank=self.ranks.rank, kept=kept,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from clipcond.train import checkpoints
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.run import Run, TrainResult
+from clipcond.train.shown_pairs import write_pairs
 
 
 def save(run: Run) -> None:
@@ -32,10 +33,10 @@ def save(run: Run) -> None:
     run.saved = run.step
 
 
-def interrupted(run: Run) -> TrainResult:
-    """End before the last step."""
-    run.say(event="interrupted")
-    return run.result(None)
+def interrupted(run: Run, kept: str = "") -> TrainResult:
+    """End before the last step. kept: what was stored by then, in words."""
+    run.say(event="interrupted", **({"kept": kept} if kept else {}))
+    return run.result(None, kept)
 
 
 def finish(run: Run) -> TrainResult:
@@ -43,7 +44,8 @@ def finish(run: Run) -> TrainResult:
     if run.ranks.first:
         _write_model(run)
     run.ranks.wait()
-    run.say(event="done", model=str(run.folder.model))
+    measured = {} if run.retrieval is None else {"retrieval": run.retrieval.to_dict()}
+    run.say(event="done", model=str(run.folder.model), **measured)
     return run.result(run.folder.model)
 
 
@@ -54,9 +56,8 @@ def _write_checkpoint(run: Run, states: Tensor) -> None:
         rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
         average=job.average.state_dict() if job.average else {}, best=run.best.to_dict(), **job.fingerprints,
     )  # fmt: skip
-    checkpoints.write(
-        run.folder.checkpoints, checkpoint, keep=job.config.keep, spare=run.best.step if job.config.keep_best else None
-    )
+    spare = run.best.step if job.config.keep_best else None
+    checkpoints.write(run.folder.checkpoints, checkpoint, keep=job.config.keep, spare=spare)
 
 
 def _write_model(run: Run) -> None:
@@ -70,7 +71,11 @@ def _write_model(run: Run) -> None:
             run.retrieval = None
         if job.measure and run.retrieval is None:  # other weights, or resumed after the last step
             run.retrieval = job.measure()
+        if job.measure:
+            write_pairs(run.folder.path, job.measure.gallery, job.measure.margins())
         write_open_clip_folder(job.model, job.trainable.config, run.folder.model)
+    for stored in job.stores:
+        stored.forget()
 
 
 def _take_best(run: Run) -> None:

@@ -41,16 +41,14 @@ def test_training_says_its_progress_on_stderr_and_the_model_on_stdout(toml, caps
     assert said.out == f"{model}\n"
     assert (model / "open_clip_model.safetensors").is_file()
     told = said.err.splitlines()
-    assert told[0] == "loading torch"
-    assert told[1].startswith(f"reading {toml.parent / 'pairs.tsv'}, loading ")
-    assert told[2].startswith("8 images, 8 captions; 2 steps an epoch; 4 steps, 1 of warm-up; ")
-    assert told[3].startswith("note: 8 held-out images of 8 trained on as well; ")
-    assert told[4] == "note: clipcond train --check says more of the data"
-    assert told[5] == "measuring before the first step"
-    assert told[6].startswith("step 0  R@1/5")
-    assert told[7].startswith("step 2/4  loss ")
-    assert re.search(r"\d pairs/s \(data .*, towers .*, update .*\)  0:0\d left$", told[7])
-    assert told[9].startswith("step 4  R@1/5")
+    assert told[0].startswith("8 images, 8 captions; 2 steps an epoch; 4 steps, 1 of warm-up; ")
+    assert told[1].startswith("note: 8 held-out images of 8 trained on as well; ")
+    assert told[2] == "note: clipcond train --check says more of the data"
+    assert told[3] == "measuring before the first step"
+    assert told[4].startswith("step 0  R@1/5")
+    assert told[5].startswith("step 2/4  loss ")
+    assert re.search(r"\d pairs/s \(data .*, towers .*, update .*\)  0:0\d left$", told[5])
+    assert told[7].startswith("step 4  R@1/5")
     assert "\r" not in said.err
 
 
@@ -59,7 +57,7 @@ def test_json_and_flags_that_win_over_the_file(toml, capsys):
     result = json.loads(capsys.readouterr().out)
     assert (result["steps"], result["interrupted"]) == (2, False)
     assert result["model"] == str(toml.parent / "other" / "model")
-    assert set(result["retrieval"]["text_to_image"]) == {"R@1", "R@5", "R@10"}
+    assert set(result["retrieval"]["text_to_image"]) == {"R@1", "R@5"}
 
 
 def test_flags_alone_are_enough(toml, dual_folder, capsys):
@@ -211,17 +209,6 @@ def test_bad_rows_and_the_learning_rate_have_flags(toml, capsys):
     assert main(given) == 0
     assert "note: 1 row is left out of " in capsys.readouterr().err
     assert json.loads((toml.parent / "run" / "config.json").read_text())["learning_rate"] == 2e-3
-
-
-def test_evaluate_prints_a_table_or_json(dual_folder, toml, capsys):
-    given = ["evaluate", "--model", str(dual_folder), "--data", str(toml.parent / "pairs.tsv")]
-    assert main([*given, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["images"], found["texts"]) == (8, 8)
-    assert main(given) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert table[0] == "8 images, 8 captions"
-    assert table[1].split()[:4] == ["image", "to", "text", "R@1"]
 
 
 def test_on_a_terminal_the_next_steps_are_told(monkeypatch, capsys, tmp_path):

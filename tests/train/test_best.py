@@ -14,8 +14,6 @@ from clipcond.train.loop import train
 
 
 def found(forth, back):
-    chance = {"image_to_text": {1: 0.1}, "text_to_image": {1: 0.1}}
-    del chance
     return Retrieval(image_to_text={1: forth}, text_to_image={1: back}, images=10, texts=10)
 
 
