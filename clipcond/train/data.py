@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clipcond.errors import DataError
+from clipcond.errors import DataError, ImageError
 from clipcond.images.image_source import ImageSource
+from clipcond.images.remote import fetched_tars, is_remote
 from clipcond.images.tars import ENDINGS, find_shards
 from clipcond.train.folders import holds_pictures, index_folder
 from clipcond.train.indexed import Indexed, Relations
@@ -99,7 +100,8 @@ def same_caption(caption: str) -> str:
 
 def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: int = 0) -> Pairs:
     """Index a data source: `.csv`, `.tsv`, `.jsonl`, `.parquet`; a `.tar` or `.tar.gz`, a glob or a brace pattern of
-    them; a folder of tars, one with `metadata.csv` or `metadata.jsonl`, or one of pictures with texts beside them.
+    them, also behind an address that fsspec knows; a folder of tars, one with `metadata.csv` or `metadata.jsonl`, or one
+    of pictures with texts beside them.
 
     separator: of a CSV's columns; left out, it is the one that makes the header hold an image and a caption column.
     max_bad_rows: leave out so many rows that will not do before one is an error.
@@ -107,6 +109,8 @@ def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: 
     place: a missing file, an empty caption, no rows, a tar without captions.
     """
     bad = BadRows(max_bad_rows)
+    if is_remote(str(data)):
+        return _checked(_from_tars(_fetched(str(data)), data, bad))
     path = _inside(Path(data)) if Path(data).is_dir() else Path(data)
     if path.is_dir():
         shards = _tars_of(path)
@@ -117,9 +121,21 @@ def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: 
         raise DataError(f"{path} does not exist; expected a CSV, TSV, JSONL or Parquet file, tars, or a folder")
     else:
         pairs = _from_table(path, separator, bad)
+    return _checked(pairs)
+
+
+def _checked(pairs: Pairs) -> Pairs:
     if not len(pairs):
-        raise DataError(f"{path} holds no pairs" + "".join(f"; {why}" for why in (*pairs.left_out, *pairs.notes)[:1]))
+        why = (*pairs.left_out, *pairs.notes)[:1]
+        raise DataError(f"{pairs.source} holds no pairs" + "".join(f"; {each}" for each in why))
     return pairs
+
+
+def _fetched(address: str) -> list[Path]:
+    try:
+        return list(fetched_tars(address))
+    except ImageError as error:
+        raise DataError(str(error)) from error
 
 
 def split(pairs: Pairs, count: int, seed: int) -> tuple[Pairs, Pairs]:
@@ -146,7 +162,7 @@ def _tars_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and path.name[0] != ".")
 
 
-def _from_tars(shards: list[Path], source: Path, bad: BadRows) -> Pairs:
+def _from_tars(shards: list[Path], source: Path | str, bad: BadRows) -> Pairs:
     notes: list[str] = []
     found: list[Indexed] = []
     for shard in shards:
@@ -159,7 +175,7 @@ def _from_folder(folder: Path, bad: BadRows) -> Pairs:
     return _pairs(index_folder(folder, bad, notes), folder, bad, notes)
 
 
-def _pairs(found: list[Indexed], source: Path, bad: BadRows, notes: list[str]) -> Pairs:
+def _pairs(found: list[Indexed], source: Path | str, bad: BadRows, notes: list[str]) -> Pairs:
     relations, repeats = [each.relations for each in found], [each.repeats for each in found]
     return Pairs(
         [each.image for each in found], [each.captions for each in found], str(source), tuple(bad.reasons), tuple(notes),

@@ -21,7 +21,11 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes of one process at the fullest moment of a step, by part. base: of the process itself, on a CPU."""
+    """Bytes of one process, by part.
+
+    base: of the process itself. writing: copies of the weights while the model is written, which on a CPU count too.
+    together: gradients of earlier parts are there while later ones are encoded.
+    """
 
     weights: float
     gradients: float
@@ -31,18 +35,32 @@ class Memory:
     retention: float
     losses: float
     base: float
-    together: bool  # gradients of earlier parts are there while later ones are encoded
+    writing: float
+    together: bool
 
     @property
     def peak(self) -> float:
-        """The sum at the fullest moment: gradients grow as activations go, unless the batch comes in parts."""
-        moving = self.activations + self.retention + self.losses
+        """The sum at the fullest moment, of a step or at the end of the run.
+
+        Gradients grow as activations go, unless the batch comes in parts.
+        """
+        step = self.activations + self.retention + self.losses + (self.gradients if self.together else 0)
         held = self.weights + self.optimizer + self.average + self.base
-        return held + (moving + self.gradients if self.together else max(moving, self.gradients))
+        return held + max(step, self.gradients + self.writing)
 
     def parts(self) -> Mapping[str, float]:
         """Return the parts by name, those of no size left out."""
-        names = ("weights", "gradients", "optimizer", "average", "activations", "retention", "losses", "base")
+        names = (
+            "weights",
+            "gradients",
+            "optimizer",
+            "average",
+            "activations",
+            "retention",
+            "losses",
+            "writing",
+            "base",
+        )
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
@@ -68,6 +86,7 @@ def memory_of(config: TrainConfig, found: Footprint, lengths: np.ndarray, *, gpu
         average=0.0 if config.ema is None else FLOAT * found.trained,
         activations=max(of_text, of_images) if parts else of_text + of_images,
         retention=found.text_bytes(retained) if held else 0.0, base=BASE[kind], together=parts or held,
+        writing=0.0 if gpus else 2 * FLOAT * found.parameters,
         losses=_losses(config.batch_size, share, found.pooled, _STRIP[kind], config.chunk_size),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import ConfigError, OptionsError
+from clipcond.images.remote import is_remote
 from clipcond.prompt.general import read_prompts
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
@@ -129,7 +130,7 @@ def _check_inputs(config: TrainConfig) -> None:
         path = Path(str(data))
         pattern = any(mark in str(data) for mark in "*?[{")
         small_table = path.suffix in _TABLES and path.is_file() and path.stat().st_size <= _SMALL
-        if small_table or not (pattern or path.exists()):
+        if small_table or not (pattern or is_remote(str(data)) or path.exists()):
             read_pairs(data, max_bad_rows=config.max_bad_rows)
 
 
