@@ -189,7 +189,8 @@ def train(
 ) -> None:
     """Train a dual encoder on image-caption pairs.
 
-    The same command goes on with an interrupted run where it stopped.
+    The same command goes on with an interrupted run where it stopped. --check looks at the data first, --plan at memory
+    and steps; --preset gives settings to start from.
     """
     if config is not None and config_file is not None:
         raise OptionsError(f"{config} and --config {config_file} are both files of settings; give one of the two")

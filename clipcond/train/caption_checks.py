@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from clipcond.encode.unseen_words import TokenRows, unseen_words
 from clipcond.prompt.analysis.plan_summary import counted
@@ -102,20 +102,32 @@ def check_same_captions(pairs: Pairs, config: TrainConfig) -> Check:
     """Count the pictures that share a caption, and the pairs of them that a batch will hold: false negatives."""
     owners = caption_owners(pairs)
     sharing = {row for rows in owners.values() for row in rows if len(rows) > 1}
-    count, batch = len(pairs), min(config.batch_size, len(pairs))
-    couples = sum(len(rows) * (len(rows) - 1) / 2 for rows in owners.values())
-    expected = couples * batch * (batch - 1) / max(1, count * (count - 1))
+    expected = _expected_couples(pairs, owners.values(), config.batch_size)
+    count = len(pairs)
     numbers = {"images_sharing": len(sharing), "pairs_a_batch": round(expected, 2)}
-    if not sharing:
+    if not sharing and not pairs.repeats:
         return Check(name="same captions", verdict=OK, text="no two images share a caption", numbers=numbers)
     meaning = "left out of the loss" if config.positives == "mask" else "counted as positive"
+    repeated = ", and some are repeated" if pairs.repeats else ""
     text = (
-        f"{len(sharing):,} of {counted(count, 'image')} share a caption with another: about {expected:.1f} pairs a batch, "
-        f"which are {meaning}"
+        f"{len(sharing):,} of {counted(count, 'image')} share a caption with another{repeated}: about {expected:.1f} pairs "
+        f"a batch, which are {meaning}"
     )
     most = sorted(owners.items(), key=lambda item: -len(item[1]))[:SHOWN]
     examples = tuple(f"{len(rows)} images: {short(caption)}" for caption, rows in most if len(rows) > 1)
     return Check(name="same captions", verdict=NOTE, text=text, examples=examples, numbers=numbers)
+
+
+def _expected_couples(pairs: Pairs, owners: Iterable[Sequence[int]], batch_size: int) -> float:
+    """Return how many couples of one caption, or of one repeated image, a batch holds in the mean."""
+    times = list(pairs.repeats) or [1] * len(pairs)
+    shown = sum(times)
+    couples = sum(each * (each - 1) / 2 for each in times)
+    for rows in owners:
+        own = [times[row] for row in rows]
+        couples += (sum(own) ** 2 - sum(each * each for each in own)) / 2
+    batch = min(batch_size, shown)
+    return couples * batch * (batch - 1) / max(1, shown * (shown - 1))
 
 
 def caption_owners(pairs: Pairs) -> Mapping[str, list[int]]:

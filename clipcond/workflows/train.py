@@ -80,7 +80,7 @@ def _with_fitting_batch(config: TrainConfig) -> TrainConfig:
     from clipcond.train.data import read_pairs
     from clipcond.train.presets import fitting_batch
 
-    images = len(read_pairs(config.data, max_bad_rows=config.max_bad_rows).shown()) - config.val_count
+    images = len(read_pairs(config.data, max_bad_rows=config.max_bad_rows)) - config.val_count
     return replace(config, batch_size=fitting_batch(config.batch_size, images))
 
 

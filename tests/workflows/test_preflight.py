@@ -205,6 +205,9 @@ def test_folders_and_tars_are_said_to_be_what_they_are(tmp_path: Path) -> None:
     assert data.text == "a folder of pictures with texts beside them; 2 images, 2 captions"
     assert data.examples[0] == "repeats as of kohya's scripts: 3_fox counts 3 times"
     assert found(look(tmp_path), "steps").numbers["steps_per_epoch"] == 1
+    same = found(look(tmp_path), "same captions")  # of six shown, each couple is of one caption
+    assert same.numbers == {"images_sharing": 2, "pairs_a_batch": 4 * 3 / 2}
+    assert "and some are repeated" in same.text
 
 
 def test_no_model_library_is_loaded(table: Path) -> None:
