@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 
-from clipcond.errors import DataError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 from clipcond.train.augment import AugmentedPixels
 from clipcond.train.data import Pairs
@@ -18,6 +17,7 @@ from clipcond.train.hard_negatives import Drawn, HardNegatives, picture_key
 from clipcond.train.match_ids import PairKeys, match_ids
 from clipcond.train.pixels import Pixels
 from clipcond.train.ranks import ALONE, Ranks
+from clipcond.train.schedule import steps_per_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,9 @@ class Batches:
 
         content: the most tokens of a caption, between BOS and EOS.
         """
-        if len(pairs) < batch_size:
-            raise DataError(f"batch_size is {batch_size}, but {pairs.source} holds {len(pairs)} images for training")
+        self._shown = pairs.shown()
+        self.per_epoch = steps_per_epoch(pairs, batch_size)
         self.pairs, self.pixels, self.batch_size, self.seed = pairs, pixels, batch_size, seed
-        self.per_epoch = len(pairs) // batch_size
         self._any = captions == "random"
         self._hard, self._content = hard_negatives, content
         share = batch_size // ranks.count
@@ -73,7 +72,7 @@ class Batches:
         """Return the (B,) rows of a step, counted from 0, of all ranks."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
+            self._order = self._shown[np.random.default_rng([self.seed, 2, epoch]).permutation(len(self._shown))]
             self._epoch = epoch
         return self._order[index * self.batch_size : (index + 1) * self.batch_size]
 

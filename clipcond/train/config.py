@@ -14,6 +14,7 @@ from typing import Any
 
 from clipcond.errors import ConfigError
 from clipcond.train.config_checks import FREEZABLE, LORA_TARGETS, check_settings
+from clipcond.train.presets import with_preset
 
 # What may change between a run and its resumption: it does not touch the weights.
 RESUME_MAY_CHANGE = (
@@ -223,11 +224,11 @@ def renamed(given: Mapping[str, Any], *, source: str | None = None) -> dict[str,
 
 
 def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> TrainConfig:
-    """Build the config from names and values; lists become tuples.
+    """Build the config from names and values; lists become tuples, a `preset` the settings that it stands for.
 
     Raises ConfigError for an unknown name (naming the nearest), a missing or wrongly typed one, or one out of range.
     """
-    given = renamed(given, source=source)
+    given = with_preset(renamed(given, source=source))
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for name in given:
         if name not in fields:
@@ -243,6 +244,11 @@ def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> T
 
 def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a flat TOML file; `overrides` (command-line flags) win. Raises ConfigError."""
+    return from_mapping(read_settings(path, overrides), source=str(path))
+
+
+def read_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of a flat TOML file under their names of today; `overrides` win. Raises ConfigError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:  # pragma: no cover
@@ -256,8 +262,7 @@ def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is not TOML of settings: it is nested too deeply") from None
-    settings = {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
-    return from_mapping(settings, source=str(path))
+    return {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
 
 
 def _typed(name: str, kind: str, value: Any, source: str) -> Any:

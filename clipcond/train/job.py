@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipcond.encode.image import Normalisation
+from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.open_clip_folder import pipeline_layers
@@ -22,6 +22,7 @@ from clipcond.runtime.devices import device_of
 from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
 from clipcond.train.batches import Batches
+from clipcond.train.brief_check import brief_check
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
@@ -39,6 +40,7 @@ from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.retention import Retention
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.schedule import lengths
 from clipcond.train.shards import divided_like, whole
 from clipcond.train.start import load_towers, target_reader
 from clipcond.train.stored import Store, Stored
@@ -136,7 +138,7 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
         hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks, content=content,
     )  # fmt: skip
-    steps, warmup = _lengths(config, batches.per_epoch)
+    steps, warmup = lengths(config, batches.per_epoch)
     towers = Towers(
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
@@ -157,7 +159,8 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
         notes=_notes(train_pairs, config) + _risks(config, trainable) + start.notes
-        + (_left_out(held_out) if held_out and config.val_data else ()),
+        + (_left_out(held_out) if held_out and config.val_data else ())
+        + brief_check(config, train_pairs, held_out, TextTower.from_open_clip(trainable.model), content),
         adapter=start.adapter, scaling=scaling,
         fingerprints=fingerprints | ({"base": start.adapter.base} if start.adapter else {}),
     )  # fmt: skip
@@ -254,15 +257,6 @@ def _terms(
     if not (found := [(weight, term) for weight, term in terms if weight]):
         raise ConfigError("contrastive is 0 and there is no other loss; nothing would be trained")
     return found
-
-
-def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
-    """Return the steps of the whole run and of its warm-up."""
-    steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
-    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10), steps - 1)
-    if warmup >= steps:
-        raise ConfigError(f"warmup is {warmup} steps, the whole run {steps}; expected fewer")
-    return steps, warmup
 
 
 def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:

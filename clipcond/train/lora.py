@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.condition.targets import SD2_LAYERS
-from clipcond.encode.fingerprint import Fingerprint
 from clipcond.errors import ConfigError, ModelError
 from clipcond.files import writing
+from clipcond.train.config import TrainConfig
 from clipcond.train.model import attended, temperature, use_plain_attention
 
 TARGETS: Mapping[str, Mapping[str, str]] = {  # → the layers of a block by our names, and by those of the file
@@ -87,19 +87,19 @@ class Adapter:
 
     def __init__(
         self, model: Any, *, rank: int, alpha: float, targets: Sequence[str], blocks: int | None = None,
-        scale_trains: bool = True,
+        scale_trains: bool = True, base: str = "",
     ) -> None:  # fmt: skip
         """Put an adapter that changes nothing yet into a model, and take everything else out of training.
 
         alpha: the change counts alpha / rank.   targets: of TARGETS.   blocks: the last so many have one; None for all.
-        scale_trains: let the temperature train beside it.
+        scale_trains: let the temperature train beside it.   base: the fingerprint of the model, which checkpoints keep.
         Raises ConfigError without peft, ModelError for a text tower of another kind than CLIP's own.
         """
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
             raise ConfigError("lora_rank needs peft, which is not installed: pip install 'clipcond[lora]'") from error
-        self.base = Fingerprint(model)()
+        self.base = base
         self._model, self._rank, self._scale = model, rank, alpha / rank
         model.requires_grad_(False)
         every = model.transformer.resblocks
@@ -149,6 +149,26 @@ class Adapter:
                     layer = block.get_submodule(path)
                     if hasattr(layer, "lora_A"):
                         yield number, name, layer
+
+
+def adapter_of(config: TrainConfig, model: Any, base: str = "") -> Adapter | None:
+    """Put the adapter that a run asks for into its model; None where it asks for none. base, errors: as of Adapter."""
+    if config.lora_rank is None:
+        return None
+    return Adapter(
+        model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank, targets=config.lora_targets,
+        blocks=config.train_blocks, scale_trains="temperature" not in config.frozen, base=base,
+    )  # fmt: skip
+
+
+def adapter_weights(config: TrainConfig, model: Any) -> int:
+    """Return the number of weights of the adapter that a run asks for, and of the temperature where that trains."""
+    blocks = model.transformer.resblocks
+    width, inner = int(model.token_embedding.embedding_dim), int(blocks[0].mlp.c_fc.out_features)
+    sides = {"attn": 4 * (width + width), "mlp": 2 * (width + inner)}
+    count = min(len(blocks), config.train_blocks or len(blocks))
+    scales = 0 if "temperature" in config.frozen else len(temperature(model))
+    return count * (config.lora_rank or 0) * sum(sides[target] for target in config.lora_targets) + scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

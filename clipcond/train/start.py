@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from clipcond.encode.fingerprint import Fingerprint
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.open_clip_folder import pipeline_layers
 from clipcond.models.trainable import Trainable, load_trainable
@@ -15,7 +16,7 @@ from clipcond.prompt.general import read_prompts
 from clipcond.train.blocks import checkpoint_blocks, compile_blocks
 from clipcond.train.config import TrainConfig
 from clipcond.train.context import hold_first_positions, lengthen
-from clipcond.train.lora import Adapter
+from clipcond.train.lora import Adapter, adapter_of
 from clipcond.train.model import (
     begin_sigmoid,
     check_model,
@@ -79,17 +80,10 @@ def _load(config: TrainConfig, device: torch.device) -> tuple[Trainable, Adapter
             "leave grad_cache out, or freeze the image tower"
         )
     freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
-    adapter = None if config.lora_rank is None else _adapter(config, config.lora_rank, model)
+    adapter = adapter_of(config, model, Fingerprint(model)() if config.lora_rank else "")
     use_plain_attention(model)
     train_mode(model.to(device))
     return trainable, adapter
-
-
-def _adapter(config: TrainConfig, rank: int, model: Any) -> Adapter:
-    return Adapter(
-        model, rank=rank, alpha=config.lora_alpha or rank, targets=config.lora_targets, blocks=config.train_blocks,
-        scale_trains="temperature" not in config.frozen,
-    )  # fmt: skip
 
 
 def _arrange_blocks(config: TrainConfig, model: Any, device: torch.device) -> tuple[str, ...]:
