@@ -20,9 +20,10 @@ def report(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
 ) -> None:
-    """Write the page of a training run: curves, recall, drift, pairs.
+    """Write the page of a training run.
 
-    It is one file that loads nothing. RUN/report.html, which training itself writes at its end, is always replaced.
+    Its curves, recall, drift, and the captions that fare best and worst, in one file that loads nothing. RUN/report.html,
+    which training itself writes at its end, is always replaced.
     """
     if out is not None:
         check_output(out, overwrite=force)

@@ -79,9 +79,8 @@ def _charts(run: RunRecord) -> list[str]:
     found = [_figure("loss", [_curve("loss", steps, lambda line: line["loss"])], _short, mark=best)]
     terms = list(dict.fromkeys(name for line in steps for name in line.get("terms", {})))
     for name in terms if len(terms) > 1 else ():
-        found.append(
-            _figure(f"{name} loss", [_curve(name, steps, lambda line, n=name: line["terms"].get(n, 0.0))], _short)
-        )
+        points = [(float(line["step"]), float(line["terms"].get(name, 0.0))) for line in steps]
+        found.append(_figure(f"{name} loss", [Curve(name=name, points=points)], _short))
     if run.evaluations:
         found.append(_recall_figure(run, best))
     if run.drifts:
@@ -102,7 +101,8 @@ def _curve(name: str, lines: Sequence[Mapping[str, Any]], value: Callable[[Any],
 
 def _recall_figure(run: RunRecord, best: int | None) -> str:
     curves = [
-        _curve(name, run.evaluations, lambda line, s=side: line[s].get("R@1", 0.0)) for side, name in _SIDES.items()
+        Curve(name=name, points=[(line["step"], line[side].get("R@1", 0.0)) for line in run.evaluations])
+        for side, name in _SIDES.items()
     ]
     chance = run.evaluations[-1].get("chance", {}).get("text_to_image", {}).get("R@1")
     level = None if chance is None else ("chance", chance)

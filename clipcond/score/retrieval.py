@@ -78,7 +78,7 @@ def chance_recall(right: np.ndarray, answers: int, ks: Sequence[int]) -> dict[in
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Margins:
-    """How well each of M texts tells its image from the others, (M,) each.
+    """The nearest right and the nearest wrong image of M texts, (M,) each.
 
     rank: wrong images before the best right one, 0 for none.   right, wrong: the cosine of the best image of each kind, and
     right_image, wrong_image their numbers.
@@ -110,8 +110,9 @@ def text_margins(images: Tensor, texts: Tensor, right: tuple[np.ndarray, np.ndar
         scores[row, column] = -torch.inf
         (best, at), (other, other_at) = own.max(dim=1), scores.max(dim=1)
         parts.append(((scores >= best[:, None]).sum(dim=1), best, at, other, other_at))
-    rank, best, at, other, other_at = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
-    return Margins(rank=rank, right=best, right_image=at, wrong=other, wrong_image=other_at)
+    names = ("rank", "right", "right_image", "wrong", "wrong_image")
+    columns = zip(*parts, strict=True)
+    return Margins(**{name: torch.cat(each).cpu().numpy() for name, each in zip(names, columns, strict=True)})
 
 
 def _recall(queries: Tensor, answers: Tensor, right: tuple[np.ndarray, np.ndarray], block: int) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,9 +67,12 @@ class WeightsAndBiases(Listener):
     def __init__(self, config: TrainConfig, step: int) -> None:
         import wandb
 
-        out = Path(config.out)
+        out = Path(config.out).absolute()
+        number = hashlib.sha256(str(out).encode("utf-8", "surrogateescape")).hexdigest()[
+            :16
+        ]  # the same when it goes on
         self._run: Any = wandb.init(
-            project="clipcond", name=out.name, id=out.name, dir=str(out), config=config.to_dict(), resume="allow"
+            project="clipcond", name=out.name, id=number, dir=str(out), config=config.to_dict(), resume="allow"
         )
 
     def line(self, line: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ _EVERY = 60.0  # seconds between two files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a run keeps its parts: a folder, and of which pairs and pictures they are.
+    """The place of a run's parts: a folder, and of which pairs and pictures they are.
 
     writes: this process may write there; others only read.
     """

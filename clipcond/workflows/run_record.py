@@ -11,6 +11,13 @@ from clipcond.errors import DataError
 
 Line = dict[str, Any]
 
+_WHOLE: dict[str | None, set[str]] = {
+    None: {"loss", "learning_rate", "grad_norm", "logit_scale", "pairs_per_second"},
+    "evaluation": {"image_to_text", "text_to_image", "images", "texts"},
+    "drift": {"measures", "spread_ratio"},
+    "score": {"score", "best", "best_step"},
+}  # what a line of each kind holds; older logs have lines with less
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -74,7 +81,8 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _of(lines: list[Line], event: str | None) -> tuple[Line, ...]:
-    found = {line["step"]: line for line in lines if line.get("event") == event}
+    """Return the whole lines of a kind, each step's last."""
+    found = {line["step"]: line for line in lines if line.get("event") == event and _WHOLE[event] <= line.keys()}
     return tuple(found[step] for step in sorted(found))
 
 

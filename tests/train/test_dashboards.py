@@ -69,11 +69,13 @@ def test_wandb_hears_every_line_with_numbers_and_the_end(config, monkeypatch):
     train(replace(config, log_to=("wandb",)))
     assert stand_in.settings["config"]["batch_size"] == 5
     assert (stand_in.settings["name"], stand_in.settings["resume"]) == ("run", "allow")
+    assert len(stand_in.settings["id"]) == 16
     assert [step for step, _ in stand_in.logged] == [2, 4, 6, 8, 9]
     assert all({"loss", "temperature", "learning_rate"} <= numbers.keys() for _, numbers in stand_in.logged)
     assert stand_in.finished == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own libraries
 def test_tensorboard_reads_what_a_run_wrote(config):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
