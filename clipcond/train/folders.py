@@ -109,6 +109,8 @@ def _folders(top: Path) -> Iterator[_Folder]:
 
 def _pair(folder: _Folder, name: str, stem: str) -> Indexed:
     """Return a picture with what is said beside it. Raises DataError where no caption is."""
+    if not (folder.path / name).is_file():  # a pipe would wait for ever
+        raise RowError(visible(f"{folder.path / name} is no regular file, not a picture"), MISSING)
     files = folder.beside(stem)
     if has_captions(files):
         said = read_said(files, str(folder.path / stem))
@@ -125,6 +127,8 @@ def _pair(folder: _Folder, name: str, stem: str) -> Indexed:
 
 def _read(path: Path) -> bytes:
     try:
+        if not path.is_file():
+            raise DataError(visible(f"{path} is no regular file, not a caption"))
         with path.open("rb") as file:
             return file.read(LONGEST + 1)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"no file matches .*\*\.tar, and there is no metadata\.csv and no picture in it"
     ):
+        read_pairs(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "picture"), ("a.txt", "caption")])
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path, name: str, kind: str) -> None:
+    folder(tmp_path, {"a.txt": "x", "b.txt": "y"}, ["a.png", "b.png"])
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name} is no regular file, not a {kind}"):
         read_pairs(tmp_path)
 
 
