@@ -130,11 +130,11 @@ def processes(related_csv, plain_csv, dual_folder, tmp_path_factory):
         learning_rate=1e-3, threads=1, log_every=1, save_every=2, teacher=str(dual_folder),
     )  # fmt: skip
     (out / "alone").mkdir()
-    divided = replace(config, data=str(plain_csv), teacher=None, fsdp=True, val_count=4)
+    divided = replace(config, data=str(plain_csv), teacher=None, fsdp=True, val_count=4, keep_best=True, eval_every=2)
     configs = {
         "steps": {name: replace(config, **changes) for name, changes in STEPS.items()},
         "divided": {name: replace(divided, **changes) for name, changes in DIVIDED.items()},
-        "shares": replace(divided, out=str(out / "shares"), eval_every=2, save_every=100),
+        "shares": replace(divided, out=str(out / "shares"), save_every=100),
         "shares-on": replace(divided, out=str(out / "shares-on")),
         "whole": replace(config, out=str(out / "whole"), save_every=100),
         "parts": replace(config, out=str(out / "parts")),
