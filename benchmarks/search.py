@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipcond.find.bit_index import SUFFIX, BitIndex, Segment, write_segment
+from clipcond.find.bit_index import BitIndex
+from clipcond.find.segments import SUFFIX, Segment, write_segment
 
 MEAN, INNER, ROWS = 0.87, 96, 100_000
 RESCORED = (200, 1000, 5000)
@@ -90,7 +91,7 @@ def peak_of_a_search(folder: Path, width: int) -> float:
     """Return the MiB that a process needs at most that opens the index and asks it twenty times."""
     script = (
         "import resource, sys; from pathlib import Path; import numpy as np;"
-        "from clipcond.find.bit_index import SUFFIX, BitIndex, Segment;"
+        "from clipcond.find.bit_index import BitIndex; from clipcond.find.segments import SUFFIX, Segment;"
         "index = BitIndex([Segment(path) for path in sorted(Path(sys.argv[1]).glob('*' + SUFFIX))]);"
         "[index.search(query, 10) for query in np.random.default_rng(0).normal(size=(20, int(sys.argv[2])))];"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
