@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 RESCORED = 1000  # rows whose cosine is computed, of those whose codes are nearest
 _ROWS_AT_ONCE = 1 << 14  # whose codes fit a processor's cache
-_SAMPLE = 100  # rows that serve as queries to measure recall
 _NEVER = np.uint16(np.iinfo(np.uint16).max)  # the distance of a row that may not be found
 
 
@@ -77,16 +76,14 @@ class BitIndex:
         return self._hits(self._exact(asked, k, among)[0])
 
     def recall(
-        self, k: int = 10, *, queries: Numbers | None = None, rescored: Sequence[int] = (RESCORED,), seed: int = 0
+        self, k: int = 10, *, queries: Numbers, itself: bool = False, rescored: Sequence[int] = (RESCORED,)
     ) -> tuple[float, ...]:
         """The shares of the k truly nearest that `search` finds with each number of `rescored` rows, means over queries.
 
-        queries: (Q, P); left out, a hundred rows of the gallery itself, each without the row that it is.
+        queries: (Q, P).   itself: they are rows of the index, and each is left out of what it finds.
         """
         at_least_one("k", k)
-        asked, skip = (
-            (self.sample(_SAMPLE, seed), 1) if queries is None else (matrix("queries", queries, self.width), 0)
-        )
+        asked, skip = matrix("queries", queries, self.width), int(itself)
         found, total = np.zeros(len(rescored)), 0
         for query, truth in zip(asked, self._exact(asked, k + skip, None), strict=True):
             right = {row for row, _ in truth[skip:]}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +91,6 @@ def _packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
 @cache
 def _faiss() -> Any | None:
     try:
-        import faiss  # type: ignore[import-untyped]
+        return import_module("faiss")
     except ImportError:
         return None
-    return faiss

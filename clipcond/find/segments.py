@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 SUFFIX = ".segment"
 _MAGIC = b"clipcond segment 2\n"
 _HEADER = 1 << 20  # bytes at most
-# Of a picture. seen: hash of its path and state, 0 where the state may yet change under the same marks.   same: hash of its
-# path and content.   modified: seconds since 1970.
-RECORD = np.dtype([
-    ("seen", "<u8"), ("same", "<u8"), ("width", "<u4"), ("height", "<u4"), ("share_seen", "<f4"), ("modified", "<f8"),
-])  # fmt: skip
+# Of a picture. seen: hash of its path and its file's state.   modified: seconds since 1970.
+RECORD = np.dtype([("seen", "<u8"), ("width", "<u4"), ("height", "<u4"), ("share_seen", "<f4"), ("modified", "<f8")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,11 @@ class Source:
     size: int
     modified_ns: int
     count: int
+
+    @property
+    def mark(self) -> tuple[str, int, int]:
+        """What says that the file is still the same."""
+        return self.name, self.size, self.modified_ns
 
 
 class Segment:

@@ -92,7 +92,7 @@ def _stored(stored: StoredEmbeddings, scorer: Scorer) -> Gallery:
     """The pictures of a folder of embeddings. Raises DataError where another model made them, ImageError where there are none."""
     from clipcond.find.gallery import embedded_gallery
 
-    check_made_by(stored, scorer)
+    check_made_by(stored.folder, stored.settings, scorer)
     found = embedded_gallery(stored.embedded, scorer)
     if not found.paths:
         raise ImageError(f"{stored.folder} holds no picture; the first could not be read: {found.unread[0].error}")
