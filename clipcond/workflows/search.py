@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import OptionsError
+from clipcond.wording import first_line
 from clipcond.workflows import gallery
 from clipcond.workflows.events import Events, Note, ignore
 from clipcond.workflows.gallery import GalleryOptions
@@ -134,8 +135,12 @@ def _of_many(
     from clipcond.encode.embedding_cache import EmbeddingCache
     from clipcond.workflows.search_index import of_pictures, open_index, search
 
+    try:
+        index = open_index(scorer, options.gallery.images, options.gallery.recursive, events)
+    except OSError as error:
+        events(Note(f"no index can be kept ({first_line(error)}); every picture is compared"))
+        return _exactly(options, paths, scorer, terms, events)
     direction = _direction(options, scorer, terms)
-    index = open_index(scorer, options.gallery.images, options.gallery.recursive, events)
     cache = EmbeddingCache()
     try:
         current = of_pictures(index, paths, scorer, cache, events, options.gallery.batch_size)
