@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from clipcond.workflows.model_names import check_model
 from clipcond.workflows.stored_embeddings import StoredEmbeddings, check_made_by, find_stored
 
 if TYPE_CHECKING:
+    from clipcond.find.classify import Classifier
     from clipcond.find.gallery import Gallery
+    from clipcond.find.labels import Label
     from clipcond.rerank.scorer import Scorer
 
 
@@ -86,6 +89,20 @@ def embed(paths: tuple[Path, ...], scorer: Scorer, options: GalleryOptions, even
     if not found.paths:
         raise ImageError(f"none of {len(paths)} pictures could be read; the first: {found.unread[0].error}")
     return found
+
+
+def text_classifier(scorer: Scorer, labels: Sequence[Label], *, cache: bool) -> Classifier:
+    """Build the classifier of some labels; with a cache, of those that are new."""
+    from clipcond.encode.embedding_cache import EmbeddingCache
+    from clipcond.find.classify import build_classifier
+
+    if not cache:
+        return build_classifier(scorer, labels)
+    remembered = EmbeddingCache()
+    try:
+        return build_classifier(scorer, labels, cache=remembered)
+    finally:
+        remembered.close()
 
 
 def _stored(stored: StoredEmbeddings, scorer: Scorer) -> Gallery:

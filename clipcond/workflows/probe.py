@@ -51,7 +51,6 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     test_paths, test_labels = _labelled(options.test)
     labels = _classes(options, sorted(set(train_labels.values()) | set(test_labels.values())))
 
-    from clipcond.find.classify import build_classifier
     from clipcond.find.probe import probe
 
     scorer = gallery.load_scorer(options.model, events, tuple(text for label in labels for text in label.texts))
@@ -62,7 +61,7 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     few = [count for count in options.shots if count <= most]
     if len(few) < len(options.shots):
         events(Note(f"no class has more than {most} examples; {max(options.shots)} shots and their like are left out"))
-    of = build_classifier(scorer, labels)
+    of = gallery.text_classifier(scorer, labels, cache=options.cache)
     with task(events, "fitting", len(few) + 1, "sets") as advance:
         report = probe(
             train, test, of.vectors, logit_scale=of.head.scale, shots=(*few, None), draws=options.draws,
