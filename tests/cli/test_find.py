@@ -56,6 +56,19 @@ def test_the_table_of_classify_is_for_people(capsys, monkeypatch: pytest.MonkeyP
     shown = capsys.readouterr().out
     assert "probability" in shown
     assert "accuracy 100.0% of 2 pictures" in shown
+    assert "mostly taken for" in shown
+
+
+def test_classify_draws_what_is_taken_for_what(capsys, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "confusion.svg"
+    command = ["classify", ".", "-r", "--labels", "red, blue", "--plot", str(plot)]
+    assert main(command) == 2
+    assert "--plot needs the right labels; give them with --truth folders or --truth FILE" in capsys.readouterr().err
+    assert main([*command, "--truth", "folders"]) == 0
+    assert plot.read_text("utf-8").startswith("<?xml")
+    assert main([*command, "--truth", "folders"]) == 3
+    assert "confusion.svg is there already" in capsys.readouterr().err
 
 
 def test_ask_answers(capsys) -> None:
