@@ -1,6 +1,6 @@
 """Linear probes from 1 to 16 examples a class and from all, beside scikit-learn alone and zero-shot.
 
-    python benchmarks/probe.py [--model mini] [--train 20] [--test 10] [--draws 3]
+    python benchmarks/probe.py [--model mini] [--train 20] [--test 10] [--draws 3] [--templates none]
 
 Pictures of the mini world as in benchmarks/zero_shot.py. Columns: scikit-learn's LogisticRegression as OpenAI's README has it
 (C = 0.316, 1,000 iterations, on the same unit vectors and the same draws); clipcond's probe from nothing, whose C is chosen
@@ -16,14 +16,15 @@ import datetime
 import platform
 import sys
 import time
+import warnings
 from importlib.metadata import version
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from zero_shot import CLASSES, OWN, class_pictures
+from zero_shot import CLASSES, class_pictures
 
 from clipcond.find.classify import build_classifier
-from clipcond.find.labels import labels_of
+from clipcond.find.labels import labels_of, read_templates
 from clipcond.find.probe import Examples, draw, examples, probe
 from clipcond.rerank.scorer import Scorer
 
@@ -43,16 +44,20 @@ def main() -> None:
     options.add_argument("--model", default="mini")
     options.add_argument("--train", type=int, default=20, help="pictures of each class")
     options.add_argument("--test", type=int, default=10, help="pictures of each class")
+    options.add_argument(
+        "--templates", default="none", help="of the zero-shot weights; names alone leave room to learn"
+    )
     options.add_argument("--draws", type=int, default=3)
     given = options.parse_args()
 
+    warnings.filterwarnings("ignore", message="The number of unique classes")
     print(f"{datetime.date.today()}, python {' '.join(sys.argv)}")
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "scikit-learn", "numpy"))
     print(f"{packages}, Python {platform.python_version()}")
     scorer = Scorer.load(given.model, device="cpu")
     train = examples(*class_pictures(scorer, given.train, seed=2))
     test = examples(*class_pictures(scorer, given.test, seed=3))
-    of = build_classifier(scorer, labels_of(CLASSES, OWN))
+    of = build_classifier(scorer, labels_of(CLASSES, read_templates(given.templates)))
     shots = (*(count for count in SHOTS if count <= given.train), None)
     since = time.perf_counter()
     report = probe(train, test, of.vectors, logit_scale=of.head.scale, shots=shots, draws=given.draws)

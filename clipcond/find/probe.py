@@ -6,6 +6,7 @@ A probe that starts from nothing forgets what the model knows: with one example 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,9 @@ def logistic_regression(train: Examples, regularisation: float, count: int) -> N
     if len(present) == 1:
         weights[present[0], -1] = 0.0
         return weights
-    fitted = _sklearn().LogisticRegression(C=regularisation, max_iter=1000).fit(train.vectors, train.classes)
+    with warnings.catch_warnings():  # one example of most classes is what was asked for
+        warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+        fitted = _sklearn().LogisticRegression(C=regularisation, max_iter=1000).fit(train.vectors, train.classes)
     slopes, bias = fitted.coef_, fitted.intercept_
     if len(present) == 2:  # one row that stands for both
         slopes, bias = np.concatenate([-slopes, slopes]), np.concatenate([-bias, bias])
