@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RESCORED = 1000  # rows whose cosine is computed, of those whose codes are nearest
 _ROWS_AT_ONCE = 1 << 14  # whose codes fit a processor's cache
+_LOOKED_AT = 1 << 16  # distances at a time
 _NEVER = np.uint16(np.iinfo(np.uint16).max)  # the distance of a row that may not be found
 
 
@@ -170,9 +171,12 @@ class BitIndex:
 
 def _smallest(distances: NDArray[np.uint16], most: int) -> NDArray[np.intp]:
     """The rows with the smallest distances, `most` of them or all that may be found; of equals the first rows."""
-    counts = np.bincount(distances, minlength=int(_NEVER) + 1)[: int(_NEVER)]
-    if most >= counts.sum():
-        return np.flatnonzero(distances != _NEVER)
-    limit = int(np.searchsorted(np.cumsum(counts), most))  # the distance that the last of them has
-    nearer, at = np.flatnonzero(distances < limit), np.flatnonzero(distances == limit)
-    return np.sort(np.concatenate([nearer, at[: most - len(nearer)]]))
+    rows, limit = np.zeros(0, dtype=np.intp), _NEVER
+    for start in range(0, len(distances), _LOOKED_AT):
+        own = start + np.flatnonzero(distances[start : start + _LOOKED_AT] < limit)
+        rows = np.concatenate([rows, own])
+        if len(rows) >= 4 * most or (start + _LOOKED_AT >= len(distances) and len(rows) > most):
+            order = np.argsort(distances[rows], kind="stable")[:most]
+            limit = distances[rows[order[-1]]]  # of later rows only nearer ones count
+            rows = np.sort(rows[order])
+    return rows

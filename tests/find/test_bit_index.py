@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcond.errors import DataError, OutputExists, ShapeError
-from clipcond.find.bit_index import BitIndex
+from clipcond.find.bit_index import BitIndex, _smallest
 from clipcond.find.codes import by_faiss, by_numpy, codes_of, query_codes, words_of
 from clipcond.find.segments import RECORD, SUFFIX, Segment, Source, centre, write_segment
 
@@ -92,6 +93,16 @@ def test_faiss_counts_what_numpy_counts() -> None:
     codes, query = (rng.integers(0, 2**64, size=size, dtype=np.uint64) for size in ((999, 8), (3, 8)))
     assert by_faiss(codes, query).tolist() == by_numpy(codes, query).tolist()
     assert by_faiss(codes[::2, :3], query[:, :3]).tolist() == by_numpy(codes[::2, :3], query[:, :3]).tolist()
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 99))
+def test_the_nearest_of_equals_are_the_first(most: int, block: int, seed: int) -> None:
+    distances = np.random.default_rng(seed).integers(0, 9, size=50).astype(np.uint16)
+    distances[seed % 50] = 2**16 - 1  # may not be found
+    with mock.patch("clipcond.find.bit_index._LOOKED_AT", block):
+        found = _smallest(distances, most)
+    order = np.argsort(distances, kind="stable")[:49]
+    assert found.tolist() == sorted(order[:most].tolist())
 
 
 def test_rows_that_may_not_be_found_are_not(tmp_path: Path) -> None:
