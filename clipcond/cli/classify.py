@@ -141,9 +141,10 @@ def _show_measure(result: ClassifyResult) -> None:
         return
     console = stdout_console()
     console.print()
+    five = f"among the first five {found.top5:.1%}, " if len(result.labels) > 5 else ""
     console.print(
-        f"accuracy {found.accuracy:.1%} of {found.count:,} pictures, among the first five {found.top5:.1%}, mean recall of a "
-        f"class {found.mean_recall:.1%}; confidence {found.confidence:.1%} (calibration error {found.calibration_error:.1%})"
+        f"accuracy {found.accuracy:.1%} of {found.count:,} pictures, {five}mean recall of a class {found.mean_recall:.1%}; "
+        f"confidence {found.confidence:.1%} (calibration error {found.calibration_error:.1%})"
     )
     _show_classes(found, result.labels)
     if result.gains:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,9 @@ from clipcond.cli.render import print_json
 from clipcond.cli.rerank_run import OutputOptions, sheet, write_files, write_paths
 from clipcond.cli.rerank_table import show
 from clipcond.workflows.search import DEFAULT_TOP, SearchOptions, run
+
+if TYPE_CHECKING:
+    from clipcond.rerank.rows import Ranking
 
 
 @command
@@ -58,7 +62,7 @@ def search(
     with progress() as events:
         result = run(options, events)
         ranking = result.ranking
-        page = None if html is None else sheet(ranking, events)
+        page = None if html is None else sheet(_found(ranking), events)
     if output.lines:
         for row in (*ranking.kept, *ranking.errors):
             print_json(row.to_json())
@@ -72,3 +76,8 @@ def search(
         typer.echo(result.index.line(), err=True)
     if not ranking.kept:
         raise typer.Exit(FAILED)
+
+
+def _found(ranking: Ranking) -> Ranking:
+    """The ranking without the pictures that were not found."""
+    return replace(ranking, rows=(*ranking.kept, *ranking.errors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,9 @@ class GalleryOptions:
 
 
 def find(options: GalleryOptions, events: Events) -> tuple[Path, ...]:
-    """Return the files, with a note for a source without pictures. Raises ImageError where no source has any."""
+    """Return the files, with a note for a source without pictures. Raises ImageError where none has any, or all are gone."""
     from clipcond.images.find import find_pictures
+    from clipcond.images.tar_paths import tar_of
 
     check_model(options.model)
     if (stored := find_stored(options.images)) is not None:
@@ -52,6 +54,8 @@ def find(options: GalleryOptions, events: Events) -> tuple[Path, ...]:
     more = "" if options.recursive else "; --recursive looks into the folders below"
     if not found.paths:
         raise ImageError(f"no pictures in {', '.join(found.empty)}{more}")
+    if all(not os.path.lexists(path) and tar_of(path) is None for path in found.paths):
+        raise ImageError(f"there is no {found.paths[0]}; expected a picture, a folder of pictures, or a quoted pattern")
     for source in found.empty:
         events(Note(f"no pictures in {source}{more}"))
     return found.paths

@@ -49,6 +49,8 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     """Read the pictures and classes, load the model, embed, fit and compare. Raises DataError, ImageError and ModelError."""
     train_paths, train_labels = _labelled(options.train)
     test_paths, test_labels = _labelled(options.test)
+    if both := {path.resolve() for path in train_paths} & {path.resolve() for path in test_paths}:
+        events(Note(f"{len(both):,} of the {len(test_paths):,} test pictures are trained on; accuracy flatters"))
     labels = _classes(options, sorted(set(train_labels.values()) | set(test_labels.values())))
 
     from clipcond.find.probe import probe

@@ -109,12 +109,16 @@ def test_search_finds_and_writes(capsys, tmp_path: Path) -> None:
     assert [row["path"] for row in lines(shown.out)] == [str(Path("red/a.png"))]
     assert "1 of 2 pictures" in shown.err
     assert "red circle - blue" in page.read_text("utf-8")
+    assert "percentile" not in page.read_text("utf-8")  # a search has none
+    assert page.read_text("utf-8").count("data:image/jpeg") == 1  # of what was found
     assert len(table.read_text("utf-8").splitlines()) == 3
     assert main(["search", ".", "blue/a.png", "-r", "-k", "1", "--paths"]) == 0
     assert capsys.readouterr().out == "blue/a.png\n"
     assert main(["search", ".", "red", "-r", "--min-score", "1"]) == 3
     assert main(["search", ".", "gone.png", "-r"]) == 0
     assert "there is no file gone.png; it is searched for as words" in capsys.readouterr().err
+    assert main(["search", "gone", "red"]) == 3
+    assert "there is no gone; expected a picture, a folder" in capsys.readouterr().err
 
 
 def test_captions_are_ranked_and_made(capsys, tmp_path: Path) -> None:
