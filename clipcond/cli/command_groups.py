@@ -29,7 +29,8 @@ GROUPS = {
     },
     "Training": {
         "train": "clipcond.cli.train",
-        "evaluate": "clipcond.cli.train",
+        "evaluate": "clipcond.cli.evaluate",
+        "report": "clipcond.cli.report",
         "drift": "clipcond.cli.drift",
         "export": "clipcond.cli.export",
     },

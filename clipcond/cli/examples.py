@@ -95,8 +95,13 @@ _EXAMPLES = {
     ),
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",
-        "clipcond evaluate --model runs/mine --data pairs.csv --json",
+        "clipcond evaluate --model runs/mine --before mini --data pairs.csv --retention photos.csv",
         "clipcond evaluate --model ViT-B-32/openai --data 'shards/*.tar'",
+    ),
+    "report": (
+        "clipcond report runs/mine",
+        "clipcond report runs/mine --out mine.html",
+        "clipcond report runs/mine --out mine.html --force",
     ),
     "export": (
         "clipcond export runs/mine --to diffusers --into ./sd15 --out ./sd15-mine",
