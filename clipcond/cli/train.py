@@ -16,7 +16,9 @@ from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
 from clipcond.prompt.analysis.plan_summary import counted
+from clipcond.train.encoders import FIRST_PART, SECOND_PART
 from clipcond.wording import visible
+from clipcond.workflows import train_pair
 from clipcond.workflows.evaluate import EvaluateOptions
 from clipcond.workflows.evaluate import run as measure
 from clipcond.workflows.events import Event, Note
@@ -113,7 +115,16 @@ def train(
     denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+        typer.Option(
+            metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux; or sdxl, sd3."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Of target sdxl or sd3: text_encoder, text_encoder_2 or both."),
+    ] = None,
+    model_2: Annotated[
+        str | None, typer.Option("--model-2", metavar="TEXT", help="With both, the model of text_encoder_2.")
     ] = None,
     retention: Annotated[
         float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
@@ -187,6 +198,8 @@ def train(
         "denoise_weight": denoise_weight,
         "denoise_batch": denoise_batch,
         "target": target,
+        "encoder": encoder,
+        "model_2": model_2,
         "retention": retention,
         "retention_prompts": retention_prompts,
         "retention_weights": retention_weights,
@@ -201,22 +214,46 @@ def train(
         "keep": keep,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
-    if result.rank == 0:
-        _show(result, as_json=as_json)
+    options = TrainOptions(config=config, settings=given, allow_changes=allow_changes)
+    if options.of_pair():
+        pair = train_pair.run(options, TrainingLines())
+        result = pair.last
+        _show_pair(pair, as_json=as_json)
+    else:
+        result = run(options, TrainingLines())
+        if result.rank == 0:
+            _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
+def _show_pair(pair: train_pair.PairResult, *, as_json: bool) -> None:
+    """Print both results as JSON, or the folder that holds both runs."""
+    if as_json:
+        print_json({
+            FIRST_PART: _document(pair.first), SECOND_PART: _document(pair.second) if pair.second else None,
+            "model": str(pair.model) if pair.model else None, "interrupted": pair.last.interrupted,
+        })  # fmt: skip
+    elif pair.model:
+        typer.echo(str(pair.model))
+        if sys.stderr.isatty():
+            run = visible(shlex.quote(str(pair.model)))
+            typer.echo(f"into a pipeline  clipcond export {run} --to diffusers --into PIPELINE --out FOLDER", err=True)
+
+
+def _document(result: TrainResult) -> dict[str, object]:
+    return {
+        "steps": result.steps, "loss": result.loss,
+        "retrieval": result.retrieval.to_dict() if result.retrieval else None,
+        "model": str(result.model) if result.model else None, "interrupted": result.interrupted,
+    }  # fmt: skip
+
+
 def _show(result: TrainResult, *, as_json: bool) -> None:
     """Print the result as JSON, or the folder of the model."""
     if as_json:
-        print_json({
-            "steps": result.steps, "loss": result.loss,
-            "retrieval": result.retrieval.to_dict() if result.retrieval else None,
-            "model": str(result.model) if result.model else None, "interrupted": result.interrupted,
-        })  # fmt: skip
+        print_json(_document(result))
     elif result.model:
         typer.echo(str(result.model))
         if sys.stderr.isatty():

@@ -209,6 +209,11 @@ def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> T
 
 def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a flat TOML file; `overrides` (command-line flags) win. Raises ConfigError."""
+    return from_mapping(read_toml(path, overrides), source=str(path))
+
+
+def read_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of a flat TOML file under their names of today, unchecked; `overrides` win. Raises ConfigError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:  # pragma: no cover
@@ -222,8 +227,7 @@ def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is not TOML of settings: it is nested too deeply") from None
-    settings = {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
-    return from_mapping(settings, source=str(path))
+    return {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
 
 
 def _typed(name: str, kind: str, value: Any, source: str) -> Any:

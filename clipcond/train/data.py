@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ class Pairs:
     """N images with one or more captions each, in the order of the source.
 
     left_out: what is wrong with each row that is not among them. notes: what else of the source is not used.
-    relations: one for each image, or none at all where the source has no such columns.
+    relations: one for each image, or none at all where the source has no such columns. seconds: what a pipeline's second
+    text encoder reads, beside `captions` and as many for each image, or none at all.
     """
 
     images: Sequence[ImageSource]
@@ -45,6 +46,7 @@ class Pairs:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     relations: Sequence[Relations] = ()
+    seconds: Sequence[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,7 +56,16 @@ class Pairs:
         rows = [int(row) for row in rows]
         images, captions = [self.images[row] for row in rows], [self.captions[row] for row in rows]
         relations = [self.relations[row] for row in rows] if self.relations else ()
-        return Pairs(images, captions, self.source, self.left_out, self.notes, relations)
+        seconds = [self.seconds[row] for row in rows] if self.seconds else ()
+        return Pairs(images, captions, self.source, self.left_out, self.notes, relations, seconds)
+
+    def for_second_encoder(self) -> Pairs:
+        """Return the pairs with captions and second captions exchanged; the same where there are no second ones."""
+        return replace(self, captions=self.seconds, seconds=self.captions) if self.seconds else self
+
+    def beside(self, row: int, number: int) -> str:
+        """Return what the other encoder reads beside one caption of an image: the caption itself where nothing else is said."""
+        return (self.seconds or self.captions)[row][number]
 
     def sample(self, most: int = 500) -> list[int]:
         """Return `most` evenly spread rows, or all."""
@@ -67,6 +78,8 @@ class Pairs:
         for each in self.relations:
             names = [image.path.name for image in each.negative_images]
             digest.update(f"{each.negatives}\0{names}\0{each.groups}\n".encode("utf-8", "surrogateescape"))
+        for texts in self.seconds:
+            digest.update(f"{texts}\n".encode("utf-8", "surrogateescape"))
         for image, captions in zip(self.images, self.captions, strict=True):
             line = f"{image.path.name}\0{image.start}\0{image.size}\0{captions}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -173,7 +186,9 @@ def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:
     said = [tuple(caption for row in own for caption in row.captions) for own in rows.values()]
     relations = [_relations(own, path) for own in rows.values()]
     given = relations if any(each != Relations() for each in relations) else ()
-    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given)
+    beside = [tuple(text for row in own for text in row.seconds or row.captions) for own in rows.values()]
+    seconds = beside if any(row.seconds for own in rows.values() for row in own) else ()
+    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given, seconds=seconds)
 
 
 def _relations(rows: list[PairRow], table: Path) -> Relations:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
-from clipcond.train.denoising import Denoiser, Denoising
+from clipcond.train.denoising import Denoiser, Denoising, PairDenoiser, of_one_encoder, of_two_encoders
+from clipcond.train.encoders import SECOND, TWO_ENCODERS
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.model import (
@@ -90,7 +91,7 @@ class Job:
         return nullcontext() if self.average is None else self.average.in_place()
 
 
-def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks = ALONE) -> Job:
+def prepare(config: TrainConfig, denoiser: Denoiser | PairDenoiser | None = None, ranks: Ranks = ALONE) -> Job:
     """Load the model and the data, and try both. denoiser: for a run with a denoising loss.
 
     ranks: those that share the batches; each draws other random numbers once the same model is loaded in all.
@@ -147,10 +148,16 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
 
 
 def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
-    pairs = read_pairs(config.data, max_bad_rows=config.max_bad_rows)
+    """Read the pairs for training and those held out, with the captions of the encoder that trains."""
+    pairs = _read_pairs(config, config.data)
     if config.val_data:
-        return pairs, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows)
+        return pairs, _read_pairs(config, config.val_data)
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
+
+
+def _read_pairs(config: TrainConfig, data: str) -> Pairs:
+    pairs = read_pairs(data, max_bad_rows=config.max_bad_rows)
+    return pairs.for_second_encoder() if config.target in SECOND else pairs
 
 
 def _load(config: TrainConfig, device: torch.device) -> Trainable:
@@ -212,7 +219,9 @@ def _features(
     return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
 
 
-def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+def _denoising(
+    config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | PairDenoiser | None
+) -> Denoising | None:
     """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
     if not config.denoise_weight:
         return None
@@ -228,7 +237,11 @@ def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
     latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
     reader = _reader(config, trainable, denoiser.target)
-    return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
+    if denoiser.target in TWO_ENCODERS:
+        predicts = of_two_encoders(cast(PairDenoiser, denoiser), pairs)
+    else:
+        predicts = of_one_encoder(cast(Denoiser, denoiser))
+    return Denoising(predicts, reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 
 def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
@@ -288,9 +301,22 @@ def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
     if told := [f"{count} {what}" for what, count in counts.items() if count]:
         groups = f"; within a batch a pair of one group {meaning}" if counts["name a group"] else ""
         notes.append(f"of {len(pairs)} images {', '.join(told)}{groups}")
+    if pairs.seconds:
+        notes.append(_second_captions(config))
     if config.grad_cache is not None and config.grad_cache >= config.batch_size:
         notes.append(f"grad_cache is {config.grad_cache}, batch_size {config.batch_size}: batches are encoded whole")
     return (*_left_out(pairs), *pairs.notes, *notes)
+
+
+def _second_captions(config: TrainConfig) -> str:
+    """Say what becomes of the second captions of the data."""
+    if config.target in SECOND:
+        return (
+            f"{config.target} trains on caption_2 of the data; the other encoder, where a loss asks it, reads caption"
+        )
+    if config.target in TWO_ENCODERS and config.denoise_weight:
+        return f"{config.target} trains on caption of the data; the other encoder reads caption_2"
+    return "caption_2 of the data is for the second text encoder of a pipeline; this run does not read it"
 
 
 def _left_out(pairs: Pairs) -> tuple[str, ...]:
