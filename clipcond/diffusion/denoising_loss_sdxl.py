@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipcond.condition.families import LAYOUTS, layer
 from clipcond.condition.targets import TARGETS
-from clipcond.diffusion.denoising_loss import FrozenDenoiser
+from clipcond.diffusion.frozen_denoiser import FrozenDenoiser
 from clipcond.diffusion.pipeline_view import view_pipeline
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.clinic import rows_of
