@@ -214,7 +214,11 @@ def train(
         "keep": keep,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    options = TrainOptions(config=config, settings=given, allow_changes=allow_changes)
+    _train(TrainOptions(config=config, settings=given, allow_changes=allow_changes), as_json=as_json)
+
+
+def _train(options: TrainOptions, *, as_json: bool) -> None:
+    """Train one encoder or a pair, and print the result. Raises Exit where a signal ended it."""
     if options.of_pair():
         pair = train_pair.run(options, TrainingLines())
         result = pair.last
