@@ -73,7 +73,7 @@ class SdxlDenoisingLoss(FrozenDenoiser):
 
     @torch.no_grad()
     def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """What the pipeline reads of the other encoder: (N, 77, D) states and (N, P) projected vectors."""
+        """Return the (N, 77, D) states and (N, P) projected vectors that the pipeline reads of the other encoder."""
         skip, norm = layer(LAYOUTS["sdxl"], self._other.name, 0)
         tower: Any = self._other.tower
         out = tower.encode(rows_of(texts, pad_id=self._other.pad_id), clip_skip=skip, final_norm=norm)
