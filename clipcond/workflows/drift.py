@@ -11,6 +11,7 @@ from clipcond.errors import ConfigError, ModelError, OptionsError
 from clipcond.files import check_output
 from clipcond.prompt.families import FAMILIES, Family
 from clipcond.prompt.general import read_prompts
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
@@ -191,9 +192,13 @@ def _compare(
             f"{options.before} gives states of width {pair[0].tower.width}, {options.after} of {pair[1].tower.width}: "
             "they are no encoders of one pipeline, and no cosine compares them"
         )
-    rows, ends, cut = _rows(prompts, FAMILIES[options.target][name].pad_id)
+    length = min(CONTEXT, *(each.tower.context for each in pair))
+    rows, ends, cut = _rows(prompts, FAMILIES[options.target][name].pad_id, length)
+    if length < CONTEXT:
+        short = next(each for each in pair if each.tower.context == length)
+        events(Note(f"{short.name} has {length} positions and no place in a pipeline, which reads {CONTEXT}"))
     if cut:
-        events(Note(f"{cut} of {len(prompts)} prompts are cut at 75 tokens, as a stock pipeline cuts them"))
+        events(Note(f"{cut} of {len(prompts)} prompts are cut at {length - 2} tokens, as a stock pipeline cuts them"))
     outputs = [_states(options.target, name, each, rows, pair) for each in pair]
     (before, before_pooled, layer), (after, after_pooled, _) = outputs
     pooled = None if before_pooled is None or after_pooled is None else (before_pooled, after_pooled)
@@ -210,16 +215,16 @@ def _compare(
     )  # fmt: skip
 
 
-def _rows(prompts: Sequence[str], pad_id: int) -> tuple[Tensor, Tensor, int]:
-    """(N, 77) ids with the empty prompt first, the places of EOS (N), and the number of prompts that were cut."""
+def _rows(prompts: Sequence[str], pad_id: int, length: int) -> tuple[Tensor, Tensor, int]:
+    """(N, length) ids with the empty prompt first, the places of EOS (N), and the number of prompts that were cut."""
     import torch
 
     from clipcond.models.clinic import rows_of
-    from clipcond.prompt.tokenizer import CONTENT, EOS, batch_ids
+    from clipcond.prompt.tokenizer import EOS, batch_ids
 
     texts = ["", *(text for text in prompts if text)]
-    rows = rows_of(texts, pad_id=pad_id)
-    cut = sum(len(ids) > CONTENT for ids in batch_ids(texts))
+    rows = rows_of(texts, pad_id=pad_id, length=length)
+    cut = sum(len(ids) > length - 2 for ids in batch_ids(texts))
     return rows, (rows == EOS).to(torch.int).argmax(dim=1), cut
 
 
