@@ -128,10 +128,14 @@ def with_open_clip(folder: Path, given: argparse.Namespace, *, locked: bool) -> 
     rest = [p for name, p in named if not (p.ndim < 2 or any(part in name for part in excluded))]
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": rest, "weight_decay": DECAY}]
     optimizer = torch.optim.AdamW(groups, lr=given.learning_rate, betas=BETAS, eps=EPS)
-    adjust, clock, losses = cosine_lr(optimizer, given.learning_rate, given.warmup, given.steps), [], []
+    adjust, clock, losses = (
+        cosine_lr(optimizer, given.learning_rate, given.warmup, given.steps),
+        list[Instant](),
+        list[Any](),
+    )
 
     def scheduler(step: int) -> None:
-        clock.append(time.perf_counter())
+        clock.append(_now())
         adjust(step)
 
     class Recording(open_clip.ClipLoss):  # type: ignore[misc, name-defined]
@@ -148,8 +152,8 @@ def with_open_clip(folder: Path, given: argparse.Namespace, *, locked: bool) -> 
     )  # fmt: skip
     shard = SimpleNamespace(set_epoch=lambda epoch: None, dataloader=data)
     train_one_epoch(model, {"train": shard}, Recording(), 0, optimizer, None, scheduler, None, args)
-    clock.append(time.perf_counter())
-    return {"seconds": _steps(clock), "losses": [float(each) for each in losses]}
+    clock.append(_now())
+    return _result(clock, [float(each) for each in losses])
 
 
 def with_transformers(folder: Path, given: argparse.Namespace) -> dict[str, list[float]]:
@@ -166,9 +170,9 @@ def with_transformers(folder: Path, given: argparse.Namespace) -> dict[str, list
     optimizer = torch.optim.AdamW(groups, lr=given.learning_rate, betas=BETAS, eps=EPS, fused=True)
     from clipcond.train.optimizer import learning_rate_at
 
-    clock, losses = [], []
+    clock, losses = list[Instant](), list[Any]()
     for step, (pixels, ids) in enumerate(loader(folder, given, lambda text: open_clip.tokenize(text))):
-        clock.append(time.perf_counter())
+        clock.append(_now())
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, given.steps, given.learning_rate, given.warmup)
         ends = (ids == 49407).int().argmax(dim=1, keepdim=True)
@@ -180,8 +184,8 @@ def with_transformers(folder: Path, given: argparse.Namespace) -> dict[str, list
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         losses.append(out.loss.detach())
-    clock.append(time.perf_counter())
-    return {"seconds": _steps(clock), "losses": [float(each) for each in losses]}
+    clock.append(_now())
+    return _result(clock, [float(each) for each in losses])
 
 
 def transformers_model(folder: Path) -> Any:
@@ -242,14 +246,14 @@ def _vision(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def with_clipcond(folder: Path, given: argparse.Namespace, *, stored: bool) -> dict[str, list[float]]:
-    clock, losses = [time.perf_counter()], []
+    clock, losses = [_now()], list[float]()
 
     def report(line: dict[str, Any]) -> None:
         if "loss" in line:
             losses.append(line["loss"])
-            clock.append(time.perf_counter())
+            clock.append(_now())
         elif line.get("event") in ("start", "note"):
-            clock[0] = time.perf_counter()  # storing features ends with a note
+            clock[0] = _now()  # storing features ends with a note
 
     with tempfile.TemporaryDirectory() as out:
         config = TrainConfig(
@@ -259,11 +263,24 @@ def with_clipcond(folder: Path, given: argparse.Namespace, *, stored: bool) -> d
             save_every=10**6, threads=given.threads, device="cpu",
         )  # fmt: skip
         train(config, report=report)
-    return {"seconds": _steps(clock), "losses": losses}
+    return _result(clock, losses)
 
 
-def _steps(clock: list[float]) -> list[float]:
-    return [after - before for before, after in pairwise(clock)]
+Instant = tuple[float, float]
+
+
+def _now() -> Instant:
+    """Seconds on the wall, and of the processor in this process with all its threads."""
+    return time.perf_counter(), time.process_time()
+
+
+def _result(clock: list[Instant], losses: list[float]) -> dict[str, list[float]]:
+    wall, processor = zip(*clock, strict=True)
+    return {
+        "seconds": [after - before for before, after in pairwise(wall)],
+        "processor": [after - before for before, after in pairwise(processor)],
+        "losses": losses,
+    }
 
 
 def contestant(name: str, folder: Path, given: argparse.Namespace) -> dict[str, list[float]]:
@@ -304,24 +321,31 @@ def operations(folder: Path) -> Iterator[str]:
 
 def table(results: dict[str, list[dict[str, list[float]]]], given: argparse.Namespace) -> Iterator[str]:
     """Markdown: pairs a second, ratios to open_clip in the same round, and how far the losses are apart."""
-    speeds = {
-        name: [given.batch / statistics.median(run["seconds"][1:]) for run in runs] for name, runs in results.items()
-    }
-    yield "| trained with | pairs/s | to open_clip | spread | largest difference of the loss | last loss |"
-    yield "|---|---|---|---|---|---|"
-    for name, own in speeds.items():
-        ratios = [mine / theirs for mine, theirs in zip(own, speeds["open_clip"], strict=True)]
-        losses = results[name][0]["losses"]
+    yield (
+        "| trained with | pairs/s | to open_clip | spread | pairs a processor second, to open_clip | spread | "
+        "largest difference of the loss | last loss |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, runs in results.items():
+        shown = [f"{statistics.median(_speeds(runs, 'seconds', given)):.2f}"]
+        for clock in ("seconds", "processor"):
+            both = (_speeds(results[each], clock, given) for each in (name, "open_clip"))
+            ratios = [mine / theirs for mine, theirs in zip(*both, strict=True)]
+            shown += [f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"]
+        losses = runs[0]["losses"]
         same = "open_clip, image locked" if "stored" in name or "locked" in name else "open_clip"
-        apart = max(abs(a - b) for a, b in zip(losses, results[same][0]["losses"], strict=True))
-        yield (
-            f"| {name} | {statistics.median(own):.2f} | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} | {apart:.4f} | {losses[-1]:.4f} |"
-        )
+        others = results[same][0]["losses"] if same in results else losses
+        apart = max(abs(a - b) for a, b in zip(losses, others, strict=True))
+        yield f"| {name} | {' | '.join(shown)} | {apart:.4f} | {losses[-1]:.4f} |"
     base = results["open_clip"][0]["losses"]
+    steps = [abs(after - before) for before, after in pairwise(base)]
     yield f"\nopen_clip's loss: {base[0]:.4f} at the first step, {base[-1]:.4f} at the last"
-    steps = [abs(b - a) for a, b in pairwise(base)]
-    yield f"noise: open_clip's loss changes by {statistics.median(steps):.4f} from a batch to the next (median)"
+    yield f"noise: it changes by {statistics.median(steps):.4f} from a batch to the next (median)"
+
+
+def _speeds(runs: list[dict[str, list[float]]], clock: str, given: argparse.Namespace) -> list[float]:
+    """Pairs a second of each round, the first step left out."""
+    return [given.batch / statistics.median(run[clock][1:]) for run in runs]
 
 
 def main() -> None:
@@ -340,6 +364,7 @@ def main() -> None:
     options.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
+    given.only = list(dict.fromkeys(["open_clip", *given.only]))
     if given.run:
         print("RESULT" + json.dumps(contestant(given.run, given.folder, given)))
         return
@@ -350,7 +375,11 @@ def main() -> None:
         for number in range(given.rounds):
             for name in given.only:
                 results[name].append(_in_a_process(name, folder))
-                print(f"round {number}: {name} {results[name][-1]['seconds']}", file=sys.stderr, flush=True)
+                print(
+                    f"round {number}: {name} {[f'{each:.2f}' for each in results[name][-1]['seconds']]} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
         import open_clip
         import transformers
 

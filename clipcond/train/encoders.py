@@ -39,10 +39,10 @@ def resolve_encoder(settings: Mapping[str, Any]) -> dict[str, Any] | PairSetting
     names = (FIRST_PART, SECOND_PART, BOTH)
     if target not in PAIRS:
         raise ConfigError(f"encoder is {encoder!r}, which needs target {' or '.join(PAIRS)}; target is {target!r}")
+    if encoder is None:
+        raise ConfigError(f"target {target!r} has two text encoders; say with --encoder which trains: {', '.join(names)}")
     if encoder not in names:
-        raise ConfigError(
-            f"target {target!r} has two text encoders and encoder is {encoder!r}; expected {', '.join(names)}"
-        )
+        raise ConfigError(f"encoder is {encoder!r}, expected {', '.join(names)}")
     if encoder != BOTH:
         if model_2 is not None:
             raise ConfigError(f"model_2 is {model_2!r}, but encoder is {encoder!r}; model is what it trains")

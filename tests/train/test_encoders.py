@@ -35,8 +35,8 @@ def test_parts_are_targets() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target": "sdxl"}, "has two text encoders and encoder is None; expected text_encoder, text_encoder_2, both"),
-        ({"target": "sdxl", "encoder": "clip_l"}, "encoder is 'clip_l'"),
+        ({"target": "sdxl"}, "two text encoders; say with --encoder which trains: text_encoder, text_encoder_2, both"),
+        ({"target": "sdxl", "encoder": "clip_l"}, "encoder is 'clip_l', expected text_encoder, text_encoder_2, both"),
         ({"target": "sd15", "encoder": "both"}, "encoder is 'both', which needs target sdxl or sd3"),
         ({"target": "sdxl", "encoder": "both", "model": "l"}, "name that of text_encoder_2 too"),
         ({"target": "sdxl", "encoder": "text_encoder", "model_2": "g"}, "model is what it trains"),
