@@ -15,8 +15,8 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
+from clipcond.cli.train_pair import show_pair
 from clipcond.prompt.analysis.plan_summary import counted
-from clipcond.train.encoders import FIRST_PART, SECOND_PART
 from clipcond.wording import visible
 from clipcond.workflows import train_pair
 from clipcond.workflows.evaluate import EvaluateOptions
@@ -27,9 +27,12 @@ from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingSta
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
+_OWN = ("config", "allow_changes", "as_json")  # parameters of the command that are no settings of a run
+
 
 @command
 def train(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
@@ -158,106 +161,32 @@ def train(
 
     The same command goes on with an interrupted run where it stopped.
     """
-    settings: dict[str, object] = {
-        "data": data,
-        "model": model,
-        "out": out,
-        "val_data": val_data,
-        "val_count": val_count,
-        "max_bad_rows": max_bad_rows,
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "rate": rate,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "grad_clip": grad_clip,
-        "seed": seed,
-        "precision": precision,
-        "freeze": freeze,
-        "train_blocks": train_blocks,
-        "layer_decay": layer_decay,
-        "lock_image": lock_image or None,
-        "ema": ema,
-        "alpha": alpha,
-        "unseen_rate": unseen_rate,
-        "init": init,
-        "captions": captions,
-        "contrastive": contrastive,
-        "loss": loss,
-        "label_smoothing": label_smoothing,
-        "positives": positives,
-        "teacher": teacher,
-        "teacher_weight": teacher_weight,
-        "chunk_size": chunk_size,
-        "grad_cache": grad_cache,
-        "random_crop": random_crop,
-        "colour_jitter": colour_jitter,
-        "pipeline": pipeline,
-        "denoise_weight": denoise_weight,
-        "denoise_batch": denoise_batch,
-        "target": target,
-        "encoder": encoder,
-        "model_2": model_2,
-        "retention": retention,
-        "retention_prompts": retention_prompts,
-        "retention_weights": retention_weights,
-        "retention_batch": retention_batch,
-        "max_drift": max_drift,
-        "device": device,
-        "threads": threads,
-        "cache_gib": cache_gib,
-        "log_every": log_every,
-        "eval_every": eval_every,
-        "save_every": save_every,
-        "keep": keep,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    _train(TrainOptions(config=config, settings=given, allow_changes=allow_changes), as_json=as_json)
-
-
-def _train(options: TrainOptions, *, as_json: bool) -> None:
-    """Train one encoder or a pair, and print the result. Raises Exit where a signal ended it."""
-    if options.of_pair():
-        pair = train_pair.run(options, TrainingLines())
-        result = pair.last
-        _show_pair(pair, as_json=as_json)
-    else:
-        result = run(options, TrainingLines())
-        if result.rank == 0:
-            _show(result, as_json=as_json)
+    options = TrainOptions(config=config, settings=_settings(context), allow_changes=allow_changes)
+    if train_pair.is_pair(options):
+        show_pair(train_pair.run(options, TrainingLines()), as_json=as_json)
+        return
+    result = run(options, TrainingLines())
+    if result.rank == 0:
+        _show(result, as_json=as_json)
     if result.interrupted:
         typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
-def _show_pair(pair: train_pair.PairResult, *, as_json: bool) -> None:
-    """Print both results as JSON, or the folder that holds both runs."""
-    if as_json:
-        print_json({
-            FIRST_PART: _document(pair.first), SECOND_PART: _document(pair.second) if pair.second else None,
-            "model": str(pair.model) if pair.model else None, "interrupted": pair.last.interrupted,
-        })  # fmt: skip
-    elif pair.model:
-        typer.echo(str(pair.model))
-        if sys.stderr.isatty():
-            run = visible(shlex.quote(str(pair.model)))
-            typer.echo(f"into a pipeline  clipcond export {run} --to diffusers --into PIPELINE --out FOLDER", err=True)
-
-
-def _document(result: TrainResult) -> dict[str, object]:
-    return {
-        "steps": result.steps, "loss": result.loss,
-        "retrieval": result.retrieval.to_dict() if result.retrieval else None,
-        "model": str(result.model) if result.model else None, "interrupted": result.interrupted,
-    }  # fmt: skip
+def _settings(context: typer.Context) -> dict[str, object]:
+    """Return the settings that were given: all options but the command's own. A switch that is off is not given."""
+    options = {name: value for name, value in context.params.items() if name not in _OWN}
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
 
 
 def _show(result: TrainResult, *, as_json: bool) -> None:
     """Print the result as JSON, or the folder of the model."""
     if as_json:
-        print_json(_document(result))
+        print_json({
+            "steps": result.steps, "loss": result.loss,
+            "retrieval": result.retrieval.to_dict() if result.retrieval else None,
+            "model": str(result.model) if result.model else None, "interrupted": result.interrupted,
+        })  # fmt: skip
     elif result.model:
         typer.echo(str(result.model))
         if sys.stderr.isatty():

@@ -209,11 +209,11 @@ def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> T
 
 def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a flat TOML file; `overrides` (command-line flags) win. Raises ConfigError."""
-    return from_mapping(read_toml(path, overrides), source=str(path))
+    return from_mapping(read_settings(path, overrides), source=str(path))
 
 
-def read_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the settings of a flat TOML file under their names of today, unchecked; `overrides` win. Raises ConfigError."""
+def read_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of a flat TOML file under their names of today; `overrides` win. Raises ConfigError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:  # pragma: no cover

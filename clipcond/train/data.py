@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,15 @@ _METADATA = tuple(f"metadata{ending}" for ending in (TABLES[0], JSON_LINES[0], P
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relations:
-    """The relations of an image to others: captions and pictures that are near and wrong, and its groups."""
+    """The relations of an image to others: captions and pictures that are near and wrong, and its groups.
+
+    seconds: what a pipeline's second text encoder reads beside each caption, or none at all.
+    """
 
     negatives: tuple[str, ...] = ()
     negative_images: tuple[ImageSource, ...] = ()
     groups: tuple[str, ...] = ()
+    seconds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,7 @@ class Pairs:
     """N images with one or more captions each, in the order of the source.
 
     left_out: what is wrong with each row that is not among them. notes: what else of the source is not used.
-    relations: one for each image, or none at all where the source has no such columns. seconds: what a pipeline's second
-    text encoder reads, beside `captions` and as many for each image, or none at all.
+    relations: one for each image, or none at all where the source has no such columns.
     """
 
     images: Sequence[ImageSource]
@@ -46,7 +49,6 @@ class Pairs:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     relations: Sequence[Relations] = ()
-    seconds: Sequence[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,16 +58,7 @@ class Pairs:
         rows = [int(row) for row in rows]
         images, captions = [self.images[row] for row in rows], [self.captions[row] for row in rows]
         relations = [self.relations[row] for row in rows] if self.relations else ()
-        seconds = [self.seconds[row] for row in rows] if self.seconds else ()
-        return Pairs(images, captions, self.source, self.left_out, self.notes, relations, seconds)
-
-    def for_second_encoder(self) -> Pairs:
-        """Return the pairs with captions and second captions exchanged; the same where there are no second ones."""
-        return replace(self, captions=self.seconds, seconds=self.captions) if self.seconds else self
-
-    def beside(self, row: int, number: int) -> str:
-        """Return what the other encoder reads beside one caption of an image: the caption itself where nothing else is said."""
-        return (self.seconds or self.captions)[row][number]
+        return Pairs(images, captions, self.source, self.left_out, self.notes, relations)
 
     def sample(self, most: int = 500) -> list[int]:
         """Return `most` evenly spread rows, or all."""
@@ -77,9 +70,8 @@ class Pairs:
         digest = hashlib.sha256()
         for each in self.relations:
             names = [image.path.name for image in each.negative_images]
-            digest.update(f"{each.negatives}\0{names}\0{each.groups}\n".encode("utf-8", "surrogateescape"))
-        for texts in self.seconds:
-            digest.update(f"{texts}\n".encode("utf-8", "surrogateescape"))
+            seconds = f"\0{each.seconds}" if each.seconds else ""
+            digest.update(f"{each.negatives}\0{names}\0{each.groups}{seconds}\n".encode("utf-8", "surrogateescape"))
         for image, captions in zip(self.images, self.captions, strict=True):
             line = f"{image.path.name}\0{image.start}\0{image.size}\0{captions}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -186,17 +178,17 @@ def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:
     said = [tuple(caption for row in own for caption in row.captions) for own in rows.values()]
     relations = [_relations(own, path) for own in rows.values()]
     given = relations if any(each != Relations() for each in relations) else ()
-    beside = [tuple(text for row in own for text in row.seconds or row.captions) for own in rows.values()]
-    seconds = beside if any(row.seconds for own in rows.values() for row in own) else ()
-    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given, seconds=seconds)
+    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given)
 
 
 def _relations(rows: list[PairRow], table: Path) -> Relations:
     images = dict.fromkeys(name for row in rows for name in row.negative_images)
+    seconds = tuple(text for row in rows for text in row.seconds or row.captions)
     return Relations(
         negatives=tuple(dict.fromkeys(text for row in rows for text in row.negatives)),
         negative_images=tuple(ImageSource(table.parent / name) for name in images),
         groups=tuple(dict.fromkeys(name for row in rows for name in row.groups)),
+        seconds=seconds if any(row.seconds for row in rows) else (),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from clipcond.images.preprocess import Preprocess
 from clipcond.prompt.tokenizer import CONTEXT, EOS
 from clipcond.train.batches import Batch
 from clipcond.train.data import Pairs
+from clipcond.train.encoders import TWO_ENCODERS
 from clipcond.train.objective import Outputs
 from clipcond.train.retention import Read, TargetReader
+from clipcond.train.second_captions import beside
 from clipcond.train.stored import Stored
 
 
-class Denoiser(Protocol):
-    """The frozen denoiser of a pipeline, as this room sees it; `clipcond.diffusion.denoising_loss` makes one."""
+class SingleDenoiser(Protocol):
+    """The frozen denoiser of a pipeline with one CLIP encoder, as this room sees it; `clipcond.diffusion` makes one."""
 
     @property
     def target(self) -> str:
@@ -44,7 +46,7 @@ class Denoiser(Protocol):
 
 
 class PairDenoiser(Protocol):
-    """The frozen denoiser of a pipeline with two CLIP encoders, of which one trains; see Denoiser."""
+    """The frozen denoiser of a pipeline with two CLIP encoders, of which one trains."""
 
     @property
     def target(self) -> str:
@@ -70,6 +72,7 @@ class PairDenoiser(Protocol):
         """
 
 
+Denoiser = SingleDenoiser | PairDenoiser
 Predicts = Callable[[Tensor, Read, Batch, torch.Generator], Tensor]
 
 
@@ -92,7 +95,14 @@ class Denoising:
             return self._predicts(self.latents[rows].to(outputs.towers.device), read, batch, draw)
 
 
-def of_one_encoder(denoiser: Denoiser) -> Predicts:
+def predicts_of(denoiser: Denoiser, pairs: Pairs) -> Predicts:
+    """Return the loss of a denoiser, of one that reads a second encoder with what `pairs` say for it."""
+    if denoiser.target in TWO_ENCODERS:
+        return of_two_encoders(cast(PairDenoiser, denoiser), pairs)
+    return of_one_encoder(cast(SingleDenoiser, denoiser))
+
+
+def of_one_encoder(denoiser: SingleDenoiser) -> Predicts:
     """Return the loss of a denoiser that reads the encoder that trains, and nothing else."""
 
     def predicts(latents: Tensor, read: Read, batch: Batch, draw: torch.Generator) -> Tensor:
@@ -107,8 +117,8 @@ def of_two_encoders(denoiser: PairDenoiser, pairs: Pairs) -> Predicts:
     def predicts(latents: Tensor, read: Read, batch: Batch, draw: torch.Generator) -> Tensor:
         rows = batch.rows[: len(latents)].tolist()
         drawn = [0] * len(rows) if batch.drawn is None else batch.drawn[: len(rows)].tolist()
-        beside = [pairs.beside(row, number) for row, number in zip(rows, drawn, strict=True)]
-        return denoiser.loss(latents, _states(read), read.pooled, beside, draw)
+        texts = [beside(pairs, row, number) for row, number in zip(rows, drawn, strict=True)]
+        return denoiser.loss(latents, _states(read), read.pooled, texts, draw)
 
     return predicts
 

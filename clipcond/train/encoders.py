@@ -40,7 +40,9 @@ def resolve_encoder(settings: Mapping[str, Any]) -> dict[str, Any] | PairSetting
     if target not in PAIRS:
         raise ConfigError(f"encoder is {encoder!r}, which needs target {' or '.join(PAIRS)}; target is {target!r}")
     if encoder is None:
-        raise ConfigError(f"target {target!r} has two text encoders; say with --encoder which trains: {', '.join(names)}")
+        raise ConfigError(
+            f"target {target!r} has two text encoders; say with --encoder which trains: {', '.join(names)}"
+        )
     if encoder not in names:
         raise ConfigError(f"encoder is {encoder!r}, expected {', '.join(names)}")
     if encoder != BOTH:
@@ -48,6 +50,14 @@ def resolve_encoder(settings: Mapping[str, Any]) -> dict[str, Any] | PairSetting
             raise ConfigError(f"model_2 is {model_2!r}, but encoder is {encoder!r}; model is what it trains")
         return {**given, "target": PAIRS[target][names.index(encoder)]}
     return _pair(target, given, model_2)
+
+
+def one_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of one run with `encoder` resolved. Raises ConfigError as `resolve_encoder` does, and for two runs."""
+    found = resolve_encoder(settings)
+    if isinstance(found, PairSettings):
+        raise ConfigError(f"encoder is {BOTH!r}, which is two runs; clipcond.workflows.train_pair trains them")
+    return found
 
 
 def _pair(family: str, given: Mapping[str, Any], model_2: Any) -> PairSettings:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,7 @@ from clipcond.train.batches import Batches, id_rows
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
-from clipcond.train.denoising import Denoiser, Denoising, PairDenoiser, of_one_encoder, of_two_encoders
-from clipcond.train.encoders import SECOND, TWO_ENCODERS
+from clipcond.train.denoising import Denoiser, Denoising, predicts_of
 from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.model import (
@@ -50,6 +49,7 @@ from clipcond.train.retention import Retention, TargetReader
 from clipcond.train.retention_weights import parse_weights
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.second_captions import for_encoder, second_captions_notes
 from clipcond.train.stored import Store, Stored
 from clipcond.train.teacher import TeacherEmbeddings
 
@@ -91,7 +91,7 @@ class Job:
         return nullcontext() if self.average is None else self.average.in_place()
 
 
-def prepare(config: TrainConfig, denoiser: Denoiser | PairDenoiser | None = None, ranks: Ranks = ALONE) -> Job:
+def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks = ALONE) -> Job:
     """Load the model and the data, and try both. denoiser: for a run with a denoising loss.
 
     ranks: those that share the batches; each draws other random numbers once the same model is loaded in all.
@@ -148,16 +148,10 @@ def prepare(config: TrainConfig, denoiser: Denoiser | PairDenoiser | None = None
 
 
 def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
-    """Read the pairs for training and those held out, with the captions of the encoder that trains."""
-    pairs = _read_pairs(config, config.data)
+    pairs = for_encoder(config.target, read_pairs(config.data, max_bad_rows=config.max_bad_rows))
     if config.val_data:
-        return pairs, _read_pairs(config, config.val_data)
+        return pairs, for_encoder(config.target, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows))
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
-
-
-def _read_pairs(config: TrainConfig, data: str) -> Pairs:
-    pairs = read_pairs(data, max_bad_rows=config.max_bad_rows)
-    return pairs.for_second_encoder() if config.target in SECOND else pairs
 
 
 def _load(config: TrainConfig, device: torch.device) -> Trainable:
@@ -219,9 +213,7 @@ def _features(
     return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
 
 
-def _denoising(
-    config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | PairDenoiser | None
-) -> Denoising | None:
+def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
     """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
     if not config.denoise_weight:
         return None
@@ -237,11 +229,7 @@ def _denoising(
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
     latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
     reader = _reader(config, trainable, denoiser.target)
-    if denoiser.target in TWO_ENCODERS:
-        predicts = of_two_encoders(cast(PairDenoiser, denoiser), pairs)
-    else:
-        predicts = of_one_encoder(cast(Denoiser, denoiser))
-    return Denoising(predicts, reader, latents, batch=config.denoise_batch, seed=config.seed)
+    return Denoising(predicts_of(denoiser, pairs), reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 
 def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
@@ -301,22 +289,10 @@ def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
     if told := [f"{count} {what}" for what, count in counts.items() if count]:
         groups = f"; within a batch a pair of one group {meaning}" if counts["name a group"] else ""
         notes.append(f"of {len(pairs)} images {', '.join(told)}{groups}")
-    if pairs.seconds:
-        notes.append(_second_captions(config))
+    notes += second_captions_notes(pairs, config)
     if config.grad_cache is not None and config.grad_cache >= config.batch_size:
         notes.append(f"grad_cache is {config.grad_cache}, batch_size {config.batch_size}: batches are encoded whole")
     return (*_left_out(pairs), *pairs.notes, *notes)
-
-
-def _second_captions(config: TrainConfig) -> str:
-    """Say what becomes of the second captions of the data."""
-    if config.target in SECOND:
-        return (
-            f"{config.target} trains on caption_2 of the data; the other encoder, where a loss asks it, reads caption"
-        )
-    if config.target in TWO_ENCODERS and config.denoise_weight:
-        return f"{config.target} trains on caption of the data; the other encoder reads caption_2"
-    return "caption_2 of the data is for the second text encoder of a pipeline; this run does not read it"
 
 
 def _left_out(pairs: Pairs) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from clipcond.train.batches import Batch, Batches
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
 from clipcond.train.config import TrainConfig
-from clipcond.train.denoising import Denoiser, PairDenoiser
+from clipcond.train.denoising import Denoiser
 from clipcond.train.job import Job, prepare
 from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.objective import Losses
@@ -51,9 +51,8 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False,
-    denoiser: Denoiser | PairDenoiser | None = None,
-) -> TrainResult:  # fmt: skip
+    config: TrainConfig, *, report: Report | None = None, allow_changes: bool = False, denoiser: Denoiser | None = None
+) -> TrainResult:
     """Train both towers, or what `config.freeze` leaves of them, and write them to `out/model`, an open_clip folder.
 
     Goes on from the last checkpoint in `out/checkpoints`, in mid-epoch too: on a CPU with the same number of threads

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import ConfigError, OptionsError
 from clipcond.prompt.general import read_prompts
-from clipcond.train.encoders import PairSettings, resolve_encoder
+from clipcond.train.encoders import one_run
 from clipcond.workflows.events import Event, Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
     from clipcond.train.config import TrainConfig
-    from clipcond.train.denoising import Denoiser, PairDenoiser
+    from clipcond.train.denoising import Denoiser
     from clipcond.train.loop import TrainResult
 
 
-Read = TypeVar("Read")
 _TABLES = (".csv", ".tsv", ".jsonl")
 _SMALL = 8 << 20  # bytes of a table that takes a moment to read
 
@@ -41,37 +40,28 @@ class TrainOptions:
         if self.config is None and not {"data", "model", "out"} <= self.settings.keys():
             raise OptionsError("give a CONFIG.toml, or --data, --model and --out")
 
-    def train_config(self) -> TrainConfig:
-        """Read and check all settings. Raises ConfigError, also where they are of two runs."""
-        found = self.resolved()
-        if isinstance(found, PairSettings):
-            raise ConfigError("encoder is 'both', which is two runs; clipcond.workflows.train_pair trains them")
-        return self.checked(found)
+    def given(self) -> dict[str, Any]:
+        """Return the settings of both, those that win in place of the file's. Raises ConfigError for an unreadable file."""
+        from clipcond.train.config import read_settings, renamed
 
-    def resolved(self) -> dict[str, Any] | PairSettings:
-        """Read the settings, of a pair's two encoders those of both runs. Raises ConfigError."""
-        from clipcond.train.config import read_toml
-
-        if self.config is None:
-            return resolve_encoder(self.settings)
         given = dict(self.settings)
+        if self.config is None:
+            return renamed(given, source=self._source)
         if "steps" in given:  # it replaces the file's length, however that is given
             given.setdefault("epochs", None)
         elif "epochs" in given:
             given.setdefault("steps", None)
-        return resolve_encoder(read_toml(self.config, given))
+        return read_settings(self.config, given)
 
-    def of_pair(self) -> bool:
-        """True for two runs, of both text encoders of a pipeline. Raises ConfigError."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the run notes old names
-            return isinstance(self.resolved(), PairSettings)
+    @property
+    def _source(self) -> str:
+        return "the command line" if self.config is None else str(self.config)
 
-    def checked(self, settings: Mapping[str, Any]) -> TrainConfig:
-        """Check the settings of one run. Raises ConfigError."""
+    def train_config(self) -> TrainConfig:
+        """Read and check all settings. Raises ConfigError."""
         from clipcond.train.config import from_mapping
 
-        return from_mapping(settings, source="the command line" if self.config is None else str(self.config))
+        return from_mapping(one_run(self.given()), source=self._source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,23 +116,12 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
 
     Raises ConfigError, DataError, ModelError and OutputExists as `clipcond.train` does.
     """
-    config = noting_old_names(options.train_config, events)
-    check_inputs(config)
-    return run_config(config, events, allow_changes=options.allow_changes)
-
-
-def noting_old_names(read: Callable[[], Read], events: Events) -> Read:
-    """Read settings; old names of some become notes."""
     with warnings.catch_warnings(record=True) as old_names:
         warnings.simplefilter("always", DeprecationWarning)
-        found = read()
+        config = options.train_config()
     for each in old_names:
         events(Note(str(each.message)))
-    return found
-
-
-def run_config(config: TrainConfig, events: Events, *, allow_changes: bool) -> TrainResult:
-    """Train as a config says, whose inputs have been looked at."""
+    _check_inputs(config)
 
     def report(line: Mapping[str, Any]) -> None:
         if event := event_of(line):
@@ -153,10 +132,10 @@ def run_config(config: TrainConfig, events: Events, *, allow_changes: bool) -> T
     with stop_signals():  # importing the loop, and torch with it, takes a while
         from clipcond.train.loop import train
 
-        return train(config, report=report, allow_changes=allow_changes, denoiser=_denoiser(config, events))
+        return train(config, report=report, allow_changes=options.allow_changes, denoiser=_denoiser(config, events))
 
 
-def _denoiser(config: TrainConfig, events: Events) -> Denoiser | PairDenoiser | None:
+def _denoiser(config: TrainConfig, events: Events) -> Denoiser | None:
     """Load the denoiser of a run with a denoising loss, to the run's device. Raises ModelError."""
     if not config.pipeline:
         return None
@@ -166,7 +145,7 @@ def _denoiser(config: TrainConfig, events: Events) -> Denoiser | PairDenoiser | 
         return load_denoising_loss(config.pipeline, device=config.device, target=config.target)
 
 
-def check_inputs(config: TrainConfig) -> None:
+def _check_inputs(config: TrainConfig) -> None:
     """Look at model and data before a model library is imported. Raises ModelError, DataError.
 
     Tables of moderate size are read, for their header; larger ones and tars only have to be there.

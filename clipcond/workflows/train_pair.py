@@ -7,16 +7,20 @@ loss OUT also holds `beside`, a copy of the pipeline with the first encoder in i
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError, ModelError
-from clipcond.train.encoders import FIRST_PART, SECOND_PART, PairSettings
+from clipcond.train.encoders import FIRST_PART, SECOND_PART, PairSettings, resolve_encoder
 from clipcond.workflows.events import Events, Note, ignore
 from clipcond.workflows.export import ExportOptions
 from clipcond.workflows.export import run as export
-from clipcond.workflows.train import TrainOptions, check_inputs, noting_old_names, run_config
+from clipcond.workflows.model_names import check_model
+from clipcond.workflows.train import TrainOptions
+from clipcond.workflows.train import run as train
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
@@ -38,32 +42,53 @@ class PairResult:
         return self.second or self.first
 
 
+def is_pair(options: TrainOptions) -> bool:
+    """True for two runs, of both text encoders of a pipeline. Raises ConfigError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the run notes old names
+        return isinstance(resolve_encoder(options.given()), PairSettings)
+
+
 def run(options: TrainOptions, events: Events = ignore) -> PairResult:
     """Train both; an interrupted run of either goes on where it stopped.
 
     Raises what a run of one raises, ConfigError for several processes, and ModelError for a pipeline that is no folder, of
-    which no copy could get the first encoder; all that can be told before the first step of the first.
+    which no copy could get the first encoder; settings and names that will not do, before the first step of the first.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("encoder is 'both', which trains in one process; train one encoder after the other instead")
-    settings = noting_old_names(options.resolved, events)
-    assert isinstance(settings, PairSettings), "options.of_pair() says whether they are of a pair"
-    first_config, second_config = options.checked(settings.first), options.checked(settings.second)
-    pipeline = first_config.pipeline
+    settings = _settings(options, events)
+    pipeline = settings.first.get("pipeline")
     if pipeline and not (Path(pipeline).expanduser() / "model_index.json").is_file():
         raise ModelError(f"{pipeline} is no pipeline's folder; expected one, of which a copy gets the first encoder")
-    for config in (first_config, second_config):
-        check_inputs(config)
-    events(Note(f"{FIRST_PART} trains first, in {first_config.out}"))
-    first = run_config(first_config, events, allow_changes=options.allow_changes)
+    first_run, second_run = (_one(options, each) for each in (settings.first, settings.second))
+    check_model(str(second_run.train_config().model))
+    events(Note(f"{FIRST_PART} trains first, in {settings.first['out']}"))
+    first = train(first_run, events)
     if first.interrupted:
         return PairResult(first=first, second=None, model=None)
     if pipeline:
         beside = _with_first(Path(settings.out), pipeline, events)
-        second_config = options.checked({**settings.second, "pipeline": str(beside)})
-    events(Note(f"{SECOND_PART} trains now, in {second_config.out}" + (", beside the first" if pipeline else "")))
-    second = run_config(second_config, events, allow_changes=options.allow_changes)
+        second_run = _one(options, {**settings.second, "pipeline": str(beside)})
+    events(Note(f"{SECOND_PART} trains now, in {settings.second['out']}" + (", beside the first" if pipeline else "")))
+    second = train(second_run, events)
     return PairResult(first=first, second=second, model=None if second.interrupted else Path(settings.out))
+
+
+def _settings(options: TrainOptions, events: Events) -> PairSettings:
+    """Read the settings of both; old names of some become notes."""
+    with warnings.catch_warnings(record=True) as old_names:
+        warnings.simplefilter("always", DeprecationWarning)
+        settings = resolve_encoder(options.given())
+    for each in old_names:
+        events(Note(str(each.message)))
+    assert isinstance(settings, PairSettings), "is_pair says whether they are of a pair"
+    return settings
+
+
+def _one(options: TrainOptions, settings: Mapping[str, object]) -> TrainOptions:
+    """Return the options of one of both runs, whose settings are complete."""
+    return replace(options, config=None, settings=settings)
 
 
 def _with_first(out: Path, pipeline: str, events: Events) -> Path:

@@ -13,11 +13,12 @@ import torch
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.train.batches import Batches
-from clipcond.train.data import read_pairs
+from clipcond.train.data import Pairs, read_pairs
 from clipcond.train.denoising import of_two_encoders
 from clipcond.train.encoders import PairSettings, resolve_encoder
 from clipcond.train.loop import train
 from clipcond.train.retention import Read
+from clipcond.train.second_captions import beside, for_encoder
 
 from .pictures import picture
 
@@ -59,25 +60,32 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "pairs.csv"
 
 
+def seconds(pairs: Pairs) -> list[tuple[str, ...]]:
+    return [each.seconds for each in pairs.relations]
+
+
 def test_second_captions_stand_beside_the_first(table: Path) -> None:
     pairs = read_pairs(table)
     assert pairs.captions == [("a", "b"), ("c",), ("d",)]
-    assert pairs.seconds == [("style a", "b"), ("style c",), ("d",)]
-    assert [pairs.beside(0, 0), pairs.beside(0, 1), pairs.beside(2, 0)] == ["style a", "b", "d"]
-    swapped = pairs.for_second_encoder()
-    assert (swapped.captions, swapped.seconds) == (pairs.seconds, pairs.captions)
-    assert pairs.take([1, 2]).seconds == [("style c",), ("d",)]
-    assert pairs.fingerprint() != replace(pairs, seconds=()).fingerprint()
-    plain = replace(pairs, seconds=())
-    assert plain.for_second_encoder() is plain
-    assert plain.beside(0, 1) == "b"
+    assert seconds(pairs) == [("style a", "b"), ("style c",), ()]
+    assert [beside(pairs, 0, 0), beside(pairs, 0, 1), beside(pairs, 2, 0)] == ["style a", "b", "d"]
+    swapped = for_encoder("sdxl-g", pairs)
+    assert swapped.captions == [("style a", "b"), ("style c",), ("d",)]
+    assert seconds(swapped) == pairs.captions
+    assert [beside(swapped, 0, 0), beside(swapped, 2, 0)] == ["a", "d"]
+    assert for_encoder("sdxl-l", pairs) is pairs
+    assert seconds(pairs.take([1, 2])) == [("style c",), ()]
+    plain = replace(pairs, relations=())
+    assert pairs.fingerprint() != plain.fingerprint()
+    assert for_encoder("sdxl-g", plain) is plain
+    assert beside(plain, 0, 1) == "b"
 
 
 def test_second_captions_of_json_are_one_or_one_each(table: Path) -> None:
     def read(second: object) -> list[tuple[str, ...]]:
         line = json.dumps({"image": "0.png", "caption": ["a", "b"], "caption_2": second})
         (table.parent / "pairs.jsonl").write_text(line + "\n")
-        return list(read_pairs(table.parent / "pairs.jsonl").seconds)
+        return seconds(read_pairs(table.parent / "pairs.jsonl"))
 
     assert read("style") == [("style", "style")]
     assert read(["x", " "]) == [("x", "b")]
@@ -109,10 +117,10 @@ def test_the_other_encoder_reads_beside_the_drawn_caption(table: Path) -> None:
         predicts(torch.zeros(2, 4), read, batch, draw)
         assert batch.drawn is not None
         rows = zip(batch.rows[:2].tolist(), batch.drawn[:2].tolist(), strict=True)
-        assert denoiser.beside == [pairs.seconds[row][number] for row, number in rows]
+        assert denoiser.beside == [beside(pairs, row, number) for row, number in rows]
     batch = replace(batch, drawn=None)
     predicts(torch.zeros(2, 4), read, batch, draw)
-    assert denoiser.beside == [pairs.seconds[row][0] for row in np.asarray(batch.rows[:2]).tolist()]
+    assert denoiser.beside == [beside(pairs, row, 0) for row in np.asarray(batch.rows[:2]).tolist()]
 
 
 def test_a_run_says_what_it_does_with_second_captions(table: Path, dual_folder: Path, tmp_path: Path) -> None:
