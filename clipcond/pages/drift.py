@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -14,7 +14,7 @@ from clipcond.wording import visible
 from clipcond.workflows.drift import DENOISER, KIND_NAMES, DriftReport
 
 if TYPE_CHECKING:
-    from clipcond.score.drift_detail import PlaceDrift, PromptDrift
+    from clipcond.score.drift_detail import DriftDetail, PlaceDrift, PromptDrift
     from clipcond.workflows.drift import EncoderDrift
 
 MOST_PROMPTS = 500  # beyond these, only their number is shown
@@ -108,7 +108,7 @@ def _encoder(name: str, each: EncoderDrift) -> str:
     parts = [f"<h2>{_safe(name)}</h2><p>{_safe(f'Layer read: {each.layer}.')}</p>", _differences(each), _kinds(each)]
     detail = each.detail
     if detail.text:
-        parts.append("<h3>Position by position</h3>" + _curves(detail.text, detail.padding))
+        parts.append("<h3>Position by position</h3>" + _curves(detail))
     parts.append(_prompts(each))
     return "<section>" + "\n".join(parts) + "</section>"
 
@@ -149,13 +149,29 @@ def _n(head: str) -> str:
 # curves
 
 
-def _curves(text: Sequence[PlaceDrift], padding: Sequence[PlaceDrift]) -> str:
-    """Draw 1 - cosine over the positions: the mean as a line, the reach to the row that turned most as an area."""
-    highest = max((1 - place.least_cosine for place in (*text, *padding)), default=0.0)
+Heights = Callable[["PlaceDrift"], tuple[float, float]]  # of a place: of the line, and of the end of the area above it
+
+
+def _curves(detail: DriftDetail) -> str:
+    """Draw the drift over the positions, of directions and of lengths."""
+    turned = _curve(detail, lambda place: (1 - place.cosine, 1 - place.least_cosine), "1 − cosine by position")
+    longer = _curve(detail, lambda place: (abs(place.norm_ratio - 1),) * 2, "distance of the ratio of norms from 1")
+    return (
+        f'<figure>{turned}<figcaption><span class="key text"></span> BOS, words and EOS '
+        '<span class="key padding"></span> padding · 1 − cosine by position, line: mean of the prompts, area: up to the '
+        f"one that turned most</figcaption></figure><figure>{longer}<figcaption>Distance of the ratio of norms from 1 by "
+        "position, mean of the prompts</figcaption></figure>"
+    )
+
+
+def _curve(detail: DriftDetail, heights: Heights, what: str) -> str:
+    places = (*detail.text, *detail.padding)
+    highest, last = max(heights(place)[1] for place in places), max(place.at for place in places)
     top = _round_up(highest)
-    last = max(place.at for place in (*text, *padding))
     lines = "".join(
-        _series(places, kind, top, last) for kind, places in (("text", text), ("padding", padding)) if places
+        _series(own, kind, heights, top, last)
+        for kind, own in (("text", detail.text), ("padding", detail.padding))
+        if own
     )
     marks = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_y(top * n / 4, top)}" y2="{_y(top * n / 4, top)}"/>'
@@ -165,22 +181,18 @@ def _curves(text: Sequence[PlaceDrift], padding: Sequence[PlaceDrift]) -> str:
     marks += "".join(
         f'<text x="{_x(at, last)}" y="{_HEIGHT - 6}" text-anchor="middle">{at}</text>' for at in range(0, last + 1, 15)
     )
-    said = f"1 − cosine by position: at most {highest:.3g}"
-    return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">{marks}{lines}</svg><figcaption>'
-        '<span class="key text"></span> BOS, words and EOS <span class="key padding"></span> padding · 1 − cosine by position, '
-        "line: mean of the prompts, area: up to the one that turned most</figcaption></figure>"
-    )
+    said = f"{what}: at most {highest:.3g}"
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">{marks}{lines}</svg>'
 
 
-def _series(places: Sequence[PlaceDrift], kind: str, top: float, last: int) -> str:
-    mean = [(_x(place.at, last), _y(1 - place.cosine, top)) for place in places]
-    most = [(_x(place.at, last), _y(1 - place.least_cosine, top)) for place in places]
+def _series(places: Sequence[PlaceDrift], kind: str, heights: Heights, top: float, last: int) -> str:
+    mean = [(_x(place.at, last), _y(heights(place)[0], top)) for place in places]
+    most = [(_x(place.at, last), _y(heights(place)[1], top)) for place in places]
     area = " ".join(f"{x},{y}" for x, y in [*most, *reversed(mean)])
     line = " ".join(f"{x},{y}" for x, y in mean)
     points = "".join(
-        f'<circle cx="{x}" cy="{y}" r="4"><title>position {place.at}, {counted(place.rows, "prompt")}: '
-        f"mean {1 - place.cosine:.3g}, most {1 - place.least_cosine:.3g}, norm ratio {place.norm_ratio:.3f}</title></circle>"
+        f'<circle cx="{x}" cy="{y}" r="4"><title>position {place.at}, {counted(place.rows, "prompt")}: 1 − cosine '
+        f"{1 - place.cosine:.3g}, at most {1 - place.least_cosine:.3g}; norm ratio {place.norm_ratio:.3f}</title></circle>"
         for (x, y), place in zip(mean, places, strict=True)
     )
     return f'<g class="{kind}"><polygon points="{area}"/><polyline points="{line}"/>{points}</g>'

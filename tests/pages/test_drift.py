@@ -51,7 +51,7 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert not re.search(r"<script|<link|url\(|@import|https?://|\bsrc=", page)
     assert "mini → runs/&lt;fox&gt;, as sd15 reads them, on 2 prompts" in page
     assert "<b>padding</b> filled with &lt;0&gt;" in page
-    assert page.count("<circle") == 7 + 75
+    assert page.count("<circle") == 2 * (7 + 75), "a curve of directions and one of lengths"
     first_prompt = re.search(r'class="prompts".*?<tbody>\s*<tr><th scope="row">(.*?)</th>', page, re.S)
     assert first_prompt is not None
     assert first_prompt[1] == "a red fox", "those that turned most come first"

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 import clipcond
 from clipcond.cli import main
 from clipcond.errors import ConfigError, ModelError, OptionsError
+from clipcond.train.loop import TrainResult
+from clipcond.workflows import train_pair
 from clipcond.workflows.train import TrainOptions
 from clipcond.workflows.train_pair import run
 
@@ -114,6 +116,10 @@ def test_both_encoders_from_pairs_to_a_picture(
     lines = [json.loads(line) for line in (out / "text_encoder_2" / "log.jsonl").read_text().splitlines()]
     assert set(next(line for line in lines if "loss" in line)["terms"]) == {"contrastive", "denoising"}
     _new_first_beside_the_second(out, sdxl_folder)
+    trained = load_file(out / "text_encoder_2" / "model" / "open_clip_model.safetensors")
+    assert main([*given, "--json"]) == 0, "the same command finds both done"
+    again = load_file(out / "text_encoder_2" / "model" / "open_clip_model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in trained.items())
 
     into = ["export", str(out), "--to", "diffusers", "--into", str(sdxl_folder)]
     assert main([*into, "--out", str(tmp_path / "new")]) == 0
@@ -163,3 +169,22 @@ def test_what_cannot_be_is_told_before_the_first_step(
     with pytest.raises(ConfigError, match="trains in one process"):
         run(options())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_a_signal_to_either_run_exits_with_130(
+    stopped: int, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[object] = []
+
+    def train(options: TrainOptions, events: object) -> TrainResult:
+        seen.append(options.settings["target"])
+        ended = len(seen) == stopped
+        return TrainResult(steps=7, loss=1.0, retrieval=None, model=None if ended else Path("m"), interrupted=ended)
+
+    monkeypatch.setattr(train_pair, "train", train)
+    given = ["train", "--data", str(pairs), "--model", "mini", "--model-2", "mini", "--target", "sdxl"]
+    assert main([*given, "--encoder", "both", "--out", str(tmp_path / "run")]) == 130
+    assert seen == ["sdxl-l", "sdxl-g"][:stopped]
+    part = "text_encoder" if stopped == 1 else "text_encoder_2"
+    assert f"stopped at step 7 of {part}; the same command goes on from there" in capsys.readouterr().err
