@@ -1,11 +1,14 @@
 """Pairs a second of contrastive training: clipcond beside open_clip's own trainer and transformers' model, in one run.
 
     python benchmarks/train.py --model ViT-B-32 --batch 32 --steps 8 --rounds 3 --threads 2
+    python benchmarks/train.py --model ViT-B-32 --batch 32 --steps 8 --rounds 3 --threads 2 --bf16
     python benchmarks/train.py --model tiny                                               # does it work at all
 
 The same random weights, pictures, captions, batches in the same order, learning rates, decay and clipping for all. Each
 trains in a process of its own, all of them in turn, `rounds` times; the first step is left out, and what is printed is the
-median of a run and the ratios of each round, with their spread. The losses are compared step by step.
+median of a run and the ratios of each round, with their spread, by the wall and by the processor: on a machine that others
+use too the latter says more. What the loaders of open_clip and transformers take in processes of their own is in neither
+figure of the processor. The losses are compared step by step.
 
 open_clip: `train_one_epoch` of open_clip_train over its CsvDataset, captions of 77 positions. transformers: `CLIPModel` with
 return_loss in a plain loop, captions padded to 77 with their mask, as its example script has it. clipcond: `clipcond.train`;
@@ -146,8 +149,9 @@ def with_open_clip(folder: Path, given: argparse.Namespace, *, locked: bool) -> 
 
     data = loader(folder, given, lambda text: open_clip.tokenize(text))
     data.num_batches, data.num_samples = len(data), len(data.dataset)
+    precision = "amp_bf16" if given.bf16 else "fp32"
     args = SimpleNamespace(
-        device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=False, grad_clip_norm=CLIP, rank=0,
+        device="cpu", precision=precision, distill=False, accum_freq=1, skip_scheduler=False, grad_clip_norm=CLIP, rank=0,
         local_rank=0, world_size=1, log_every_n_steps=10**6, batch_size=given.batch, wandb=False, log_local=False,
     )  # fmt: skip
     shard = SimpleNamespace(set_epoch=lambda epoch: None, dataloader=data)
@@ -178,7 +182,8 @@ def with_transformers(folder: Path, given: argparse.Namespace) -> dict[str, list
         ends = (ids == 49407).int().argmax(dim=1, keepdim=True)
         mask = (torch.arange(77) <= ends).long()
         ids = torch.where(mask.bool(), ids, 49407)
-        out = model(input_ids=ids, attention_mask=mask, pixel_values=pixels, return_loss=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=given.bf16):
+            out = model(input_ids=ids, attention_mask=mask, pixel_values=pixels, return_loss=True)
         optimizer.zero_grad()
         out.loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -261,6 +266,7 @@ def with_clipcond(folder: Path, given: argparse.Namespace, *, stored: bool) -> d
             batch_size=given.batch, learning_rate=given.learning_rate, warmup=given.warmup, betas=BETAS,
             weight_decay=DECAY, grad_clip=CLIP, seed=SEED, lock_image=stored, log_every=1, eval_every=10**6,
             save_every=10**6, threads=given.threads, device="cpu",
+            precision="bf16" if given.bf16 else "float32",
         )  # fmt: skip
         train(config, report=report)
     return _result(clock, losses)
@@ -358,7 +364,8 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--workers", type=int, default=1, help="processes that load for open_clip and transformers")
-    options.add_argument("--learning-rate", type=float, default=1e-4)
+    options.add_argument("--bf16", action="store_true", help="bfloat16 products (autocast) for all")
+    options.add_argument("--learning-rate", type=float, default=2e-5)
     options.add_argument("--warmup", type=int, default=2)
     options.add_argument("--only", choices=CONTESTANTS, nargs="*", default=list(CONTESTANTS))
     options.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
@@ -383,7 +390,8 @@ def main() -> None:
         import open_clip
         import transformers
 
-        print(f"{platform.processor() or platform.machine()}, {given.threads} threads, float32; torch {torch.__version__}, "
+        precision = "bfloat16 products" if given.bf16 else "float32"
+        print(f"{platform.processor() or platform.machine()}, {given.threads} threads, {precision}; torch {torch.__version__}, "
               f"open_clip {open_clip.__version__}, transformers {transformers.__version__}")  # fmt: skip
         print(f"{given.model}, batches of {given.batch}, {given.steps} steps, {given.rounds} rounds")
         for line in (*operations(folder), "", *table(results, given)):
