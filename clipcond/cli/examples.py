@@ -73,6 +73,11 @@ _EXAMPLES = {
         'clipcond ask pictures --statement "a {} circle" --answers red,blue --json',
         'clipcond ask pictures -q "is there a star?" -a yes,no --csv stars.csv',
     ),
+    "detect": (
+        'clipcond detect pictures --labels "a red circle,a blue star" --html where.html',
+        "clipcond detect photo.jpg --labels cat,dog --model ViT-B-16/openai --templates photo --json",
+        "clipcond detect pictures -r --labels-file labels.txt --model hf:./owlv2 --csv boxes.csv",
+    ),
     "screen": (
         "clipcond screen pictures --rules rules.toml",
         "clipcond screen pictures --rules rules.toml --fail-on-match --json",
@@ -110,7 +115,7 @@ _EXAMPLES = {
     ),
     "drift": (
         "clipcond drift --before mini --after runs/mine --target sd15",
-        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --json",
+        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --html drift.html",
         "clipcond drift --before mini --after runs/mine --target sd15 --pipeline mini",
     ),
     "lora-info": (
