@@ -21,6 +21,7 @@ GROUPS = {
         "search": "clipcond.cli.search",
         "classify": "clipcond.cli.classify",
         "ask": "clipcond.cli.ask",
+        "detect": "clipcond.cli.detect",
         "screen": "clipcond.cli.screen",
         "probe": "clipcond.cli.probe",
         "duplicates": "clipcond.cli.duplicates",

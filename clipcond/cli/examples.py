@@ -73,6 +73,11 @@ _EXAMPLES = {
         'clipcond ask pictures --statement "a {} circle" --answers red,blue --json',
         'clipcond ask pictures -q "is there a star?" -a yes,no --csv stars.csv',
     ),
+    "detect": (
+        'clipcond detect pictures --labels "a red circle,a blue star" --html where.html',
+        "clipcond detect photo.jpg --labels cat,dog --model ViT-B-16/openai --templates photo --json",
+        "clipcond detect pictures -r --labels-file labels.txt --model hf:./owlv2 --csv boxes.csv",
+    ),
     "screen": (
         "clipcond screen pictures --rules rules.toml",
         "clipcond screen pictures --rules rules.toml --fail-on-match --json",

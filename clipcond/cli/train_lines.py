@@ -34,7 +34,7 @@ class PlainLines:
     """A line for each line of the log, and nothing between them."""
 
     def __init__(self) -> None:
-        self._total, self._start, self._first = 0, time.monotonic(), 0
+        self._total, self._left = 0, 0.0
         self._steps = False
 
     def __enter__(self) -> PlainLines:
@@ -49,7 +49,7 @@ class PlainLines:
             case Note():
                 self._print(f"note: {visible(event.text)}")
             case TrainingStarted():
-                self._total, self._start, self._first = event.steps, time.monotonic(), event.step
+                self._total = event.steps
                 self._print(
                     f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
                     f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
@@ -67,19 +67,17 @@ class PlainLines:
             case Started():
                 self._begin(event.task)
             case StepTaken():
-                self._steps = True
+                self._steps, self._left = True, event.progress.seconds_left
 
     def _begin(self, what: str) -> None:
         if self._total and not self._steps:  # what may take long before the first step
             self._print(visible(what))
 
     def _step(self, event: StepDone) -> None:
-        done = event.step - self._first
-        left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
         self._print(
             f"step {event.step}/{self._total}  loss {event.loss:.4f}{_terms(event.terms)}  "
             f"learning rate {event.learning_rate:.2e}  scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
-            f"{event.pairs_per_second:.0f} pairs/s{_stages(event.by_stage)}  {_duration(left)} left"
+            f"{event.pairs_per_second:.0f} pairs/s{_stages(event.by_stage)}  {_duration(self._left)} left"
         )
 
     def _print(self, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from clipcond.images.decode import quiet_pillow, workers
 from clipcond.images.thumbnail import thumbnail_uri
+from clipcond.pages.inline import safe_json
 from clipcond.rerank.chosen_list import KIND, VERSION
 from clipcond.wording import visible
 
@@ -48,7 +48,7 @@ def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = la
             f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(formula))}</dd>"
             for name, formula in (header.scales if header else ())
         ),
-        data=_safe_json(data),
+        data=safe_json(data),
         errors="".join(
             f"<li>{escape(visible(str(row.path)))}: {escape(visible(row.error or ''))}</li>" for row in ranking.errors
         ),
@@ -90,11 +90,6 @@ def _row(row: RankedImage, thumbnail: int) -> dict[str, object]:
         "size": f"{row.width}×{row.height}" if row.width else "",
         "seen": row.share_seen,
     }
-
-
-def _safe_json(data: object) -> str:
-    """JSON that cannot end its script element; half of a surrogate pair, as in odd file names, stays an escape."""
-    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
 
 
 def _thumbnails(paths: Sequence[Path], on_progress: Callable[[int], object]) -> dict[Path, str]:

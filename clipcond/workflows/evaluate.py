@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import DataError
 from clipcond.workflows.evaluation_sets import EvaluationSet, read_set
-from clipcond.workflows.events import Events, ignore, task
+from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ def run(options: EvaluateOptions, events: Events = ignore) -> Evaluation:
         if data is not None:
             with task(events, f"reading {data}"):  # first: it needs no model library
                 sets.append(read_set(name, data))
+            if sets[-1].note:
+                events(Note(sets[-1].note))
     labels = [_labels(of, options, templates) for of in sets]
     after, *before = [_measured(spec, sets, labels, events) for spec in specs]
     return Evaluation(options=options, sets=tuple(sets), after=after, before=before[0] if before else None)

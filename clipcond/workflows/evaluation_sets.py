@@ -22,13 +22,16 @@ _TABLES = (".csv", ".tsv", ".jsonl")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationSet:
-    """N pictures of a source. pairs: with their captions, None without any.   labels: the class of each, "" without one."""
+    """N pictures of a source. pairs: with their captions, None without any.   labels: the class of each, "" without one.
+    note: what of it is left out.
+    """
 
     name: str
     source: str
     pictures: tuple[ImageSource, ...]
     pairs: Pairs | None
     labels: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -39,7 +42,8 @@ class EvaluationSet:
 def read_set(name: str, data: str) -> EvaluationSet:
     """Read a source of pairs, whose table may have a column label, class or category; or a folder with a folder per class.
 
-    Raises DataError for a source with neither captions nor classes, for one picture alone and for one class alone.
+    Classes that will not do, one alone or two of a picture, are left out with a note where there are captions. Raises
+    DataError for a source with neither, and for one picture alone.
     """
     path = Path(data)
     found = _from_folders(name, path) if _is_folder_of_classes(path) else _from_source(name, data)
@@ -69,19 +73,26 @@ def _from_labelled_table(name: str, table: Path, columns: dict[str, str], label:
     image = next((columns[each] for each in IMAGE_COLUMNS if each in columns), None)
     if image is None:
         raise DataError(f"{table} has no column for the image; name one {IMAGE_COLUMNS[0]}")
-    labels: dict[str, str] = {}
     places: dict[str, Path] = {}
+    said: dict[str, str] = {}
+    problem = ""
     for row in read_table(table):
         place = table.parent / row.get(image, "")
-        key, said = _key(place), row.get(label, "")
-        if labels.setdefault(key, said) != said:
-            raise DataError(f"{table}: {row.get(image)} is of two classes, {labels[key]!r} and {said!r}")
+        key, own = _key(place), row.get(label, "")
         places.setdefault(key, place)
-    pairs = read_pairs(table) if any(each in columns for each in CAPTION_COLUMNS) else None
+        if said.setdefault(key, own) != own:
+            problem = problem or f"{row.get(image)} is of two classes, {said[key]!r} and {own!r}"
+    if not problem and len({*said.values()} - {""}) == 1:
+        problem = f"every picture is of the class {next(iter({*said.values()} - {''}))!r}; zero-shot needs 2 or more"
+    captions = any(each in columns for each in CAPTION_COLUMNS)
+    if problem and not captions:
+        raise DataError(f"{table}: {problem}")
+    pairs = read_pairs(table) if captions else None
     pictures = tuple(pairs.images) if pairs is not None else tuple(map(ImageSource, places.values()))
     return EvaluationSet(
         name=name, source=str(table), pictures=pictures, pairs=pairs,
-        labels=tuple(labels.get(_key(each.path), "") for each in pictures),
+        labels=() if problem else tuple(said.get(_key(each.path), "") for each in pictures),
+        note=f"{table}: {problem}; its classes are left out" if problem else "",
     )  # fmt: skip
 
 

@@ -80,5 +80,5 @@ def test_a_pipe_gets_a_line_for_each_line_of_the_log_and_none_for_a_step(capsys)
     assert told[1] == "storing features"
     assert told[2] == "step 0  R@1/5 25.0/50.0 % image to text, R@1/5 75.0/50.0 % text to image, among 8"
     assert told[3].startswith("step 1/400  loss 1.0000  ")
-    assert "  5 pairs/s (data over 999M, update 100)  " in told[3]
+    assert told[3].endswith("  5 pairs/s (data over 999M, update 100)  1:02:05 left")
     assert len(told) == 4

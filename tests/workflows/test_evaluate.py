@@ -14,7 +14,7 @@ from clipcond.errors import DataError
 from clipcond.models.load import load_dual
 from clipcond.workflows.evaluate import EvaluateOptions, run
 from clipcond.workflows.evaluation_sets import read_set
-from clipcond.workflows.events import Event, Finished, Started
+from clipcond.workflows.events import Event, Finished, Note, Started
 
 
 def coloured(folder: Path, number: int) -> Path:
@@ -71,12 +71,24 @@ def test_one_class_two_classes_of_a_picture_and_a_folder_of_nothing_are_refused(
     coloured(tmp_path / "one" / "cat", 2)
     with pytest.raises(DataError, match="every picture is of the class 'cat'; zero-shot needs 2 or more"):
         read_set("domain", str(tmp_path / "one"))
-    labelled.write_text(labelled.read_text().replace("another caption;red", "another caption;blue"))
-    with pytest.raises(DataError, match=r"0\.png is of two classes, 'red' and 'blue'"):
-        read_set("domain", str(labelled))
+    table = tmp_path / "classes.csv"
+    table.write_text("image,label\n0.png,red\n1.png,blue\n0.png,blue\n")
+    with pytest.raises(DataError, match=r"classes\.csv: 0\.png is of two classes, 'red' and 'blue'"):
+        read_set("domain", str(table))
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"no file matches .*none"):
         read_set("domain", str(tmp_path / "none"))
+
+
+def test_with_captions_classes_that_will_not_do_are_left_out_and_said(dual_folder: Path, labelled: Path) -> None:
+    labelled.write_text(labelled.read_text().replace("another caption;red", "another caption;blue"))
+    events: list[Event] = []
+    found = run(EvaluateOptions(model=str(dual_folder), data=str(labelled)), events.append)
+    assert Note(f"{labelled}: ./0.png is of two classes, 'red' and 'blue'; its classes are left out") in events
+    assert "zero_shot" not in found.to_json()
+    one = labelled.read_text().replace("blue", "red").replace("green", "red")
+    labelled.write_text(one)
+    assert read_set("domain", str(labelled)).classes == ()
 
 
 def test_both_models_are_measured_on_both_sets_beside_chance(dual_folder: Path, labelled: Path, folders: Path) -> None:
