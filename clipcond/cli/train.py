@@ -15,9 +15,11 @@ from clipcond.cli.render import print_json
 from clipcond.cli.report import write_report
 from clipcond.cli.train_check import check_data
 from clipcond.cli.train_lines import training_lines
+from clipcond.cli.train_pair import show_pair
 from clipcond.cli.train_plan import show_plan
 from clipcond.errors import OptionsError
 from clipcond.wording import visible
+from clipcond.workflows import train_pair
 from clipcond.workflows.preflight import SAMPLE, PreflightOptions
 from clipcond.workflows.train import TrainOptions, run
 from clipcond.workflows.train_plan import PlanOptions
@@ -92,8 +94,15 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides order, captions and random weights (0).")
     ] = None,
-    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
-    freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32, bf16, or fp16 on a GPU.")] = None,
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Compute blocks again in the backward pass, for less memory.")
+    ] = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Divide the towers' blocks among torchrun's processes.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the towers' blocks.")] = False,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="text, image or temperature; repeatable.")
+    ] = None,
     train_blocks: Annotated[
         int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
     ] = None,
@@ -104,6 +113,18 @@ def train(
     lock_image: Annotated[
         bool | None,
         typer.Option("--lock-image/--no-lock-image", help="Freeze the image tower; embed every picture once."),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(metavar="N", help="Train adapters of this rank on the text tower, and nothing else.")
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(metavar="X", help="Their change counts X / rank (the rank).")
+    ] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Layers that have one: attn, mlp or attn,mlp (both).")
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Stretch the text tower's 77 positions to 134, 191 or 248.")
     ] = None,
     ema: Annotated[
         float | None,
@@ -148,7 +169,16 @@ def train(
     denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+        typer.Option(
+            metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux; or sdxl, sd3."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Of target sdxl or sd3: text_encoder, text_encoder_2 or both."),
+    ] = None,
+    model_2: Annotated[
+        str | None, typer.Option("--model-2", metavar="TEXT", help="With both, the model of text_encoder_2.")
     ] = None,
     retention: Annotated[
         float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
@@ -208,6 +238,9 @@ def train(
         return
     options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
     with training_lines() as events:
+        if train_pair.is_pair(options):
+            show_pair(train_pair.run(options, events), as_json=as_json)
+            return
         result = run(options, events)
     if result.rank == 0:
         if result.model is not None:

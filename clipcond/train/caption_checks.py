@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from clipcond.encode.unseen_words import TokenRows, unseen_words
 from clipcond.prompt.analysis.plan_summary import counted
 from clipcond.prompt.plan import plan
-from clipcond.prompt.tokenizer import CONTENT, batch_ids
+from clipcond.prompt.tokenizer import CONTENT, batch_ids, rows_beyond
 from clipcond.train.check import NOTE, OK, SHOWN, WARNING, Check, short
 from clipcond.train.config import TrainConfig
 from clipcond.train.data import Pairs, same_caption
@@ -22,33 +22,33 @@ def captions_of(pairs: Pairs, most: int | None = None) -> list[str]:
     return [caption for row in rows for caption in pairs.captions[row]]
 
 
-def check_lengths(captions: Sequence[str], ids: Sequence[Sequence[int]]) -> Check:
-    """Count the captions beyond 75 tokens, and show what of the longest ones is lost. ids: of the captions."""
-    over = [at for at, row in enumerate(ids) if len(row) > CONTENT]
+def check_lengths(captions: Sequence[str], ids: Sequence[Sequence[int]], content: int = CONTENT) -> Check:
+    """Count the captions beyond `content` tokens, and show what of the longest ones is lost. ids: of the captions."""
+    over = [at for at, row in enumerate(ids) if len(row) > content]
     longest = max(map(len, ids), default=0)
-    share, lost = len(over) / max(1, len(captions)), sum(len(ids[at]) - CONTENT for at in over)
+    share, lost = len(over) / max(1, len(captions)), sum(len(ids[at]) - content for at in over)
     numbers = {
         "captions": len(captions), "over": len(over), "share": round(share, 6), "lost_content_tokens": lost,
         "longest": longest,
     }  # fmt: skip
     if not over:
         return Check(
-            name="length", verdict=OK, text=f"no caption is beyond {CONTENT} tokens, the longest has {longest}",
+            name="length", verdict=OK, text=f"no caption is beyond {content} tokens, the longest has {longest}",
             numbers=numbers,
         )  # fmt: skip
     text = (
-        f"{len(over):,} of {counted(len(captions), 'caption')} ({share:.1%}) are beyond {CONTENT} tokens and lose "
+        f"{len(over):,} of {counted(len(captions), 'caption')} ({share:.1%}) are beyond {content} tokens and lose "
         f"{counted(lost, 'token')}; the longest has {longest}"
     )
     worst = sorted(over, key=lambda at: -len(ids[at]))[:SHOWN]
-    examples = tuple(f"{len(ids[at])} tokens, lost: {short(lost_of(captions[at]))}" for at in worst)
+    examples = tuple(f"{len(ids[at])} tokens, lost: {short(lost_of(captions[at], content))}" for at in worst)
     return Check(name="length", verdict=WARNING, text=text, examples=examples, numbers=numbers)
 
 
-def lost_of(caption: str) -> str:
-    """Return the end of a caption that the text tower never reads."""
-    dropped = plan(caption, dialect="plain").encoders["clip_l"].dropped
-    return "" if dropped is None else dropped.text
+def lost_of(caption: str, content: int = CONTENT) -> str:
+    """Return the end of a caption that a text tower never reads, which takes so many tokens of content."""
+    rows = rows_beyond(caption, content)
+    return caption[rows[0][2] :] if rows else ""
 
 
 def check_words(

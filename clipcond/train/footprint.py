@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from clipcond.models.architecture import without_memory
+from clipcond.train.blocks import blocks_of
 from clipcond.train.config import TrainConfig
+from clipcond.train.lora import adapter_weights
 from clipcond.train.model import check_model, freeze, has_batch_norm, image_features, text_trunk, use_plain_attention
 
 _ROWS = (2, 4)  # two batches give what a pair takes, and what any batch takes
@@ -61,9 +63,41 @@ def footprint(config: TrainConfig, *, on_cpu: bool) -> Footprint:
         freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
         if on_cpu:
             use_plain_attention(model)
-        autocast = torch.autocast("cpu", torch.bfloat16) if config.precision == "bf16" else nullcontext()
+        if config.grad_checkpointing:
+            _keep_inputs(model)
+        half = config.precision in ("bf16", "fp16")
+        autocast = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
         with autocast:
-            return _measured(model)
+            found = _measured(model)
+        if config.lora_rank is None:
+            return found
+        return replace(
+            found, trained=adapter_weights(config, model), table=0
+        )  # it keeps about what the tower itself would
+
+
+class _Kept(torch.autograd.Function):
+    """The input of a block, which is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+
+def _keep_inputs(model: Any) -> None:
+    """Let the blocks of towers that train keep their input alone, but the last, which stands for the one computed again."""
+    for tower in (model, model.visual):
+        blocks = list(blocks_of(tower))
+        if any(parameter.requires_grad for block in blocks for parameter in block.parameters()):
+            for block in blocks[:-1]:
+                block.forward = partial(_input_alone, block.forward)
+
+
+def _input_alone(forward: Callable[..., Tensor], x: Tensor, **how: Any) -> Tensor:
+    kept: Tensor = _Kept.apply(x)  # type: ignore[no-untyped-call]
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value):
+        return forward(kept, **how)
 
 
 def _measured(model: Any) -> Footprint:

@@ -30,6 +30,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model, self.checkpoints, self._log = path / "model", path / "checkpoints", path / "log.jsonl"
+        self.lora = path / "lora.safetensors"
 
     def refuse_foreign(self) -> None:
         """Raise OutputExists if the folder holds a model or a config that no run wrote, or that none can go on from."""

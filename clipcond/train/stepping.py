@@ -38,7 +38,7 @@ def batches(run: Run) -> Iterator[Batch]:
 
 
 def optimise(run: Run, batch: Batch) -> None:
-    """Take one step.
+    """Take one step, or in float16 leave one out whose gradients overflow.
 
     Raises ConfigError, before it reaches the weights, for a loss that is not finite, and keeps the batch.
     """
@@ -50,7 +50,7 @@ def optimise(run: Run, batch: Batch) -> None:
             torch.cuda.synchronize(job.device)
     _check_finite("loss", losses.total, run, batch)
     with run.pace.of("step"):
-        _update(run, batch)
+        _take_gradients(run, batch)
     run.step += 1
     run.cut += int(run.ranks.sum(torch.tensor(batch.cut)))
     run.loss = losses.total
@@ -58,10 +58,20 @@ def optimise(run: Run, batch: Batch) -> None:
     run.log.step(_progress(run))
 
 
-def _update(run: Run, batch: Batch) -> None:
-    """Take the gradients into the weights, unless they are not finite."""
+def _take_gradients(run: Run, batch: Batch) -> None:
+    """Sum the gradients up over all processes and take them into the weights, in float16 unless they overflow."""
     job = run.job
     run.ranks.sum_gradients([p for p in job.model.parameters() if p.requires_grad])
+    if job.scaling is None:
+        _update(run, batch)
+    elif not job.scaling.take_step(lambda: _update(run, batch)):
+        now = f"the loss is scaled by {job.scaling.scale:g} from now on"
+        run.say(event="note", note=f"a step overflowed and is left out; {now}")
+
+
+def _update(run: Run, batch: Batch) -> None:
+    """Change the weights by the gradients, unless they are not finite."""
+    job = run.job
     run.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
     _check_finite("gradient's norm", run.grad_norm, run, batch)
     run.learning_rate = learning_rate_at(run.step, job.steps, job.config.learning_rate, job.warmup)

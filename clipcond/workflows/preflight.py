@@ -121,12 +121,13 @@ def _read(config: TrainConfig, events: Events) -> tuple[Pairs | None, Pairs | No
 
 
 def _captions(config: TrainConfig, pairs: Pairs, events: Events) -> Iterator[Check]:
+    from clipcond.prompt.tokenizer import CONTEXT
     from clipcond.train.caption_checks import captions_of, check_lengths, check_same_captions, check_words, ids_of
 
     with task(events, "reading captions"):
         captions = captions_of(pairs)
         ids = ids_of(captions)
-        yield check_lengths(captions, ids)
+        yield check_lengths(captions, ids, (config.context_length or CONTEXT) - 2)
         table, why = _token_table(config)
         yield check_words(captions, ids, table, config, why=why)
         yield check_same_captions(pairs, config)

@@ -127,19 +127,16 @@ def _data(config: TrainConfig, images: int | None, events: Events) -> tuple[int 
     """Return how many pictures an epoch shows, positions of captions, and a word about where those are from."""
     import numpy as np
 
-    from clipcond.prompt.tokenizer import CONTENT, CONTEXT
+    from clipcond.prompt.tokenizer import CONTEXT
     from clipcond.train.caption_checks import captions_of, ids_of
     from clipcond.train.data import read_pairs
 
+    most = config.context_length or CONTEXT
     if config.data == _ABSENT:
-        return (
-            images,
-            np.array([CONTEXT]),
-            f"all of {CONTEXT} positions, the most there are; --data gives the real ones",
-        )
+        return images, np.array([most]), f"all of {most} positions, the most there are; --data gives the real ones"
     with task(events, f"reading {config.data}"):
         pairs = read_pairs(config.data, max_bad_rows=config.max_bad_rows)
-        counts = [min(CONTENT, len(row)) + 2 for row in ids_of(captions_of(pairs, _READ))]
+        counts = [min(most, len(row) + 2) for row in ids_of(captions_of(pairs, _READ))]
     count = max(1, len(pairs.shown()) - config.val_count)
     return images or count, np.array(counts), f"as in {config.data}: {np.mean(counts):.0f} positions in the mean"
 
@@ -176,6 +173,8 @@ def _advice(
             told = ["not even one pair at a time fits; freeze a tower (--lock-image), or take a smaller model"]
     if config.pipeline:
         told.append(f"the denoiser of {config.pipeline} and its gradient are not counted")
+    if config.fsdp:
+        told.append("fsdp is not counted: blocks, their gradients and moments would be divided among the processes")
     if config.teacher:
         told.append("the teacher is not counted; it is needed before the first step alone")
     return told

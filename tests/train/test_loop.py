@@ -381,12 +381,12 @@ def test_the_log_says_the_learning_rate_under_both_names_for_one_version(config)
 
 
 EARLY = """import os, signal, sys
-from clipcond.train import job, loop
+from clipcond.train import loop, start
 from clipcond.train.config import TrainConfig
 def slow(*_, **__):
     os.kill(os.getpid(), getattr(signal, sys.argv[2]))
     raise AssertionError("it went on")
-job.load_trainable = slow
+start.load_trainable = slow
 try:
     loop.train(TrainConfig(**eval(sys.argv[1])))
 except KeyboardInterrupt:

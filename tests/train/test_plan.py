@@ -15,6 +15,7 @@ from clipcond.errors import ModelError
 from clipcond.models.trainable import load_trainable
 from clipcond.train.config import TrainConfig
 from clipcond.train.footprint import Footprint, footprint
+from clipcond.train.lora import adapter_of
 from clipcond.train.model import freeze, image_features, text_features, use_plain_attention
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.plan import group_lengths, memory_of, that_fits
@@ -56,6 +57,36 @@ def test_what_is_kept_for_the_backward_pass_is_what_a_real_model_keeps(
     assert found.text_bytes(np.full(ROWS, LENGTH)) == pytest.approx(text - projection, rel=0.01)
     assert found.parameters == sum(p.numel() for p in model.parameters())
     assert found.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_targets": ("attn",), "train_blocks": 1, "freeze": ("temperature",)}])
+def test_an_adapter_is_counted_as_it_is_and_keeps_about_what_the_tower_would(
+    dual_folder: Path, changes: dict[str, Any]
+) -> None:
+    pytest.importorskip("peft", reason="adapters are peft's")
+    config = TrainConfig(data="", model=str(dual_folder), out="", lora_rank=3, **changes)
+    found = footprint(config, on_cpu=True)
+    model = load_trainable(str(dual_folder)).model
+    adapter = adapter_of(config, model)
+    assert adapter is not None
+    assert found.trained == sum(value.numel() for value in adapter.state_dict().values())
+    use_plain_attention(model)
+    ids = torch.full((ROWS, LENGTH), 400)
+    ids[:, 0], ids[:, -1] = 49406, 49407
+    kept = kept_by(model, lambda: text_features(model, ids))
+    assert 0.6 < kept / found.text_bytes(np.full(ROWS, LENGTH)) < 1.3
+    assert found.image_pair == 0
+
+
+def test_blocks_that_are_computed_again_leave_their_input_and_one_of_them_all(
+    found: Footprint, dual_folder: Path
+) -> None:
+    config = TrainConfig(data="", model=str(dual_folder), out="", grad_checkpointing=True)
+    less = footprint(config, on_cpu=False)
+    assert 0.5 < less.image_pair / found.image_pair < 0.75  # one of two blocks
+    lengths = np.full(8, 20)
+    assert 0.5 < less.text_bytes(lengths) / found.text_bytes(lengths) < 0.75
+    assert less.trained == found.trained
 
 
 def test_the_optimizer_takes_what_is_planned(dual_folder: Path) -> None:
