@@ -60,6 +60,12 @@ def one_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def first_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with `encoder` resolved, of two runs those of the first. Raises ConfigError."""
+    found = resolve_encoder(settings)
+    return found.first if isinstance(found, PairSettings) else found
+
+
 def _pair(family: str, given: Mapping[str, Any], model_2: Any) -> PairSettings:
     if not model_2:
         raise ConfigError(
