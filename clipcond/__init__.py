@@ -21,6 +21,7 @@ _HOME = {
     "ModelError": "clipcond.errors",
     "OutputExists": "clipcond.errors",
     "PromptSyntaxError": "clipcond.errors",
+    "Region": "clipcond.diffusion.regions",
     "ResourceMissing": "clipcond.errors",
     "Scorer": "clipcond.rerank.scorer",
     "ShapeError": "clipcond.errors",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.conditioner import Conditioner as Conditioner
     from clipcond.diffusion.conditioning import Conditioning as Conditioning
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
+    from clipcond.diffusion.regions import Region as Region
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower
     from clipcond.errors import ClipCondError as ClipCondError

@@ -17,7 +17,7 @@ import torch
 from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5
 from clipcond.diffusion.compose_denoiser import Composition
-from clipcond.diffusion.compose_prompts import compose
+from clipcond.diffusion.compose_prompts import compose, compose_regions
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
@@ -25,6 +25,7 @@ from clipcond.diffusion.findings import findings_of_written, schedule_pooled
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
+from clipcond.diffusion.regions import Region
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
 from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
@@ -287,6 +288,59 @@ class Conditioner:
         return compose(
             self.planner,
             self.planner.prompts(prompt, negative_prompt),
+            options,
+            cache=self.cache,
+            force_zeros=negative_prompt is None and self.pipeline.force_zeros,
+            num_images_per_prompt=num_images_per_prompt,
+            steps=steps,
+        )
+
+    @torch.no_grad()
+    def regions(
+        self,
+        prompt: str,
+        regions: Iterable[Region],
+        negative_prompt: str | None = None,
+        *,
+        dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
+        clip_skip: int | None = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+        num_images_per_prompt: int = 1,
+        steps: int | None = None,
+        max_sequence_length: int | None = None,
+    ) -> Composition:
+        """Condition one picture on a base prompt and on regions with prompts of their own, of any length each.
+
+        Draw with `with composed(pipe, parts): pipe(**parts.kwargs, …)`. In each region the denoiser's output is that of the
+        region's prompt, elsewhere that of the base prompt; at soft edges both, and where regions overlap they share. The
+        negative prompt is for all of the picture. Settings are those of a call, for all prompts; AND composes within a region.
+        Raises ConfigError for no region, for settings that a call refuses, and in Flux for AND and for a negative prompt.
+        """
+        _check_images(num_images_per_prompt)
+        places = tuple(regions)
+        if not places or not all(isinstance(each, Region) for each in places):
+            raise ConfigError(f"regions holds {len(places)}, expected one Region or more, and nothing else")
+        if self.family == "flux" and negative_prompt:
+            raise ConfigError(
+                f"{self.pipeline.name} reads a negative prompt apart, where regions cannot be; leave it out"
+            )
+        options = self.planner.options(
+            dialect=dialect,
+            weighting=weighting,
+            chunking=chunking,
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=lengths,
+            max_sequence_length=max_sequence_length,
+        )
+        prompts = self.planner.prompts([prompt, *(each.prompt for each in places)], negative_prompt)
+        return compose_regions(
+            self.planner,
+            Sides(prompts.positive, () if self.family == "flux" else prompts.negative[:1]),
+            places,
             options,
             cache=self.cache,
             force_zeros=negative_prompt is None and self.pipeline.force_zeros,
