@@ -41,6 +41,12 @@ def generate(
             metavar="FILE", help="What `clipcond encode` wrote, in place of PROMPT and its options.", show_default=False
         ),
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A JSON file of regions, each with a prompt for its place.", show_default=False
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take a --conditioning that other encoders made.", show_default=False)
     ] = False,
@@ -123,6 +129,7 @@ def generate(
     options = GenerateOptions(
         out=out,
         conditioning=conditioning,
+        regions=regions,
         force=force,
         infotext=infotext,
         expand=expand,

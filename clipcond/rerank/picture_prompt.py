@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipcond.images.metadata.image_prompt import ImagePrompt, plain_prompt
+from clipcond.images.metadata.image_prompt import ImagePrompt, plain_negative_prompt, plain_prompt
 from clipcond.images.metadata.reading import read_metadata
 from clipcond.images.sidecar import read_sidecar
 
@@ -59,8 +59,7 @@ def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
     infotext = found.infotext
     assert infotext is not None
     text = _tidy(plain_prompt(infotext))
-    negative = infotext.negative_prompt
-    plain_negative = _tidy(plain_prompt(replace(infotext, prompt=negative))) if negative.strip() else ""
+    plain_negative = _tidy(plain_negative_prompt(infotext))
     source = f"{place} ({found.source})" if found.source else place
     seed = next((value for name, value in infotext.settings.items() if name.casefold() == "seed"), "")
     return PicturePrompt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from clipcond.condition.families import LAYOUTS
@@ -10,10 +11,13 @@ from clipcond.condition.weighting import DEFAULTS
 from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.regions import Region
 from clipcond.errors import ConfigError
+from clipcond.images.metadata.image_prompt import REGIONS
 from clipcond.prompt.analysis.plan_summary import with_flag
 from clipcond.workflows.events import Events, Note
 from clipcond.workflows.prompt_options import PromptOptions, adapters_of_texts, composes
+from clipcond.workflows.regions_file import text_of_regions, with_all_texts
 
 
 def condition(pipe: Any, options: PromptOptions, steps: int, events: Events) -> Conditioning | Composition:
@@ -30,6 +34,17 @@ def condition(pipe: Any, options: PromptOptions, steps: int, events: Events) -> 
     else:
         arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
         made = conditioner.compose(options.text, **arguments, steps=steps)
+    note_findings(made, events)
+    return made
+
+
+def condition_regions(
+    pipe: Any, options: PromptOptions, regions: Sequence[Region], steps: int, events: Events
+) -> Composition:
+    """Condition a pipeline on a base prompt, that of the options, and on regions; as `condition` otherwise."""
+    conditioner = conditioner_for(pipe, with_all_texts(options, regions), events)
+    arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
+    made = conditioner.regions(options.text, regions, **arguments, steps=steps)
     note_findings(made, events)
     return made
 
@@ -114,7 +129,7 @@ def note_unseen(pipe: Any, options: PromptOptions, model: str, events: Events) -
         events(Note(tell_unseen(unseen, model, f"--pipeline {other}" if other and other != model else "")))
 
 
-def infotext_settings(options: PromptOptions) -> dict[str, object]:
+def infotext_settings(options: PromptOptions, regions: Sequence[Region] = ()) -> dict[str, object]:
     """Return the settings of a prompt for `format_infotext`, those that are not usual.
 
     The format's prompts are in A1111's syntax, so any other dialect is named.
@@ -128,6 +143,7 @@ def infotext_settings(options: PromptOptions) -> dict[str, object]:
         "Prompt lengths": options.lengths,
         "Prompt 2": options.prompt_2,
         "Prompt 3": options.prompt_3,
+        REGIONS: text_of_regions(regions) if regions else None,
     }
     return {name: value for name, value in named.items() if value is not None}
 

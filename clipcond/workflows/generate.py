@@ -16,6 +16,7 @@ from clipcond.workflows.prompt_options import PromptOptions, note_file, with_dia
 if TYPE_CHECKING:
     from clipcond.diffusion.compose_denoiser import Composition
     from clipcond.diffusion.conditioning import Conditioning
+    from clipcond.diffusion.regions import Region
     from clipcond.rerank.ranking import RankedImage
     from clipcond.rerank.scorer import Scorer
     from clipcond.workflows.picture_run import PictureRun
@@ -65,7 +66,7 @@ class PictureDone(Event):
 class _Source:
     """The prompt as it is drawn: its conditioning (None where the pipeline reads the prompt), options and steps.
 
-    numbers: the pictures of it, in a row.
+    numbers: the pictures of it, in a row.   regions: those that the conditioning has.
     """
 
     conditioning: Conditioning | Composition | None
@@ -73,6 +74,7 @@ class _Source:
     steps: int
     guidance_scale: float
     numbers: range
+    regions: tuple[Region, ...] = ()
 
 
 def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPicture, ...]:
@@ -83,9 +85,10 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     Raises OutputExists where the folder is a file, ResourceMissing for a file that is not there, OptionsError for steps
     other than those of a conditioning's schedule, and what loading and drawing raise.
     """
-    from clipcond.workflows.generate_inputs import check_inputs, prompts_of, with_infotext
+    from clipcond.workflows.generate_inputs import check_inputs, prompts_of, with_infotext, with_regions
 
     options = with_infotext(options, events)
+    options, regions = with_regions(options)
     options = replace(options, prompt=with_dialect(options.prompt, events))
     note_file(options.prompt, f"--infotext {options.prompt.prompt} draws what is in it", events)
     check_inputs(options)
@@ -102,7 +105,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     scorer = _scorer(options, events)  # both models before any work: a name that is not there costs no pictures
     pipe = _pipeline(options, events)
     with quiet_calls():
-        sources = list(_sources(pipe, options, prompts, events))
+        sources = list(_sources(pipe, options, prompts, regions, events))
         pictures = _draw(pipe, sources, options, planned, events)
     if scorer is not None and options.keep is not None:
         rows = _rank(pictures, scorer, options.keep, events)
@@ -186,20 +189,32 @@ def _pipeline(options: GenerateOptions, events: Events) -> Any:
 
 
 def _sources(
-    pipe: Any, options: GenerateOptions, prompts: Sequence[PromptOptions], events: Events
+    pipe: Any,
+    options: GenerateOptions,
+    prompts: Sequence[PromptOptions],
+    regions: tuple[Region, ...],
+    events: Events,
 ) -> Iterator[_Source]:
     """Yield the prompts as they are drawn, each with its pictures; neighbours of one prompt are drawn together."""
     start = 0
     for prompt, same in groupby(prompts):
         numbers = range(start, start + sum(1 for _ in same))
         start = numbers.stop
-        yield _source(pipe, options, prompt, numbers, events)
+        yield _source(pipe, options, prompt, regions, numbers, events)
 
 
-def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, numbers: range, events: Events) -> _Source:
+def _source(
+    pipe: Any,
+    options: GenerateOptions,
+    prompt: PromptOptions,
+    regions: tuple[Region, ...],
+    numbers: range,
+    events: Events,
+) -> _Source:
     """Condition the pipeline on the prompt, or load what the file holds; with the steps and guidance to draw with."""
     from clipcond.diffusion.pipelines import advice
-    from clipcond.workflows.conditioning import condition, note_unseen
+    from clipcond.workflows.conditioning import condition, condition_regions, note_unseen
+    from clipcond.workflows.regions_file import with_all_texts
 
     advised = advice(pipe)
     steps = advised.steps if options.steps is None else options.steps
@@ -208,10 +223,19 @@ def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, numbers:
     if options.conditioning is not None:
         made, prompt = _load(pipe, options.conditioning, force=options.force)
         steps = _steps_of(made, options.conditioning, given=options.steps, otherwise=steps)
+    elif regions:
+        made = condition_regions(pipe, prompt, regions, steps, events)
     elif not options.stock:
         made = condition(pipe, prompt, steps, events)
-    note_unseen(pipe, prompt, options.pipeline, events)
-    return _Source(conditioning=made, prompt=prompt, steps=steps, guidance_scale=guidance_scale, numbers=numbers)
+    note_unseen(pipe, with_all_texts(prompt, regions), options.pipeline, events)
+    return _Source(
+        conditioning=made,
+        prompt=prompt,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        numbers=numbers,
+        regions=regions,
+    )
 
 
 def _load(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, PromptOptions]:
@@ -271,7 +295,7 @@ def _write(
         if planned.place(number) is None:
             settings = settings_of(
                 pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
-            ) | infotext_settings(source.prompt)
+            ) | infotext_settings(source.prompt, source.regions)
             file = planned.files[number]
             write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
         yield _picture(source, number, options, planned)

@@ -15,7 +15,9 @@ from clipcond.prompt.plan import DIALECTS
 A1111 = "a1111"
 _LARGEST = 1 << 20  # bytes of a text
 _STARTS_OF_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
-_OUR_OWN = frozenset({"Prompt dialect", "Prompt weighting", "Prompt chunking", "Prompt pooled", "Prompt lengths"})
+_OUR_OWN = frozenset(
+    {"Prompt dialect", "Prompt weighting", "Prompt chunking", "Prompt pooled", "Prompt lengths", "Regions"}
+)
 _READ = frozenset({"Steps", "CFG scale", "Seed", "Clip skip", "Prompt 2", "Prompt 3", *_OUR_OWN})
 
 
