@@ -118,6 +118,7 @@ def generate(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
+    steer: shared.Steer = None,
     as_json: shared.AsJson = False,
 ) -> None:
     """Make pictures of PROMPT, all of it.
@@ -158,6 +159,7 @@ def generate(
             lengths=lengths,
             embeddings=embeddings,
             lora_dir=lora_dir,
+            steer=tuple(steer or ()),
         ),
     )
     lines = _Lines(options, as_json=as_json or not on_terminal())

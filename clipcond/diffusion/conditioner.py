@@ -26,11 +26,13 @@ from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.regions import Region
+from clipcond.diffusion.steer import checked, operand_prompts, steered
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
 from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
+from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ class Conditioner:
         num_images_per_prompt: int = 1,
         steps: int | None = None,
         max_sequence_length: int | None = None,
+        steer: Sequence[Operation] = (),
     ) -> Conditioning:
         """Condition one prompt or a list of them.
 
@@ -139,6 +142,7 @@ class Conditioner:
         `[a|b]` of dialect `a1111`). All its texts are encoded now; give the pipeline `callback_on_step_end=out.callback`.
         max_sequence_length: the positions of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
         longer row, and shorter ones in the same list are filled up with the end of an empty prompt.
+        steer: operations on the positive side in their order, of `clipcond.prompt.operations`.
 
         Raises ConfigError for settings that do not fit one another or the pipeline, for a schedule without `steps`, and
         for a prompt of several parts that only a denoiser can compose (A1111's AND).
@@ -162,10 +166,18 @@ class Conditioner:
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
         if no_negative and self.family == "flux":
             prompts = Sides(prompts.positive, ())
-        return self._condition(prompts, options, no_negative, num_images_per_prompt, steps)
+        operations = checked(steer, self.pipeline) if steer else ()
+        made = self._condition(prompts, options, operations, no_negative, num_images_per_prompt, steps)
+        return replace(made, steer=operations) if operations else made
 
     def _condition(
-        self, prompts: Sides[Prompts], options: EncodeOptions, no_negative: bool, images: int, steps: int | None
+        self,
+        prompts: Sides[Prompts],
+        options: EncodeOptions,
+        operations: Sequence[Operation],
+        no_negative: bool,
+        images: int,
+        steps: int | None,
     ) -> Conditioning:
         fingerprints = {name: each.tower.fingerprint() for name, each in self.pipeline.encoders.items()}  # once a call
 
@@ -182,17 +194,26 @@ class Conditioner:
             )
 
         by_prompt: PlansByPrompt = {}
+
+        def encode_prompts(*variants: Sides[Prompts]) -> list[EncodedSides]:
+            together = [[each, *(operand_prompts(operations, each) if operations else ())] for each in variants]
+            planned = [self.planner.plans(each, options, by_prompt) for own in together for each in own]
+            _refuse_and(by_prompt.values())
+            encoded = encode(*planned)
+            return steered(encoded, operations, self.pipeline) if operations else encoded
+
         plans = self.planner.plans(prompts, options, by_prompt)
         _refuse_and(by_prompt.values())
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
             timeline, variants = variants_of(prompts, needed_steps(steps, changing))
-            encoded = encode(*[self.planner.plans(each, options, by_prompt) for each in variants])
-            return self._over_steps(plans, options, timeline, encoded, fingerprints)
+            return self._over_steps(plans, options, timeline, encode_prompts(*variants), fingerprints)
         if options.dialect == "compel" and _mention(".swap(", prompts) and any(edits := self._edits(prompts)):
+            if operations:
+                raise ConfigError("the prompt has .swap() in it, which goes with no operation; leave one of them out")
             edited = self.planner.plans(Sides(prompts.positive, ()), options, {}, edited=True)
             first, second = encode(plans, edited)
             return replace(self._conditioning(first, plans, options, fingerprints), edited=_edited(second, edits))
-        (only,) = encode(plans)
+        (only,) = encode_prompts(prompts) if operations else encode(plans)
         return self._conditioning(only, plans, options, fingerprints)
 
     def _conditioning(

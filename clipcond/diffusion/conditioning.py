@@ -14,6 +14,7 @@ from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
+from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
 from clipcond.wording import html_table
 
@@ -68,6 +69,7 @@ class Conditioning:
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the encoders, as they were
     takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
+    steer: tuple[Operation, ...] = ()  # the operations that were applied to the positive side
     edited: Edited | None = None  # of compel's `.swap()`: the states that the swaps lead to, and where
 
     def __post_init__(self) -> None:
@@ -115,7 +117,7 @@ class Conditioning:
             for name, each in self.tensors.items()
         ]
         title = f"{'; '.join(self.prompts)} ({self.family}, {self.dialect}, weighting {self.weighting})"
-        notes = [f"{found.argument}: {found.message}" for found in self.findings]
+        notes = [*map(str, self.steer), *(f"{found.argument}: {found.message}" for found in self.findings)]
         return html_table(title, ("tensor", "shape", "dtype", "device"), rows, notes=notes)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -135,6 +137,7 @@ class Conditioning:
             findings=self.findings,
             arguments=frozenset(self.kwargs),
             fingerprints=self.fingerprints,
+            steer=self.steer,
             edited=self.edited,
             timeline=None if self.callback is None else self.callback.timeline,
             states=() if self.callback is None else self.callback.states,
@@ -188,6 +191,7 @@ class Conditioning:
             findings=record.findings,
             takes=record.arguments,
             fingerprints=record.fingerprints,
+            steer=record.steer,
             edited=record.edited,
         )
 

@@ -13,7 +13,14 @@ from clipcond.images.metadata.image_prompt import REGIONS
 from clipcond.prompt.infotext import Infotext
 from clipcond.workflows.events import Events, Note
 from clipcond.workflows.generate_options import GenerateOptions
-from clipcond.workflows.infotexts import dialect_of, drawing_settings, pasted_infotext, read_infotext, taken_apart
+from clipcond.workflows.infotexts import (
+    dialect_of,
+    drawing_settings,
+    pasted_infotext,
+    read_infotext,
+    steer_of,
+    taken_apart,
+)
 from clipcond.workflows.prompt_options import PromptOptions, check_folders
 from clipcond.workflows.regions_file import RegionsFile, read_regions, regions_of_text
 from clipcond.workflows.templates import expanded, template_hint
@@ -81,6 +88,7 @@ def prompt_with_infotext(given: PromptOptions, infotext: Infotext, clip_skip: in
         clip_skip=given.clip_skip or clip_skip or 0,
         pooled=settings.get("Prompt pooled", "first") if given.pooled == "first" else given.pooled,
         lengths=given.lengths or settings.get("Prompt lengths"),
+        steer=given.steer or steer_of(infotext),
     )
 
 
