@@ -100,6 +100,12 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive", help="With --keep: give up the worse half at a third of the steps, and again at two thirds."
+        ),
+    ] = False,
     rerank_model: Annotated[str, typer.Option(metavar="MODEL", help="The model that --keep scores with.")] = "mini",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures in one forward pass.")] = 8,
     dtype: Annotated[
@@ -142,6 +148,7 @@ def generate(
         seed=seed,
         stock=stock,
         keep=keep,
+        adaptive=adaptive,
         rerank_model=rerank_model,
         batch_size=batch_size,
         dtype=dtype,

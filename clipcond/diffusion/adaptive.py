@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import ceil
 from operator import itemgetter
 from typing import Any
@@ -56,6 +57,13 @@ def cuts(count: int, keep: int, steps: int, left: Sequence[float] = LEFT) -> dic
     if len(left) != len(AT) or not 1 >= left[0] >= left[-1] > 0:
         raise ConfigError(f"left is {tuple(left)}, expected {len(AT)} shares of the candidates, the second no larger")
     return {round(at * steps): max(keep, ceil(share * count)) for at, share in zip(AT, left, strict=True)}
+
+
+def moves(count: int, keep: int, steps: int) -> int:
+    """The steps of all candidates together. Raises ConfigError as `cuts` does."""
+    looks = cuts(count, keep, steps)
+    ends = pairwise((0, *looks, steps))
+    return sum(each * (end - start) for each, (start, end) in zip((count, *looks.values()), ends, strict=True))
 
 
 def generate_adaptively(

@@ -14,6 +14,8 @@ from clipcond.images.sidecar import read_sidecar
 if TYPE_CHECKING:
     from PIL import Image
 
+    from clipcond.prompt.infotext import Infotext
+
 _BEFORE_COMMA = re.compile(r"\s+(?=,)")
 _COMMAS = re.compile(r",{2,}")
 _LONGEST_SEED = 32  # characters
@@ -55,10 +57,15 @@ def picture_prompt(path: Path, image: Image.Image, *, decoded: bool) -> PictureP
     return PicturePrompt(reason=(beside.reason if beside else "") or found.reason)
 
 
+def text_to_score(infotext: Infotext) -> str:
+    """Return the text that a picture with such an infotext is scored by."""
+    return _tidy(plain_prompt(infotext))
+
+
 def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
     infotext = found.infotext
     assert infotext is not None
-    text = _tidy(plain_prompt(infotext))
+    text = text_to_score(infotext)
     plain_negative = _tidy(plain_negative_prompt(infotext))
     source = f"{place} ({found.source})" if found.source else place
     seed = next((value for name, value in infotext.settings.items() if name.casefold() == "seed"), "")

@@ -16,6 +16,7 @@ from clipcond.workflows.prompt_options import PromptOptions, note_file, with_dia
 if TYPE_CHECKING:
     from clipcond.diffusion.compose_denoiser import Composition
     from clipcond.diffusion.conditioning import Conditioning
+    from clipcond.diffusion.generate import Picture
     from clipcond.diffusion.regions import Region
     from clipcond.rerank.ranking import RankedImage
     from clipcond.rerank.scorer import Scorer
@@ -106,7 +107,11 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     pipe = _pipeline(options, events)
     with quiet_calls():
         sources = list(_sources(pipe, options, prompts, regions, events))
-        pictures = _draw(pipe, sources, options, planned, events)
+        if options.adaptive:
+            assert scorer is not None
+            pictures = _draw_adaptively(pipe, sources[0], scorer, options, planned, events)
+        else:
+            pictures = _draw(pipe, sources, options, planned, events)
     if scorer is not None and options.keep is not None:
         rows = _rank(pictures, scorer, options.keep, events)
         pictures = list(_sort_out(pictures, rows, planned))
@@ -140,6 +145,61 @@ def _draw(
                 events(PictureDone(picture))
                 pictures.append(picture)
     return pictures
+
+
+def _draw_adaptively(
+    pipe: Any, source: _Source, scorer: Scorer, options: GenerateOptions, planned: PictureRun, events: Events
+) -> list[WrittenPicture]:
+    """Draw the better candidates to the end, and write those that are missing; a note tells the rows that this saved."""
+    from clipcond.diffusion.adaptive import generate_adaptively, moves
+    from clipcond.diffusion.generate import prepared
+
+    count, keep, text = options.count, options.keep or 1, _text_to_score(source)
+    total = moves(count, keep, source.steps)  # before anything is written
+    call = prepared(
+        pipe,
+        source.prompt.text,
+        negative_prompt=source.prompt.negative_prompt or "",
+        conditioning=source.conditioning,
+        count=count,
+        steps=source.steps,
+        guidance_scale=source.guidance_scale,
+        seed=planned.seed,
+        dialect=source.prompt.dialect,
+        clip_skip=source.prompt.clip_skip,
+        through=options.through,
+        batch_size=options.batch_size,
+    )
+    planned.begin()
+    with task(events, "generating", total, "steps") as on_step:
+        made = generate_adaptively(
+            pipe,
+            call,
+            lambda images: scorer.score(images, text).cosine.tolist(),
+            count=count,
+            keep=keep,
+            seed=planned.seed,
+            batch_size=options.batch_size,
+            on_step=on_step,
+        )
+    pictures = [_written(pipe, source, picture, options, planned) for picture in made.pictures]
+    for picture in pictures:
+        events(PictureDone(picture))
+    saved = made.whole - made.spent
+    left = f"{made.left[0]} after a third of the steps, {made.left[1]} after two thirds"
+    rows = f"{made.spent:,} rows of the denoiser, {saved:,} saved of {made.whole:,} ({saved / made.whole:.0%})"
+    events(Note(f"{count} candidates, {left}: {rows}"))
+    return pictures
+
+
+def _text_to_score(source: _Source) -> str:
+    """The text that the source's pictures will be ranked by."""
+    from clipcond.prompt.infotext import Infotext
+    from clipcond.rerank.picture_prompt import text_to_score
+    from clipcond.workflows.conditioning import infotext_settings
+
+    settings = {name: str(each) for name, each in infotext_settings(source.prompt, source.regions).items()}
+    return text_to_score(Infotext(source.prompt.text, "", settings))
 
 
 def _start(source: _Source, planned: PictureRun, batch_size: int) -> int:
@@ -268,9 +328,7 @@ def _write(
     on_step: Callable[[int], None],
 ) -> Iterator[WrittenPicture]:
     """Make the pictures of a prompt from number `start` on, a batch at a time, and write those that are missing."""
-    from clipcond.diffusion.generate import generate, settings_of
-    from clipcond.images.write import write_picture
-    from clipcond.workflows.conditioning import infotext_settings
+    from clipcond.diffusion.generate import generate
 
     text, negative = source.prompt.text, source.prompt.negative_prompt or ""
     for number in range(source.numbers.start, start):
@@ -291,14 +349,30 @@ def _write(
         batch_size=options.batch_size,
         on_step=on_step,
     )
-    for number, picture in enumerate(made, start=start):
-        if planned.place(number) is None:
-            settings = settings_of(
-                pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
-            ) | infotext_settings(source.prompt, source.regions)
-            file = planned.files[number]
-            write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
-        yield _picture(source, number, options, planned)
+    for picture in made:
+        yield _written(pipe, source, replace(picture, index=start + picture.index), options, planned)
+
+
+def _written(
+    pipe: Any, source: _Source, picture: Picture, options: GenerateOptions, planned: PictureRun
+) -> WrittenPicture:
+    """Write a picture, of the number that its index is, unless its file is there."""
+    from clipcond.diffusion.generate import settings_of
+    from clipcond.images.write import write_picture
+    from clipcond.workflows.conditioning import infotext_settings
+
+    if planned.place(picture.index) is None:
+        settings = settings_of(
+            pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
+        ) | infotext_settings(source.prompt, source.regions)
+        write_picture(
+            picture.image,
+            planned.files[picture.index],
+            prompt=source.prompt.text,
+            negative_prompt=source.prompt.negative_prompt or "",
+            settings=settings,
+        )
+    return _picture(source, picture.index, options, planned)
 
 
 def _picture(source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:

@@ -24,7 +24,8 @@ class GenerateOptions:
     template, with the lists of `wildcards`; picture i has the prompt of its seed.   steps, guidance_scale: None is what the
     pipeline advises.   seed: None is 0, and in a folder that has pictures the next one.   stock: leave the prompt to the
     pipeline.
-    keep: rerank with `rerank_model` and move all but the best so many to `out/rejected`.
+    keep: rerank with `rerank_model` and move all but the best so many to `out/rejected`.   adaptive: give up candidates on the
+    way, so that a quarter of `count` is drawn to the end, and ranked.
     dtype: `float32`, `float16` or `bfloat16`.   device: None is CUDA where there is one.
     Raises OptionsError for options that contradict one another.
     """
@@ -45,6 +46,7 @@ class GenerateOptions:
     seed: int | None = None
     stock: bool = False
     keep: int | None = None
+    adaptive: bool = False
     rerank_model: str = "mini"
     batch_size: int = 8
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -83,6 +85,10 @@ def problem_with(options: GenerateOptions) -> str | None:
         return f"--stock leaves the prompt to the pipeline; leave out {unused}"
     if keep is not None and keep > options.count:
         return f"--keep {keep} of --count {options.count} pictures"
+    if options.adaptive and (keep is None or keep >= options.count or options.expand):
+        if options.expand:
+            return "--adaptive compares pictures of one prompt, and --expand makes many; leave one of them out"
+        return f"--adaptive gives up candidates; say how many to --keep, fewer than --count {options.count}"
     elsewhere = (options.conditioning, options.infotext, options.regions)
     if keep is not None and elsewhere == (None, None, None) and not prompt.text.strip():
         return "--keep needs a PROMPT to score the pictures by"
