@@ -68,11 +68,11 @@ def prompt_of(scene: world.Scene) -> str:
 
 
 def in_context(conditioner: clipcond.Conditioner) -> Steered:
-    return lambda prompt, low, high, t: conditioner(prompt, steer=[slider(low, high, t)]).prompt_embeds
+    return lambda prompt, low, high, t: conditioner(prompt, operations=[slider(low, high, t)]).prompt_embeds
 
 
 def bare_words(conditioner: clipcond.Conditioner) -> Steered:
-    def steered(prompt: str, low: str, high: str, t: float) -> torch.Tensor:
+    def operated(prompt: str, low: str, high: str, t: float) -> torch.Tensor:
         ends = conditioner([low, high]).prompt_embeds[:, 1 : 1 + len(tokenize(low))].mean(dim=1)
         states = conditioner(prompt).prompt_embeds.clone()
         states[:, 1 : 1 + len(tokenize(prompt))] += t * (ends[1] - ends[0])
@@ -127,7 +127,7 @@ def variation(pipe: Any, conditioner: clipcond.Conditioner, given: argparse.Name
     plain: list[Any] = []
     for strength in VARIATIONS:
         states = [
-            conditioner(prompt_of(each), steer=[Vary(strength, at)]).prompt_embeds for at, each in enumerate(made)
+            conditioner(prompt_of(each), operations=[Vary(strength, at)]).prompt_embeds for at, each in enumerate(made)
         ]
         images = draw(pipe, conditioner, torch.cat(states), given)
         plain = plain or images

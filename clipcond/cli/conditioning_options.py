@@ -87,7 +87,7 @@ LoraDir = Annotated[
         show_default=False,
     ),
 ]
-Steer = Annotated[
+Operations = Annotated[
     list[str] | None,
     typer.Option(
         metavar="OPERATION",

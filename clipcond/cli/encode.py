@@ -44,7 +44,7 @@ def encode(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
-    steer: shared.Steer = None,
+    operations: shared.Operations = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     as_json: shared.AsJson = False,
 ) -> None:
@@ -72,7 +72,7 @@ def encode(
             lengths=lengths,
             embeddings=embeddings,
             lora_dir=lora_dir,
-            steer=tuple(steer or ()),
+            operations=tuple(operations or ()),
         ),
     )
     with progress() as events:

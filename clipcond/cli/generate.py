@@ -124,7 +124,7 @@ def generate(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
-    steer: shared.Steer = None,
+    operations: shared.Operations = None,
     as_json: shared.AsJson = False,
 ) -> None:
     """Make pictures of PROMPT, all of it.
@@ -166,7 +166,7 @@ def generate(
             lengths=lengths,
             embeddings=embeddings,
             lora_dir=lora_dir,
-            steer=tuple(steer or ()),
+            operations=tuple(operations or ()),
         ),
     )
     lines = _Lines(options, as_json=as_json or not on_terminal())

@@ -22,11 +22,11 @@ from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written, schedule_pooled
+from clipcond.diffusion.operate import checked, operand_prompts, operated
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.regions import Region
-from clipcond.diffusion.steer import checked, operand_prompts, steered
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
 from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
@@ -123,7 +123,7 @@ class Conditioner:
         num_images_per_prompt: int = 1,
         steps: int | None = None,
         max_sequence_length: int | None = None,
-        steer: Sequence[Operation] = (),
+        operations: Sequence[Operation] = (),
     ) -> Conditioning:
         """Condition one prompt or a list of them.
 
@@ -142,7 +142,7 @@ class Conditioner:
         `[a|b]` of dialect `a1111`). All its texts are encoded now; give the pipeline `callback_on_step_end=out.callback`.
         max_sequence_length: the positions of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
         longer row, and shorter ones in the same list are filled up with the end of an empty prompt.
-        steer: operations on the positive side in their order, of `clipcond.prompt.operations`.
+        operations: operations on the positive side in their order, of `clipcond.prompt.operations`.
 
         Raises ConfigError for settings that do not fit one another or the pipeline, for a schedule without `steps`, and
         for a prompt of several parts that only a denoiser can compose (A1111's AND).
@@ -166,9 +166,9 @@ class Conditioner:
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
         if no_negative and self.family == "flux":
             prompts = Sides(prompts.positive, ())
-        operations = checked(steer, self.pipeline) if steer else ()
+        operations = checked(operations, self.pipeline) if operations else ()
         made = self._condition(prompts, options, operations, no_negative, num_images_per_prompt, steps)
-        return replace(made, steer=operations) if operations else made
+        return replace(made, operations=operations) if operations else made
 
     def _condition(
         self,
@@ -200,7 +200,7 @@ class Conditioner:
             planned = [self.planner.plans(each, options, by_prompt) for own in together for each in own]
             _refuse_and(by_prompt.values())
             encoded = encode(*planned)
-            return steered(encoded, operations, self.pipeline) if operations else encoded
+            return operated(encoded, operations, self.pipeline) if operations else encoded
 
         plans = self.planner.plans(prompts, options, by_prompt)
         _refuse_and(by_prompt.values())

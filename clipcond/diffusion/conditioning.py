@@ -69,7 +69,7 @@ class Conditioning:
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the encoders, as they were
     takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
-    steer: tuple[Operation, ...] = ()  # the operations that were applied to the positive side
+    operations: tuple[Operation, ...] = ()  # the operations that were applied to the positive side
     edited: Edited | None = None  # of compel's `.swap()`: the states that the swaps lead to, and where
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Conditioning:
             for name, each in self.tensors.items()
         ]
         title = f"{'; '.join(self.prompts)} ({self.family}, {self.dialect}, weighting {self.weighting})"
-        notes = [*map(str, self.steer), *(f"{found.argument}: {found.message}" for found in self.findings)]
+        notes = [*map(str, self.operations), *(f"{found.argument}: {found.message}" for found in self.findings)]
         return html_table(title, ("tensor", "shape", "dtype", "device"), rows, notes=notes)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -137,7 +137,7 @@ class Conditioning:
             findings=self.findings,
             arguments=frozenset(self.kwargs),
             fingerprints=self.fingerprints,
-            steer=self.steer,
+            operations=self.operations,
             edited=self.edited,
             timeline=None if self.callback is None else self.callback.timeline,
             states=() if self.callback is None else self.callback.states,
@@ -191,7 +191,7 @@ class Conditioning:
             findings=record.findings,
             takes=record.arguments,
             fingerprints=record.fingerprints,
-            steer=record.steer,
+            operations=record.operations,
             edited=record.edited,
         )
 

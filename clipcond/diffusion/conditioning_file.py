@@ -56,7 +56,7 @@ class ConditioningRecord:
     findings: tuple[PlacedFinding, ...] = ()
     arguments: frozenset[str] | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    steer: tuple[Operation, ...] = ()
+    operations: tuple[Operation, ...] = ()
     edited: Edited | None = None
     timeline: Timeline | None = None
     states: Sequence[Mapping[str, Tensor]] = ()
@@ -189,7 +189,7 @@ def _document(record: ConditioningRecord) -> dict[str, Any]:
         "findings": [asdict(found) for found in record.findings],
         "arguments": sorted(record.arguments or ()),
         "fingerprints": dict(record.fingerprints),
-        "steer": [str(each) for each in record.steer],
+        "operations": [str(each) for each in record.operations],
         "edits": None if record.edited is None else [[asdict(each) for each in own] for own in record.edited.edits],
         "schedule": None if record.timeline is None else _timeline_document(record.timeline),
     }
@@ -282,7 +282,7 @@ def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Condi
         findings=tuple(PlacedFinding(**found) for found in document["findings"]),
         arguments=frozenset(document["arguments"]),
         fingerprints=dict(document["fingerprints"]),
-        steer=parse_operations(document.get("steer", ())),  # files of earlier versions have none
+        operations=parse_operations(document.get("operations", ())),  # files of earlier versions have none
         edited=None if document["edits"] is None else _edited(document["edits"], tensors),
         timeline=timeline,
         states=() if timeline is None else _states(own, tensors, len(timeline.prompts)),

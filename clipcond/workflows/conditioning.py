@@ -32,8 +32,8 @@ def condition(pipe: Any, options: PromptOptions, steps: int, events: Events) -> 
         made: Conditioning | Composition = conditioner(options.text, **options.arguments, steps=steps)
     elif options.prompt_2 or options.prompt_3:
         raise ConfigError("the parts of AND are read by all encoders; leave out --prompt-2 and --prompt-3")
-    elif options.steer:
-        raise ConfigError("--steer is about one prompt, and AND makes several; leave one of them out")
+    elif options.operations:
+        raise ConfigError("--operation is about one prompt, and AND makes several; leave one of them out")
     else:
         arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
         made = conditioner.compose(options.text, **arguments, steps=steps)
@@ -67,7 +67,7 @@ def prompt_options_of(conditioning: Conditioning) -> PromptOptions:
         clip_skip=conditioning.clip_skip,
         pooled=conditioning.pooled,
         lengths=_unless(layout.lengths if layout else None, conditioning.lengths),
-        steer=tuple(map(str, conditioning.steer)),
+        operations=tuple(map(str, conditioning.operations)),
     )
 
 
@@ -147,7 +147,7 @@ def infotext_settings(options: PromptOptions, regions: Sequence[Region] = ()) ->
         "Prompt lengths": options.lengths,
         "Prompt 2": options.prompt_2,
         "Prompt 3": options.prompt_3,
-        "Steer": json.dumps(options.steer, ensure_ascii=False) if options.steer else None,
+        "Prompt operations": json.dumps(options.operations, ensure_ascii=False) if options.operations else None,
         REGIONS: text_of_regions(regions) if regions else None,
     }
     return {name: value for name, value in named.items() if value is not None}

@@ -16,9 +16,9 @@ from clipcond.workflows.generate_options import GenerateOptions
 from clipcond.workflows.infotexts import (
     dialect_of,
     drawing_settings,
+    operations_of,
     pasted_infotext,
     read_infotext,
-    steer_of,
     taken_apart,
 )
 from clipcond.workflows.prompt_options import PromptOptions, check_folders
@@ -88,7 +88,7 @@ def prompt_with_infotext(given: PromptOptions, infotext: Infotext, clip_skip: in
         clip_skip=given.clip_skip or clip_skip or 0,
         pooled=settings.get("Prompt pooled", "first") if given.pooled == "first" else given.pooled,
         lengths=given.lengths or settings.get("Prompt lengths"),
-        steer=given.steer or steer_of(infotext),
+        operations=given.operations or operations_of(infotext),
     )
 
 

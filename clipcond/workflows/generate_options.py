@@ -102,7 +102,7 @@ def _beside_regions(options: GenerateOptions) -> str | None:
         "--expand": options.expand,
         "--prompt-2": options.prompt.prompt_2 is not None,
         "--prompt-3": options.prompt.prompt_3 is not None,
-        "--steer": bool(options.prompt.steer),
+        "--operation": bool(options.prompt.operations),
     }
     given = next((name for name, is_given in beside.items() if is_given), None)
     return f"--regions FILE does not go with {given}; leave one of them out" if given else None

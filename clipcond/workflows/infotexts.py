@@ -18,7 +18,15 @@ A1111 = "a1111"
 _LARGEST = 1 << 20  # bytes of a text
 _STARTS_OF_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
 _OUR_OWN = frozenset(
-    {"Prompt dialect", "Prompt weighting", "Prompt chunking", "Prompt pooled", "Prompt lengths", "Regions", "Steer"}
+    {
+        "Prompt dialect",
+        "Prompt weighting",
+        "Prompt chunking",
+        "Prompt pooled",
+        "Prompt lengths",
+        "Regions",
+        "Prompt operations",
+    }
 )
 _READ = frozenset({"Steps", "CFG scale", "Seed", "Clip skip", "Prompt 2", "Prompt 3", *_OUR_OWN})
 
@@ -92,15 +100,15 @@ def dialect_of(infotext: Infotext) -> str:
     return named if named in DIALECTS else A1111
 
 
-def steer_of(infotext: Infotext) -> tuple[str, ...]:
+def operations_of(infotext: Infotext) -> tuple[str, ...]:
     """Return the operations on the conditioning that clipcond wrote. Raises OptionsError for a setting that is no list."""
-    written = infotext.settings.get("Steer", "[]")
+    written = infotext.settings.get("Prompt operations", "[]")
     try:
         found = json.loads(written)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise OptionsError(f"the infotext's Steer is {visible(written)!r}, which is no list of operations")
+        raise OptionsError(f"the infotext's Prompt operations is {visible(written)!r}, which is no list of operations")
     return tuple(found)
 
 

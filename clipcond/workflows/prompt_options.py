@@ -25,7 +25,7 @@ class PromptOptions:
 
     None is a default that the dialect or the family has. dialect: `auto`, and empty for one that was not given, are
     decided by `with_dialect`. Names may be written in any case.
-    embeddings: a folder of textual inversions.   lora_dir: a folder of LoRAs.   steer: operations on the conditioning, as
+    embeddings: a folder of textual inversions.   lora_dir: a folder of LoRAs.   operations: operations on the conditioning, as
     `clipcond.prompt.operations` reads them.
     Raises OptionsError for a chunking, a weighting and operations that do not exist.
     """
@@ -42,7 +42,7 @@ class PromptOptions:
     lengths: str | None = None
     embeddings: Path | None = None
     lora_dir: Path | None = None
-    steer: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dialect:
@@ -51,9 +51,9 @@ class PromptOptions:
         if self.chunking is not None:
             object.__setattr__(self, "chunking", chosen("--chunking", self.chunking, CHUNKINGS))
         try:
-            parse_operations(self.steer)
+            parse_operations(self.operations)
         except ConfigError as error:
-            raise OptionsError(f"--steer: {error}") from None
+            raise OptionsError(f"--operation: {error}") from None
         if self.weighting is not None:
             object.__setattr__(self, "weighting", self.weighting.lower())
             from clipcond.condition.weighting import parse_method
@@ -77,9 +77,9 @@ class PromptOptions:
     @property
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of a Conditioner's call beside the prompt; `auto` must be decided by then."""
-        apart = ("prompt", "embeddings", "lora_dir", "steer")
+        apart = ("prompt", "embeddings", "lora_dir", "operations")
         named = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
-        return named | ({"steer": parse_operations(self.steer)} if self.steer else {})
+        return named | ({"operations": parse_operations(self.operations)} if self.operations else {})
 
     def first_given(self, *, apart_from: Collection[str] = ()) -> str | None:
         """Return the first option, as `--name`, that is not at its default; None where all are, apart from some."""

@@ -28,7 +28,7 @@ def checked(operations: Sequence[Operation], pipeline: PipelineView) -> tuple[Op
     """Return the operations of a call. Raises ConfigError for what is none, and for an encoder that the pipeline has not."""
     for each in operations:
         if not isinstance(each, Operation):
-            raise ConfigError(f"steer holds {each!r}, expected Lerp, Slerp, Slider, Vary or Gain")
+            raise ConfigError(f"operations holds {each!r}, expected Lerp, Slerp, Slider, Vary or Gain")
         if isinstance(each, Gain) and each.encoder not in pipeline.encoders:
             raise ConfigError(
                 f"gain of {each.encoder}: the encoders of {pipeline.name} are {', '.join(pipeline.encoders)}"
@@ -54,7 +54,7 @@ def operand_prompts(operations: Sequence[Operation], prompts: Sides[Prompts]) ->
     return needed
 
 
-def steered(
+def operated(
     encoded: Sequence[EncodedSides], operations: Sequence[Operation], pipeline: PipelineView
 ) -> list[EncodedSides]:
     """Apply operations in their order to the positive side of each variant.
@@ -64,11 +64,11 @@ def steered(
     """
     each = 2 + sum(_OPERANDS.get(type(operation), 0) for operation in operations)
     return [
-        _steered(encoded[at], operations, encoded[at + 1 : at + each], pipeline) for at in range(0, len(encoded), each)
+        _operated(encoded[at], operations, encoded[at + 1 : at + each], pipeline) for at in range(0, len(encoded), each)
     ]
 
 
-def _steered(
+def _operated(
     prompt: EncodedSides, operations: Sequence[Operation], operands: Sequence[EncodedSides], pipeline: PipelineView
 ) -> EncodedSides:
     empty, *others = operands
@@ -86,7 +86,10 @@ def _findings(prompt: EncodedSides, operands: Sequence[EncodedSides]) -> list[Pl
     """Those of the operations' texts that the prompt has not too."""
     known = {each.code for each in prompt.findings}
     found = (
-        replace(each, argument="steer") for operand in operands for each in operand.findings if each.code not in known
+        replace(each, argument="operations")
+        for operand in operands
+        for each in operand.findings
+        if each.code not in known
     )
     return list(dict.fromkeys(found))
 

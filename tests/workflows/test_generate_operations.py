@@ -1,4 +1,4 @@
-"""`clipcond generate --steer` and `--adaptive`: made again from pictures and files, rows that are told, and what is refused."""
+"""`clipcond generate --operation`, `--adaptive`: made again from pictures and files, rows that are told, what is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipcond.workflows.events import Advanced, Event, Note, Started
 from clipcond.workflows.generate import GenerateOptions, PictureDone, WrittenPicture, run
 from clipcond.workflows.prompt_options import PromptOptions
 
-STEER = ("slider 0.5: red -> blue", 'lerp 0.25: a "bird", two: 3', "vary 0.1: 7", "gain 1.5: clip_l")
+OPERATIONS = ("slider 0.5: red -> blue", 'lerp 0.25: a "bird", two: 3', "vary 0.1: 7", "gain 1.5: clip_l")
 
 
 def draw(folder: Path, out: Path, prompt: PromptOptions | None, **more: Any) -> tuple[WrittenPicture, ...]:
@@ -25,7 +25,7 @@ def draw(folder: Path, out: Path, prompt: PromptOptions | None, **more: Any) -> 
 
 
 def test_a_picture_is_made_again_from_what_it_carries(sd_folder: Path, tmp_path: Path) -> None:
-    prompt = PromptOptions(prompt="a (red:1.3) fox", dialect="a1111", steer=STEER)
+    prompt = PromptOptions(prompt="a (red:1.3) fox", dialect="a1111", operations=OPERATIONS)
     (first,) = draw(sd_folder, tmp_path / "a", prompt)
     (again,) = draw(sd_folder, tmp_path / "b", None, infotext=str(first.path), steps=None, seed=None)
     assert again.path.read_bytes() == first.path.read_bytes()
@@ -36,7 +36,7 @@ def test_a_picture_is_made_again_from_what_it_carries(sd_folder: Path, tmp_path:
 
 
 def test_a_file_s_operations_are_in_its_pictures(sd_folder: Path, tmp_path: Path) -> None:
-    prompt = PromptOptions(prompt="a red fox", steer=STEER)
+    prompt = PromptOptions(prompt="a red fox", operations=OPERATIONS)
     encode(EncodeOptions(out=tmp_path / "fox.safetensors", model=str(sd_folder), prompt=prompt))
     (first,) = draw(sd_folder, tmp_path / "a", None, conditioning=tmp_path / "fox.safetensors")
     (again,) = draw(sd_folder, tmp_path / "b", None, infotext=str(first.path), steps=None, seed=None)
@@ -44,25 +44,27 @@ def test_a_file_s_operations_are_in_its_pictures(sd_folder: Path, tmp_path: Path
 
 
 def test_a_damaged_setting_is_told(sd_folder: Path, tmp_path: Path) -> None:
-    for steer, says in (("vary", "no list of operations"), ('["vary much: 3"]', "--steer: 'vary much: 3'")):
-        (tmp_path / "info.txt").write_text(f"a fox\nSteps: 3, Seed: 1, CFG scale: 2, Steer: {steer}", encoding="utf-8")
+    for written, says in (("vary", "no list of operations"), ('["vary much: 3"]', "--operation: 'vary much: 3'")):
+        (tmp_path / "info.txt").write_text(
+            f"a fox\nSteps: 3, Seed: 1, CFG scale: 2, Prompt operations: {written}", encoding="utf-8"
+        )
         with pytest.raises(OptionsError, match=says):
             draw(sd_folder, tmp_path / "a", None, infotext=str(tmp_path / "info.txt"))
 
 
-def test_what_steer_does_not_go_with(sd_folder: Path, tmp_path: Path) -> None:
-    prompt = PromptOptions(prompt="a AND b", dialect="a1111", steer=STEER[2:3])
+def test_what_operations_do_not_go_with(sd_folder: Path, tmp_path: Path) -> None:
+    prompt = PromptOptions(prompt="a AND b", dialect="a1111", operations=OPERATIONS[2:3])
     with pytest.raises(ConfigError, match="AND makes several"):
         draw(sd_folder, tmp_path, prompt)
     for more in (
         {"stock": True},
         {"regions": tmp_path},
-        {"conditioning": tmp_path, "prompt": PromptOptions(steer=STEER)},
+        {"conditioning": tmp_path, "prompt": PromptOptions(operations=OPERATIONS)},
     ):
-        with pytest.raises(OptionsError, match="--steer"):
-            GenerateOptions(out=tmp_path, **{"prompt": PromptOptions(prompt="a", steer=STEER), **more})  # type: ignore[arg-type]
+        with pytest.raises(OptionsError, match="--operation"):
+            GenerateOptions(out=tmp_path, **{"prompt": PromptOptions(prompt="a", operations=OPERATIONS), **more})  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="such as: vary"):
-        PromptOptions(prompt="a", steer=("vary",))
+        PromptOptions(prompt="a", operations=("vary",))
 
 
 def test_adaptive_draws_a_quarter_to_the_end(sd_folder: Path, dual_folder: Path, tmp_path: Path) -> None:

@@ -37,13 +37,15 @@ def test_identities(family: str, pipes: Callable[[str], Any]) -> None:
     same: list[Operation] = [Lerp(BIRD, 0), Slerp(BIRD, 0), slider("red", "blue", 0), Vary(0, 3)]
     same += [Gain(name, 1) for name in encoders]
     for each in (*[[one] for one in same], same):
-        assert equal(make(FOX, steer=each), fox)
+        assert equal(make(FOX, operations=each), fox)
     for to_bird in (Lerp(BIRD, 1), Slerp(BIRD, 1), Slerp(BIRD, 1, "zero")):
-        assert equal(make(FOX, steer=[to_bird]), bird)
-    assert equal(make(FOX, steer=[slider("red", "blue", 1)]), make("a blue fox in the snow"))
-    assert equal(make(FOX, steer=[slider("grey fox", "blue fox", 0, at="red fox")]), make("a grey fox in the snow"))
-    assert equal(make(FOX, steer=[Gain(name, 0) for name in encoders]), make(""))
-    changed = make(FOX, "grey", steer=[Lerp(BIRD, 0.5), Vary(0.1, 1)])
+        assert equal(make(FOX, operations=[to_bird]), bird)
+    assert equal(make(FOX, operations=[slider("red", "blue", 1)]), make("a blue fox in the snow"))
+    assert equal(
+        make(FOX, operations=[slider("grey fox", "blue fox", 0, at="red fox")]), make("a grey fox in the snow")
+    )
+    assert equal(make(FOX, operations=[Gain(name, 0) for name in encoders]), make(""))
+    changed = make(FOX, "grey", operations=[Lerp(BIRD, 0.5), Vary(0.1, 1)])
     assert not equal(changed, fox)
     assert torch.equal(changed.tensors["negative_prompt_embeds"], make(FOX, "grey").tensors["negative_prompt_embeds"])
 
@@ -56,13 +58,13 @@ def test_each_encoder_has_its_own_gain(pipes: Callable[[str], Any]) -> None:
         make = Conditioner.from_pipeline(pipes(family))
         plain, empty = make(FOX).prompt_embeds[0], make("").prompt_embeds[0]
         for name, (positions, columns) in parts.items():
-            louder = make(FOX, steer=[Gain(name, 1.5)]).prompt_embeds[0]
+            louder = make(FOX, operations=[Gain(name, 1.5)]).prompt_embeds[0]
             expected = plain.clone()
             expected[positions, columns] = (empty + 1.5 * (plain - empty))[positions, columns]
             assert torch.allclose(louder, expected, atol=1e-5)
             assert not torch.allclose(louder, plain, atol=1e-3)
     make = Conditioner.from_pipeline(pipes("sd3"))
-    pooled, louder = (make(FOX, steer=each).pooled_prompt_embeds for each in ([], [Gain("clip_g", 2)]))
+    pooled, louder = (make(FOX, operations=each).pooled_prompt_embeds for each in ([], [Gain("clip_g", 2)]))
     assert pooled is not None
     assert louder is not None
     assert torch.equal(pooled[:, :24], louder[:, :24])
@@ -71,16 +73,16 @@ def test_each_encoder_has_its_own_gain(pipes: Callable[[str], Any]) -> None:
 
 def test_several_prompts_images_lengths_and_schedules(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
-    both = make([FOX, "a red bird"], num_images_per_prompt=2, steer=[slider("red", "blue", 0.5)])
-    second = make("a red bird", steer=[slider("red", "blue", 0.5)])
+    both = make([FOX, "a red bird"], num_images_per_prompt=2, operations=[slider("red", "blue", 0.5)])
+    second = make("a red bird", operations=[slider("red", "blue", 0.5)])
     assert torch.allclose(both.prompt_embeds[3], second.prompt_embeds[0], atol=1e-6)
-    long = make(FOX, steer=[Lerp("a blue bird, " * 30, 0.5)])
+    long = make(FOX, operations=[Lerp("a blue bird, " * 30, 0.5)])
     assert long.prompt_embeds.shape == (1, 154, 32)
-    masked = make("a red fox, " * 30, steer=[Lerp("a bird", 0.5)])
+    masked = make("a red fox, " * 30, operations=[Lerp("a bird", 0.5)])
     assert masked.prompt_embeds.shape == (1, 154, 32)
-    changing = make("a [red:blue:0.5] fox", dialect="a1111", steps=4, steer=[Lerp(BIRD, 0.5)])
+    changing = make("a [red:blue:0.5] fox", dialect="a1111", steps=4, operations=[Lerp(BIRD, 0.5)])
     assert changing.callback is not None
-    halves = [make(text, dialect="a1111", steer=[Lerp(BIRD, 0.5)]) for text in ("a red fox", "a blue fox")]
+    halves = [make(text, dialect="a1111", operations=[Lerp(BIRD, 0.5)]) for text in ("a red fox", "a blue fox")]
     for state, half in zip(changing.callback.states, halves, strict=True):
         assert torch.allclose(state["prompt_embeds"], half.prompt_embeds, atol=1e-6)
 
@@ -88,29 +90,29 @@ def test_several_prompts_images_lengths_and_schedules(pipes: Callable[[str], Any
 def test_the_file_says_what_was_done(pipes: Callable[[str], Any], tmp_path: Path) -> None:
     pipe = pipes("sd15")
     operations = (Slerp(BIRD, 0.25), Vary(0.1, 5), slider("red", "blue", 1.5))
-    made = Conditioner.from_pipeline(pipe)(FOX, steer=operations)
+    made = Conditioner.from_pipeline(pipe)(FOX, operations=operations)
     made.save(tmp_path / "fox.safetensors")
     again = Conditioning.load(tmp_path / "fox.safetensors", pipe)
-    assert again.steer == made.steer == operations
+    assert again.operations == made.operations == operations
     assert equal(again, made)
     assert "slerp 0.25" in made._repr_html_()
 
 
 def test_what_is_refused(pipes: Callable[[str], Any]) -> None:
     make = Conditioner.from_pipeline(pipes("sd15"))
-    for steer, says in (
+    for operations, says in (
         (["lerp 0.3: a"], "expected Lerp"),
         ([Gain("clip_g", 2)], "the encoders of StableDiffusionPipeline are clip_l"),
         ([slider("small", "large", 1)], "holds neither end"),
     ):
         with pytest.raises(ConfigError, match=says):
-            make(FOX, steer=steer)  # type: ignore[arg-type]
+            make(FOX, operations=operations)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"\.swap"):
-        make('a "fox".swap("cat")', dialect="compel", steer=[Vary(0.1)])
+        make('a "fox".swap("cat")', dialect="compel", operations=[Vary(0.1)])
 
 
 def test_a_damaged_file_is_told(pipes: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Conditioner.from_pipeline(pipes("sd15"))(FOX, steer=[Vary(0.1)])
+    made = Conditioner.from_pipeline(pipes("sd15"))(FOX, operations=[Vary(0.1)])
     monkeypatch.setattr(Vary, "__str__", lambda self: "vary much: 3")
     made.save(tmp_path / "fox.safetensors")
     with pytest.raises(DataError, match="damaged conditioning"):
@@ -124,7 +126,7 @@ def test_mini_goes_along_a_slider_and_leaves_the_rest() -> None:
     pipe.set_progress_bar_config(disable=True)
     make = Conditioner.from_pipeline(pipe)
     text = "a red circle in the top left, a yellow star in the center, on a gray background"
-    made = [make(text, steer=[slider("red circle", "blue circle", t)]).prompt_embeds for t in (0, 0.25, 0.75, 1)]
+    made = [make(text, operations=[slider("red circle", "blue circle", t)]).prompt_embeds for t in (0, 0.25, 0.75, 1)]
     images = pipe(
         prompt_embeds=torch.cat(made),
         negative_prompt_embeds=make(text, "").tensors["negative_prompt_embeds"].expand(4, -1, -1),
