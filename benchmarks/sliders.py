@@ -72,7 +72,7 @@ def in_context(conditioner: clipcond.Conditioner) -> Steered:
 
 
 def bare_words(conditioner: clipcond.Conditioner) -> Steered:
-    def operated(prompt: str, low: str, high: str, t: float) -> torch.Tensor:
+    def steered(prompt: str, low: str, high: str, t: float) -> torch.Tensor:
         ends = conditioner([low, high]).prompt_embeds[:, 1 : 1 + len(tokenize(low))].mean(dim=1)
         states = conditioner(prompt).prompt_embeds.clone()
         states[:, 1 : 1 + len(tokenize(prompt))] += t * (ends[1] - ends[0])

@@ -18,7 +18,7 @@ from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5
 from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.compose_prompts import compose, compose_regions
-from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.conditioning import Conditioning, named
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written, schedule_pooled
@@ -164,7 +164,7 @@ class Conditioner:
             negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3},
         )
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
-        if no_negative and self.family == "flux":
+        if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         operations = checked(operations, self.pipeline) if operations else ()
         made = self._condition(prompts, options, operations, no_negative, num_images_per_prompt, steps)
@@ -223,9 +223,8 @@ class Conditioner:
         options: EncodeOptions,
         fingerprints: Mapping[str, str],
     ) -> Conditioning:
-        tensors: dict[str, Any] = dict(encoded.tensors)
         return Conditioning(
-            **tensors,
+            **named(encoded.tensors),
             plans=tuple(each.by_argument["prompt"] for each in plans.positive),
             negative_plans=tuple(each.by_argument["negative_prompt"] for each in plans.negative),
             other_plans=_other_plans(plans.positive) | _other_plans(plans.negative),
@@ -239,6 +238,7 @@ class Conditioner:
             lengths=options.lengths,
             fingerprints=fingerprints,
             takes=self.pipeline.takes,
+            arguments=self.pipeline.shape.arguments,
         )
 
     def _over_steps(
@@ -295,7 +295,11 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
-        if self.family == "flux":
+        if self.pipeline.modular:
+            raise ConfigError(
+                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a classic pipeline"
+            )
+        if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
         options = self.planner.options(
             dialect=dialect,
@@ -338,13 +342,17 @@ class Conditioner:
         Draw with `with composed(pipe, parts): pipe(**parts.kwargs, …)`. In each region the denoiser's output is that of the
         region's prompt, elsewhere that of the base prompt; at soft edges both, and where regions overlap they share. The
         negative prompt is for all of the picture. Settings are those of a call, for all prompts; AND composes within a region.
-        Raises ConfigError for no region, for settings that a call refuses, and in Flux for AND and for a negative prompt.
+        Raises ConfigError for no region, for settings that a call refuses, in Flux for AND and for a negative prompt, and for
+        pipelines whose denoiser regions cannot be put together in.
         """
         _check_images(num_images_per_prompt)
+        flux = self.family == "flux"
+        if self.pipeline.modular or not (self.pipeline.shape.composes or flux):
+            raise ConfigError(f"{self.pipeline.name} has no denoiser that regions could be put together in")
         places = tuple(regions)
         if not places or not all(isinstance(each, Region) for each in places):
             raise ConfigError(f"regions holds {len(places)}, expected one Region or more, and nothing else")
-        if self.family == "flux" and negative_prompt:
+        if flux and negative_prompt:
             raise ConfigError(
                 f"{self.pipeline.name} reads a negative prompt apart, where regions cannot be; leave it out"
             )
@@ -360,7 +368,7 @@ class Conditioner:
         prompts = self.planner.prompts([prompt, *(each.prompt for each in places)], negative_prompt)
         return compose_regions(
             self.planner,
-            Sides(prompts.positive, () if self.family == "flux" else prompts.negative[:1]),
+            Sides(prompts.positive, () if flux else prompts.negative[:1]),
             places,
             options,
             cache=self.cache,

@@ -25,7 +25,15 @@ _ROWS: Prompts = {"": ""}
 
 
 def checked(operations: Sequence[Operation], pipeline: PipelineView) -> tuple[Operation, ...]:
-    """Return the operations of a call. Raises ConfigError for what is none, and for an encoder that the pipeline has not."""
+    """Return the operations of a call.
+
+    Raises ConfigError for what is none, for an encoder that the pipeline has not, and where a language model's texts differ
+    in length.
+    """
+    if pipeline.shape.language:
+        raise ConfigError(
+            f"the language model of {pipeline.name} gives each text its own length; leave out the operations"
+        )
     for each in operations:
         if not isinstance(each, Operation):
             raise ConfigError(f"operations holds {each!r}, expected Lerp, Slerp, Slider, Vary or Gain")

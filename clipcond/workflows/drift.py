@@ -245,7 +245,7 @@ def _denoiser(
     own = view.encoders[name]
     modules = [_in_place_of(own.module, each) for each in pair]
     return denoiser_changes(
-        pipe, ["", *prompts[: _PICTURES - 1]], part=f"text_encoder{own.number}", before=modules[0], after=modules[1]
+        pipe, ["", *prompts[: _PICTURES - 1]], part=own.slot.module, before=modules[0], after=modules[1]
     )
 
 
