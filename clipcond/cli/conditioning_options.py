@@ -90,6 +90,7 @@ LoraDir = Annotated[
 Operations = Annotated[
     list[str] | None,
     typer.Option(
+        "--operation",
         metavar="OPERATION",
         help='"lerp 0.3: OTHER PROMPT", "slerp …", "slider 0.5: LOW -> HIGH", "vary 0.1: SEED", "gain 1.2: ENCODER"; '
         "may be repeated, in their order.",
