@@ -30,7 +30,7 @@ Weighting = Annotated[
     typer.Option(
         metavar="METHOD",
         help="none, a1111, no_norm, comfy, comfy_pp, compel, sd_embed; +length_norm and +mean_norm behind it. "
-        "The default is the dialect's own.",
+        "generate: counterfactual, which acts in the picture, 0 takes a phrase out. The default is the dialect's own.",
         show_default=False,
     ),
 ]

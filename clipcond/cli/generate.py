@@ -89,6 +89,14 @@ def generate(
     stock: Annotated[
         bool, typer.Option("--stock", help="Leave the prompt to the pipeline, which reads 75 tokens of it.")
     ] = False,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Other words for a phrase; the rest of the picture stays. May be repeated; takes twice as long.",
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[
         int | None,
         typer.Option(
@@ -147,6 +155,7 @@ def generate(
         guidance_scale=guidance,
         seed=seed,
         stock=stock,
+        replace=tuple(replace or ()),
         keep=keep,
         adaptive=adaptive,
         rerank_model=rerank_model,

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipcond.diffusion.counterfactual.steering import Steering
 from clipcond.diffusion.explain.denoiser_calls import denoiser_of
 from clipcond.diffusion.generate import Picture, PreparedCall, generators
 from clipcond.errors import ConfigError, ModelError
@@ -84,8 +85,11 @@ def generate_adaptively(
     noise of seed + i, as in `generate`, and comes out as there, up to the rounding of other batches.   batch_size: candidates
     in one forward of the denoiser.   left: shares of the candidates that go on after each look.   on_step: called after each
     step with the candidates that it moved on.
-    Raises ConfigError as `cuts` does, ModelError for a scheduler that does not tell a clean picture.
+    Raises ConfigError as `cuts` does, and for a steering, which draws each picture twice; ModelError for a scheduler that
+    does not tell a clean picture.
     """
+    if isinstance(call.conditioning, Steering):
+        raise ConfigError("a steering draws each picture twice, which candidates that are given up cannot be")
     plan = cuts(count, keep, int(call.arguments["num_inference_steps"]), left)
     run = _Run(pipe, score, count, batch_size, dict(plan))
 

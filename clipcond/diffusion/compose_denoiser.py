@@ -146,10 +146,7 @@ def composed(pipe: Any, composition: Composition) -> Iterator[None]:
             f"{type(pipe).__name__} has no denoiser that reads prompt and negative prompt in one batch, "
             "which the composition of AND needs; use a pipeline of Stable Diffusion 1, 2, XL or 3"
         )
-    if any(hasattr(type(pipe), name) for name in _THREE):
-        raise ConfigError(
-            f"{type(pipe).__name__} guides by three sides, and the composition of AND knows two; use a pipeline of two"
-        )
+    refuse_three_sides(pipe, "the composition of AND")
     running = _Running(pipe, composition)
     handles = [
         denoiser.register_forward_pre_hook(running.before, with_kwargs=True),
@@ -160,6 +157,12 @@ def composed(pipe: Any, composition: Composition) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def refuse_three_sides(pipe: Any, what: str) -> None:
+    """Raise ConfigError for a pipeline that guides by three sides. what: is done to its denoiser."""
+    if any(hasattr(type(pipe), name) for name in _THREE):
+        raise ConfigError(f"{type(pipe).__name__} guides by three sides, and {what} knows two; use a pipeline of two")
 
 
 @dataclass(slots=True, eq=False)

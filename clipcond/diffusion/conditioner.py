@@ -16,9 +16,13 @@ import torch
 
 from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5
+from clipcond.condition.weighting import COUNTERFACTUAL
 from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.compose_prompts import compose, compose_regions
 from clipcond.diffusion.conditioning import Conditioning, named
+from clipcond.diffusion.counterfactual.prompts import CounterfactualRequest, encode_counterfactual
+from clipcond.diffusion.counterfactual.replaced_prompts import replaced_prompts
+from clipcond.diffusion.counterfactual.steering import Steering
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written, schedule_pooled
@@ -157,6 +161,10 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
+        if options.method.name == COUNTERFACTUAL:
+            raise ConfigError(
+                "weighting is 'counterfactual', which acts while a picture is drawn; use conditioner.counterfactual(...)"
+            )
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
@@ -271,6 +279,59 @@ class Conditioner:
         return [edits_of_prompt(each[""], vectors) for each in prompts.positive]
 
     @torch.no_grad()
+    def counterfactual(
+        self,
+        prompt: PromptArgument,
+        negative_prompt: PromptArgument | None = None,
+        *,
+        replace: Mapping[str, str] | None = None,
+        every: int = 1,
+        prompt_2: PromptArgument | None = None,
+        prompt_3: PromptArgument | None = None,
+        dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
+        clip_skip: int | None = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+        steps: int | None = None,
+        max_sequence_length: int | None = None,
+    ) -> Steering:
+        """Condition prompts whose weights act on the denoiser's prediction, each phrase's where it acts in the picture.
+
+        0 takes a phrase out of the picture, less pushes away from it, more than 1 strengthens it; draw with
+        `clipcond.draw_steered(pipe, steering, …)`, or with `with clipcond.steered(pipe, steering): pipe(**steering.kwargs, …)`.
+        replace: other words for phrases of the prompt, in place of weights; `weighting` is then the dialect's own if not
+        given, and `counterfactual` otherwise.   every: the phrases are predicted anew at every so many steps.
+        Further settings are those of a call; a prompt with AND is composed, as by `compose`.
+        Raises ConfigError for settings that do not fit, a phrase that the prompt has not, and AND in Flux.
+        """
+        if replace is None and weighting not in (None, COUNTERFACTUAL):
+            raise ConfigError(f"weighting is {weighting!r}, which steers nothing; leave it out, or give replace")
+        if replace is not None and weighting == COUNTERFACTUAL:
+            raise ConfigError("weighting is 'counterfactual' and there is something to replace; do one after the other")
+        options = self.planner.options(
+            dialect=dialect,
+            weighting=COUNTERFACTUAL if replace is None else weighting,
+            chunking=chunking,
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=_steerable(lengths),
+            max_sequence_length=max_sequence_length,
+        )
+        prompts = self.planner.prompts(prompt, negative_prompt, others={"_2": prompt_2, "_3": prompt_3})
+        if negative_prompt is None and self.family == "flux":
+            prompts = Sides(prompts.positive, ())
+        request = CounterfactualRequest(
+            prompts=prompts,
+            replaced=None if replace is None else replaced_prompts(prompts, replace, dialect),
+            empty_negative=negative_prompt is None and self.pipeline.force_zeros,
+            steps=steps,
+            every=every,
+        )
+        return encode_counterfactual(self.planner, request, options, cache=self.cache)
+
+    @torch.no_grad()
     def compose(
         self,
         prompt: PromptArgument,
@@ -310,6 +371,10 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
+        if options.method.name == COUNTERFACTUAL:
+            raise ConfigError(
+                "weighting is 'counterfactual', which composes AND as well; use conditioner.counterfactual(...)"
+            )
         return compose(
             self.planner,
             self.planner.prompts(prompt, negative_prompt),
@@ -396,6 +461,22 @@ def composition_of(
 ) -> Composition:
     """`Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **settings)` as one function, for pipeline files."""
     return Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **settings)
+
+
+def counterfactual_of(
+    pipe: Any,
+    prompt: PromptArgument,
+    negative_prompt: PromptArgument | None = None,
+    **settings: Any,
+) -> Steering:
+    """`Conditioner.from_pipeline(pipe).counterfactual(…)` as one function, for pipeline files."""
+    return Conditioner.from_pipeline(pipe).counterfactual(prompt, negative_prompt, **settings)
+
+
+def _steerable(lengths: str | None) -> str | None:
+    if lengths == "mask":
+        raise ConfigError("lengths is 'mask', which a steering cannot do; leave it out")
+    return lengths
 
 
 def _check_images(num_images_per_prompt: int) -> None:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,8 @@ from clipcond.diffusion.adapters import check_adapters_finite
 from clipcond.diffusion.compose_denoiser import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.counterfactual.drawing import draw_steered
+from clipcond.diffusion.counterfactual.steering import Steering
 from clipcond.diffusion.pipelines import advice
 from clipcond.errors import ConfigError, ModelError
 
@@ -36,7 +39,7 @@ def generate(
     prompt: str = "",
     *,
     negative_prompt: str = "",
-    conditioning: Conditioning | Composition | None = None,
+    conditioning: Conditioning | Composition | Steering | None = None,
     count: int = 8,
     steps: int | None = None,
     guidance_scale: float | None = None,
@@ -54,7 +57,7 @@ def generate(
     the CPU, whatever the batch size and the device.   through: `conditioner` reads the whole prompt in `dialect`;
     `stock` leaves it to the pipeline, which reads 75 tokens.   conditioning: of one prompt, made or loaded before, in
     place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
-    pictures that it moved on.
+    pictures that it moved on; a steering draws each twice.
     The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
     Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture,
     and for an adapter with a number that is not finite.
@@ -80,7 +83,7 @@ def generate(
 class PreparedCall:
     """The conditioning of one prompt, None where the pipeline reads it, and the arguments of the pipeline's call."""
 
-    conditioning: Conditioning | Composition | None
+    conditioning: Conditioning | Composition | Steering | None
     arguments: Mapping[str, Any]
 
     @property
@@ -111,7 +114,7 @@ def prepared(
     prompt: str,
     *,
     negative_prompt: str,
-    conditioning: Conditioning | Composition | None,
+    conditioning: Conditioning | Composition | Steering | None,
     count: int,
     steps: int | None,
     guidance_scale: float | None,
@@ -210,12 +213,19 @@ def _batches(
                 on_step(moved)
             return state if callback is None else callback(pipe, step, time, state)
 
-        with call.open(pipe):
-            images = pipe(
-                **call.rows(size), generator=generators(seed + first, size), callback_on_step_end=after
-            ).images
+        how: dict[str, Any] = {"generator": generators(seed + first, size)}
+        if isinstance(call.conditioning, Steering):
+            moved_on = partial(on_step, size) if on_step is not None else _ignore
+            images = draw_steered(pipe, call.conditioning, **call.rows(size), **how, on_step=moved_on).images
+        else:
+            with call.open(pipe):
+                images = pipe(**call.rows(size), **how, callback_on_step_end=after).images
         for number, image in enumerate(images):
             yield Picture(image, seed + first + number, first + number)
+
+
+def _ignore() -> None:
+    """Of a step that nobody waits for."""
 
 
 def settings_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from clipcond.workflows.prompt_options import PromptOptions, note_file, with_dia
 if TYPE_CHECKING:
     from clipcond.diffusion.compose_denoiser import Composition
     from clipcond.diffusion.conditioning import Conditioning
+    from clipcond.diffusion.counterfactual.steering import Steering
     from clipcond.diffusion.generate import Picture
     from clipcond.diffusion.regions import Region
     from clipcond.rerank.ranking import RankedImage
@@ -67,15 +68,31 @@ class PictureDone(Event):
 class _Source:
     """The prompt as it is drawn: its conditioning (None where the pipeline reads the prompt), options and steps.
 
-    numbers: the pictures of it, in a row.   regions: those that the conditioning has.
+    numbers: the pictures of it, in a row.   regions: those that the conditioning has.   replaced: new words by the phrases that
+    they take the place of.
     """
 
-    conditioning: Conditioning | Composition | None
+    conditioning: Conditioning | Composition | Steering | None
     prompt: PromptOptions
     steps: int
     guidance_scale: float
     numbers: range
     regions: tuple[Region, ...] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """The times that the pipeline draws each picture."""
+        return 2 if getattr(self.conditioning, "phrases", 0) else 1
+
+    @property
+    def text(self) -> str:
+        """The prompt that the picture shows: with the new words of a replacement."""
+        if not self.replaced:
+            return self.prompt.text
+        from clipcond.diffusion.counterfactual.replaced_prompts import replaced_text
+
+        return replaced_text(self.prompt.text, self.replaced)
 
 
 def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPicture, ...]:
@@ -86,7 +103,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     Raises OutputExists where the folder is a file, ResourceMissing for a file that is not there, OptionsError for steps
     other than those of a conditioning's schedule, and what loading and drawing raise.
     """
-    from clipcond.workflows.generate_inputs import check_inputs, prompts_of, with_infotext, with_regions
+    from clipcond.workflows.generate_inputs import check_inputs, check_replaced, prompts_of, with_infotext, with_regions
 
     options = with_infotext(options, events)
     options, regions = with_regions(options)
@@ -97,6 +114,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
 
     planned = plan_run(options)
     prompts = prompts_of(options, planned.seed, events)
+    check_replaced(prompts, options)
     _note_run(planned, options, events)
     if options.stock:
         for prompt in dict.fromkeys(prompts):
@@ -137,7 +155,10 @@ def _draw(
     """Make the pictures that are missing; returns all of them, in order."""
     planned.begin()
     starts = [_start(source, planned, options.batch_size) for source in sources]
-    total = sum(source.steps * (source.numbers.stop - start) for source, start in zip(sources, starts, strict=True))
+    total = sum(
+        source.steps * source.runs * (source.numbers.stop - start)
+        for source, start in zip(sources, starts, strict=True)
+    )
     pictures = []
     with task(events, "generating", total, "steps") as on_step:
         for source, start in zip(sources, starts, strict=True):
@@ -279,14 +300,14 @@ def _source(
     advised = advice(pipe)
     steps = advised.steps if options.steps is None else options.steps
     guidance_scale = advised.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    made: Conditioning | Composition | None = None
+    made: Conditioning | Composition | Steering | None = None
     if options.conditioning is not None:
         made, prompt = _load(pipe, options.conditioning, force=options.force)
         steps = _steps_of(made, options.conditioning, given=options.steps, otherwise=steps)
     elif regions:
         made = condition_regions(pipe, prompt, regions, steps, events)
     elif not options.stock:
-        made = condition(pipe, prompt, steps, events)
+        made = condition(pipe, prompt, steps, events, replaced=options.replacements)
     note_unseen(pipe, with_all_texts(prompt, regions), options.pipeline, events)
     return _Source(
         conditioning=made,
@@ -295,6 +316,7 @@ def _source(
         guidance_scale=guidance_scale,
         numbers=numbers,
         regions=regions,
+        replaced=options.replacements,
     )
 
 
@@ -330,7 +352,7 @@ def _write(
     """Make the pictures of a prompt from number `start` on, a batch at a time, and write those that are missing."""
     from clipcond.diffusion.generate import generate
 
-    text, negative = source.prompt.text, source.prompt.negative_prompt or ""
+    text, negative = source.text, source.prompt.negative_prompt or ""
     for number in range(source.numbers.start, start):
         yield _picture(source, number, options, planned)
     if start == source.numbers.stop:
@@ -364,11 +386,11 @@ def _written(
     if planned.place(picture.index) is None:
         settings = settings_of(
             pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
-        ) | infotext_settings(source.prompt, source.regions)
+        ) | infotext_settings(source.prompt, source.regions, source.replaced)
         write_picture(
             picture.image,
             planned.files[picture.index],
-            prompt=source.prompt.text,
+            prompt=source.text,
             negative_prompt=source.prompt.negative_prompt or "",
             settings=settings,
         )
@@ -379,7 +401,7 @@ def _picture(source: _Source, number: int, options: GenerateOptions, planned: Pi
     return WrittenPicture(
         path=planned.place(number) or planned.files[number],
         seed=planned.seed + number,
-        prompt=source.prompt.text,
+        prompt=source.text,
         negative_prompt=source.prompt.negative_prompt or "",
         steps=source.steps,
         guidance_scale=source.guidance_scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +109,16 @@ def prompts_of(options: GenerateOptions, seed: int, events: Events) -> tuple[Pro
         )
         for number in range(options.count)
     )
+
+
+def check_replaced(prompts: Sequence[PromptOptions], options: GenerateOptions) -> None:
+    """Raise ConfigError for a phrase to replace that a prompt has not."""
+    if options.replace:
+        from clipcond.diffusion.counterfactual.replaced_prompts import replaced_prompts
+        from clipcond.diffusion.prompt_plans import Sides
+
+        for prompt in dict.fromkeys(prompts):
+            replaced_prompts(Sides(({"": prompt.text},), ()), options.replacements, prompt.dialect)
 
 
 def check_inputs(options: GenerateOptions) -> None:

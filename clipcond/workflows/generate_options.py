@@ -23,7 +23,8 @@ class GenerateOptions:
     with prompt, negative prompt, seed and settings, which other options win over.   expand: fill in the prompt as a
     template, with the lists of `wildcards`; picture i has the prompt of its seed.   steps, guidance_scale: None is what the
     pipeline advises.   seed: None is 0, and in a folder that has pictures the next one.   stock: leave the prompt to the
-    pipeline.
+    pipeline.   replace: `old=new`, words that take the place of a phrase; the rest of the picture stays that of the prompt
+    with the old ones.
     keep: rerank with `rerank_model` and move all but the best so many to `out/rejected`.   adaptive: give up candidates on the
     way, so that a quarter of `count` is drawn to the end, and ranked.
     dtype: `float32`, `float16` or `bfloat16`.   device: None is CUDA where there is one.
@@ -45,6 +46,7 @@ class GenerateOptions:
     guidance_scale: float | None = None
     seed: int | None = None
     stock: bool = False
+    replace: tuple[str, ...] = ()
     keep: int | None = None
     adaptive: bool = False
     rerank_model: str = "mini"
@@ -55,6 +57,12 @@ class GenerateOptions:
     def __post_init__(self) -> None:
         if problem := problem_with(self):
             raise OptionsError(problem)
+
+    @property
+    def replacements(self) -> dict[str, str]:
+        """New words by the phrases that they take the place of."""
+        pairs = [each.partition("=") for each in self.replace]
+        return {old.strip(): new.strip() for old, _, new in pairs}
 
     @property
     def through(self) -> Literal["conditioner", "stock"]:
@@ -83,8 +91,13 @@ def problem_with(options: GenerateOptions) -> str | None:
         return "--force is about a --conditioning FILE; leave it out"
     if options.stock and (unused := prompt.first_given(apart_from=("negative_prompt", "clip_skip"))):
         return f"--stock leaves the prompt to the pipeline; leave out {unused}"
+    if options.replace and (problem := _problem_with_replace(options)):
+        return problem
     if keep is not None and keep > options.count:
         return f"--keep {keep} of --count {options.count} pictures"
+    if options.adaptive and (options.replace or prompt.is_counterfactual):
+        other = "--replace" if options.replace else "--weighting counterfactual"
+        return f"--adaptive draws each candidate once, and {other} twice; leave one of them out"
     if options.adaptive and (keep is None or keep >= options.count or options.expand):
         if options.expand:
             return "--adaptive compares pictures of one prompt, and --expand makes many; leave one of them out"
@@ -103,9 +116,25 @@ def _beside_regions(options: GenerateOptions) -> str | None:
         "--prompt-2": options.prompt.prompt_2 is not None,
         "--prompt-3": options.prompt.prompt_3 is not None,
         "--operation": bool(options.prompt.operations),
+        "--replace": bool(options.replace),
+        "--weighting counterfactual": options.prompt.is_counterfactual,
     }
     given = next((name for name, is_given in beside.items() if is_given), None)
     return f"--regions FILE does not go with {given}; leave one of them out" if given else None
+
+
+def _problem_with_replace(options: GenerateOptions) -> str | None:
+    """Say what is wrong with the words to replace; None when all is well."""
+    for each in options.replace:
+        old, _, new = each.partition("=")
+        if not old.strip() or not new.strip():
+            return f"--replace {each!r}: expected OLD=NEW, as in --replace 'red circle=blue star'"
+    if options.conditioning is not None or options.stock:
+        other = "--stock" if options.stock else "--conditioning FILE"
+        return f"--replace changes the PROMPT, which {other} does not have; leave one of them out"
+    if options.prompt.is_counterfactual:
+        return "--replace goes with a weighting of the token states; leave out --weighting counterfactual"
+    return None
 
 
 def _given(prompt: PromptOptions) -> str | None:

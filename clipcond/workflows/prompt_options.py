@@ -64,6 +64,11 @@ class PromptOptions:
                 raise OptionsError(f"--weighting: {error}") from None
 
     @property
+    def is_counterfactual(self) -> bool:
+        """True if the weights act while a picture is drawn."""
+        return self.weighting == "counterfactual"
+
+    @property
     def text(self) -> str:
         """The prompt; empty where none was given."""
         return self.prompt or ""
