@@ -1,6 +1,6 @@
 """The best of many pictures, adaptively: how many come out right, and the denoiser's rows, on the embedded model.
 
-    python benchmarks/adaptive.py                  # 8 minutes of one thread
+    python benchmarks/adaptive.py                  # 7 minutes of one thread
     python benchmarks/adaptive.py --captions 40
 
 `mini` errs in few steps without guidance, in captions beyond 75 tokens of nine objects. A picture is right when the

@@ -1,6 +1,6 @@
 """Objects drawn into the asked cell by regions, judged on the embedded model.
 
-    python benchmarks/regions.py                  # 4 minutes of one thread
+    python benchmarks/regions.py                  # 5 minutes of one thread
     python benchmarks/regions.py --scenes 16
 
 Scenes of one to four objects. The base prompt names the background; each object is a region of one cell of nine, with a prompt

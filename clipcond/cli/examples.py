@@ -73,6 +73,11 @@ _EXAMPLES = {
         'clipcond ask pictures --statement "a {} circle" --answers red,blue --json',
         'clipcond ask pictures -q "is there a star?" -a yes,no --csv stars.csv',
     ),
+    "detect": (
+        'clipcond detect pictures --labels "a red circle,a blue star" --html where.html',
+        "clipcond detect photo.jpg --labels cat,dog --model ViT-B-16/openai --templates photo --json",
+        "clipcond detect pictures -r --labels-file labels.txt --model hf:./owlv2 --csv boxes.csv",
+    ),
     "screen": (
         "clipcond screen pictures --rules rules.toml",
         "clipcond screen pictures --rules rules.toml --fail-on-match --json",
@@ -95,8 +100,13 @@ _EXAMPLES = {
     ),
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",
-        "clipcond evaluate --model runs/mine --data pairs.csv --json",
+        "clipcond evaluate --model runs/mine --before mini --data pairs.csv --retention photos.csv",
         "clipcond evaluate --model ViT-B-32/openai --data 'shards/*.tar'",
+    ),
+    "report": (
+        "clipcond report runs/mine",
+        "clipcond report runs/mine --out mine.html",
+        "clipcond report runs/mine --out mine.html --force",
     ),
     "export": (
         "clipcond export runs/mine --to diffusers --into ./sd15 --out ./sd15-mine",

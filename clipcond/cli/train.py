@@ -1,11 +1,9 @@
-"""`clipcond train` and `clipcond evaluate`: retrain a dual encoder, and measure one."""
+"""`clipcond train`: retrain a dual encoder."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,21 +11,21 @@ import typer
 
 from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
-from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
-from clipcond.prompt.analysis.plan_summary import counted
+from clipcond.cli.report import write_report
+from clipcond.cli.train_lines import training_lines
 from clipcond.wording import visible
-from clipcond.workflows.evaluate import EvaluateOptions
-from clipcond.workflows.evaluate import run as measure
-from clipcond.workflows.events import Event, Note
-from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, run
+from clipcond.workflows.train import TrainOptions, run
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
+_OWN = ("config", "allow_changes", "as_json")  # parameters of the command that are no settings of a run
+
 
 @command
 def train(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
@@ -138,6 +136,15 @@ def train(
     eval_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations (500).")] = None,
     save_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between checkpoints (500).")] = None,
     keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints to keep (2).")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="Write the model of the best evaluation: recall and what prompts kept.")
+    ] = False,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N evaluations without a better score.")
+    ] = None,
+    log_to: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also show the run in tensorboard or wandb.")
+    ] = None,
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Resume although settings or data differ.")
     ] = False,
@@ -147,66 +154,23 @@ def train(
 
     The same command goes on with an interrupted run where it stopped.
     """
-    settings: dict[str, object] = {
-        "data": data,
-        "model": model,
-        "out": out,
-        "val_data": val_data,
-        "val_count": val_count,
-        "max_bad_rows": max_bad_rows,
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "rate": rate,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "grad_clip": grad_clip,
-        "seed": seed,
-        "precision": precision,
-        "freeze": freeze,
-        "train_blocks": train_blocks,
-        "layer_decay": layer_decay,
-        "lock_image": lock_image or None,
-        "ema": ema,
-        "alpha": alpha,
-        "unseen_rate": unseen_rate,
-        "init": init,
-        "captions": captions,
-        "contrastive": contrastive,
-        "loss": loss,
-        "label_smoothing": label_smoothing,
-        "positives": positives,
-        "teacher": teacher,
-        "teacher_weight": teacher_weight,
-        "chunk_size": chunk_size,
-        "grad_cache": grad_cache,
-        "random_crop": random_crop,
-        "colour_jitter": colour_jitter,
-        "pipeline": pipeline,
-        "denoise_weight": denoise_weight,
-        "denoise_batch": denoise_batch,
-        "target": target,
-        "retention": retention,
-        "retention_prompts": retention_prompts,
-        "retention_weights": retention_weights,
-        "retention_batch": retention_batch,
-        "max_drift": max_drift,
-        "device": device,
-        "threads": threads,
-        "cache_gib": cache_gib,
-        "log_every": log_every,
-        "eval_every": eval_every,
-        "save_every": save_every,
-        "keep": keep,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
+    options = TrainOptions(config=config, settings=_settings(context), allow_changes=allow_changes)
+    with training_lines() as events:
+        result = run(options, events)
     if result.rank == 0:
+        if result.model is not None:
+            write_report(result.model.parent)
         _show(result, as_json=as_json)
     if result.interrupted:
-        typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
+        kept = f" with what is stored ({result.kept})" if result.kept else ""
+        typer.echo(f"stopped at step {result.steps}{kept}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _settings(context: typer.Context) -> dict[str, object]:
+    """Return the settings that were given: all options but the command's own. A switch that is off is not given."""
+    options = {name: value for name, value in context.params.items() if name not in _OWN}
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
 
 
 def _show(result: TrainResult, *, as_json: bool) -> None:
@@ -222,90 +186,8 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
         if sys.stderr.isatty():
             run = visible(shlex.quote(str(result.model.parent)))
             for what, command_line in (
+                ("how it went", f"report {run} writes {run}/report.html anew"),
                 ("what it knows", f"evaluate --model {run} --data PAIRS.csv"),
                 ("into a pipeline", f"export {run} --to diffusers --into PIPELINE --out FOLDER"),
             ):
                 typer.echo(f"{what:17}clipcond {command_line}", err=True)
-
-
-@command
-def evaluate(
-    model: Annotated[str, typer.Option(metavar="TEXT", help="Any model spec with both towers.")],
-    data: Annotated[
-        str, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Measure retrieval on image-caption pairs, both ways."""
-    with progress() as events:
-        found = measure(EvaluateOptions(model, data), events).to_dict()
-    if as_json:
-        print_json(found)
-        return
-    typer.echo(f"{counted(found['images'], 'image')}, {counted(found['texts'], 'caption')}")
-    for side in ("image_to_text", "text_to_image"):
-        typer.echo(
-            f"{side.replace('_', ' '):14}" + "".join(f"{name:>6} {share:6.1%}" for name, share in found[side].items())
-        )
-
-
-class TrainingLines:
-    """Log lines for people, on stderr: a line that rewrites itself on a terminal, one line each elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._total, self._start, self._first = 0, time.monotonic(), 0
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Note():
-                self._print(f"note: {visible(event.text)}")
-            case TrainingStarted():
-                self._total, self._start, self._first = event.steps, time.monotonic(), event.step
-                self._print(
-                    f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
-                    f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
-                    f"on {event.device}" + (_resumed(event) if event.resumed else "")
-                )
-            case Evaluated():
-                self._print(
-                    f"step {event.step}  R@1/5/10 among {event.images}: "
-                    f"image to text {_recalls(event.image_to_text)}, text to image {_recalls(event.text_to_image)}"
-                )
-            case DriftSeen():
-                self._print(f"step {event.step}  general prompts moved: {_drifts(event)}")
-            case StepDone():
-                done = event.step - self._first
-                left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
-                self._print(
-                    f"step {event.step}/{self._total}  loss {event.loss:.4f}{_terms(event.terms)}  "
-                    f"learning rate {event.learning_rate:.2e}  "
-                    f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
-                    f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
-                    passing=self._terminal and event.step < self._total,
-                )
-
-    def _print(self, text: str, *, passing: bool = False) -> None:
-        clear = "\r\x1b[K" if self._terminal else ""
-        typer.echo(clear + text, err=True, nl=not passing)
-
-
-def _terms(terms: Mapping[str, float]) -> str:
-    """The terms of a loss that has several."""
-    return "" if len(terms) < 2 else f" ({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
-
-
-def _drifts(event: DriftSeen) -> str:
-    kinds = ("words", "bos", "eos", "padding", "empty", "pooled")
-    told = [f"{name} {event.measures[name]:.4f}" for name in kinds if name in event.measures]
-    return f"1 - cosine {', '.join(told)}; spread {event.spread_ratio:.2f}"
-
-
-def _resumed(event: TrainingStarted) -> str:
-    if event.step >= event.steps:
-        return "; all steps were done before, nothing is left to train"
-    return f"; goes on at step {event.step}"
-
-
-def _recalls(recalls: Mapping[str, float]) -> str:
-    return "/".join(f"{100 * value:.1f}" for value in recalls.values())

@@ -105,7 +105,7 @@ class PreparedCall:
         return {**repeated, **taken, "num_images_per_prompt": count if self.conditioning is None else 1}
 
     def open(self, pipe: Any) -> AbstractContextManager[None]:
-        """What must be open while the pipeline runs."""
+        """The context that must be open while the pipeline runs."""
         return composed(pipe, self.conditioning) if isinstance(self.conditioning, Composition) else nullcontext()
 
 

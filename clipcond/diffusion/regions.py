@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from clipcond.diffusion.explain.places import CELLS
 from clipcond.errors import ConfigError, DataError
 from clipcond.images.decode import open_image
+from clipcond.images.places import CELLS
 from clipcond.wording import visible
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipcond.errors import ClipCondError, ConfigError
 from clipcond.files import writing
+from clipcond.train.best import Best
 from clipcond.train.config import RESUME_MAY_CHANGE, TrainConfig, renamed
 from clipcond.train.model import not_finite
 
@@ -25,7 +26,7 @@ class Checkpoint:
 
     cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes. data, pictures:
     fingerprints of the index and of the pictures; pictures is empty in checkpoints of an earlier version. average: of the
-    weights, empty where the run keeps none.
+    weights, empty where the run keeps none. best: the record of the best measurement, empty in those of an earlier version.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Checkpoint:
     data: str
     pictures: str
     average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -48,8 +50,13 @@ class Checkpoint:
         return self.rng[rank].clone() if self.rng.ndim == 2 else self.rng  # torch reads a view's storage from its start
 
 
-def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write `step-00001000.pt` of a checkpoint, then delete all but the last `keep`.
+def path_of(folder: Path, step: int) -> Path:
+    """Return the place of the checkpoint of a step."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def write(folder: Path, checkpoint: Checkpoint, *, keep: int, spare: int | None = None) -> Path:
+    """Write `step-00001000.pt` of a checkpoint, then delete all but the last `keep` and that of step `spare`.
 
     Raises ConfigError for weights that are not finite: what is kept can always be gone on from.
     """
@@ -59,13 +66,14 @@ def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             f"lower the learning rate ({checkpoint.config['learning_rate']:g})"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{checkpoint.step:08d}.pt"
+    path = path_of(folder, checkpoint.step)
     state = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     state["config"] = json.dumps(checkpoint.config)
     with writing(path, overwrite=True, durable=True) as file:
         _save(state, file)
     for old in existing(folder)[:-keep]:
-        old.unlink()
+        if _step_of(old) != spare:
+            old.unlink()
     return path
 
 
@@ -146,15 +154,17 @@ def _checked(state: Any, path: Path) -> Checkpoint:
     if state["step"] != _step_of(path) or state["cut"] < 0:
         raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
     average = state.get("average", {})
-    if not isinstance(average, dict):
-        raise TypeError("its average is no dict")
+    best = state.get("best", {})
+    if not isinstance(average, dict) or not isinstance(best, dict):
+        raise TypeError("its average or its best is no dict")
+    Best.of(best)
     if not all(isinstance(value, Tensor) for value in (*state["model"].values(), *average.values())):
         raise TypeError("its model holds more than tensors")
     config = json.loads(state["config"])
     if not isinstance(config, dict):
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
-                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average)  # fmt: skip
+                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average, best=best)  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:

@@ -23,6 +23,9 @@ RESUME_MAY_CHANGE = (
     "eval_every",
     "save_every",
     "keep",
+    "keep_best",
+    "patience",
+    "log_to",
     "device",
     "cache_gib",
     "val_data",
@@ -78,6 +81,10 @@ class TrainConfig:
     retention_batch: prompts a step, the empty one apart.
     max_drift: the run ends when, at an evaluation, 1 - cosine of the words (of the pooled vector, where the target reads
         that alone) is beyond it, or the prompts have moved together by that share.
+    keep_best: write the model of the evaluation with the highest score, R@1 on the held-out pairs times what general
+        prompts kept, in place of the last step's.
+    patience: end the run after so many evaluations without a higher score.
+    log_to: dashboards that watch the run beside `log.jsonl`: `tensorboard`, `wandb`.
     captions: which of several captions an image trains with: a `random` one each time, or the `first`.
     """
 
@@ -132,9 +139,17 @@ class TrainConfig:
     eval_every: int = 500
     save_every: int = 500
     keep: int = 2
+    keep_best: bool = False
+    patience: int | None = None
+    log_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @property
+    def measures_best(self) -> bool:
+        """True where measurements are held against the best one."""
+        return self.keep_best or self.patience is not None
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -232,7 +247,7 @@ def _typed(name: str, kind: str, value: Any, source: str) -> Any:
         return None
     base = kind.replace(" | None", "")
     if base.startswith("tuple"):
-        if name in ("freeze", "retention_weights") and isinstance(value, str):
+        if name in ("freeze", "retention_weights", "log_to") and isinstance(value, str):
             value = [value]
         if isinstance(value, (list, tuple)):
             return tuple(value)

@@ -13,12 +13,13 @@ PRECISIONS = ("float32", "bf16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
 LOSSES = ("infonce", "siglip")
+DASHBOARDS = ("tensorboard", "wandb")
 POSITIVES = ("mask", "count")
 TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
 _ABOVE_ZERO = (
     "steps", "epochs", "learning_rate", "grad_clip", "threads", "log_every", "eval_every", "save_every", "keep",
     "retention_batch", "denoise_batch", "unseen_rate", "train_blocks", "layer_decay", "max_drift", "chunk_size", "grad_cache",
-    "teacher_weight",
+    "patience",    "teacher_weight",
 )  # fmt: skip
 _NOT_BELOW_ZERO = (
     "val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention", "denoise_weight",
@@ -33,6 +34,8 @@ def check_settings(config: Any) -> None:
     _check_towers(config)
     if config.steps is not None and config.epochs is not None:
         raise ConfigError(f"steps is {config.steps} and epochs is {config.epochs}; give one of the two")
+    if config.measures_best and not (config.val_data or config.val_count):
+        raise ConfigError("keep_best and patience go by the held-out pairs; name some with val_data or val_count")
     if config.val_data and config.val_count:
         raise ConfigError("val_data and val_count are both given; give one of the two")
 
@@ -46,6 +49,9 @@ def _check_choices(config: Any) -> None:
     for part in config.freeze:
         if part not in FREEZABLE:
             raise ConfigError(f"freeze holds {part!r}, expected {' or '.join(map(repr, FREEZABLE))}")
+    for name in config.log_to:
+        if name not in DASHBOARDS:
+            raise ConfigError(f"log_to holds {name!r}, expected {' or '.join(map(repr, DASHBOARDS))}")
     if config.target is not None and config.target not in TARGET_NAMES:
         raise ConfigError(f"target is {config.target!r}, expected one of {', '.join(TARGET_NAMES)}")
 

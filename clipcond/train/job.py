@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +19,15 @@ from clipcond.models.open_clip_folder import pipeline_layers
 from clipcond.models.trainable import Trainable, load_trainable
 from clipcond.prompt.general import read_prompts
 from clipcond.runtime.devices import device_of
-from clipcond.score.retrieval import Retrieval
 from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
-from clipcond.train.batches import Batches, id_rows
+from clipcond.train.batches import Batches
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
 from clipcond.train.denoising import Denoiser, Denoising
-from clipcond.train.evaluate import gallery, score_gallery
 from clipcond.train.hard_negatives import HardNegatives
+from clipcond.train.held_out import HeldOut
 from clipcond.train.model import (
     begin_sigmoid,
     check_model,
@@ -37,12 +35,12 @@ from clipcond.train.model import (
     has_batch_norm,
     image_features,
     not_finite,
-    text_features,
     train_mode,
     use_plain_attention,
 )  # fmt: skip
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
+from clipcond.train.parts import Place
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.retention import Retention, TargetReader
@@ -75,7 +73,7 @@ class Job:
     batches: Batches
     steps: int
     warmup: int
-    measure: Callable[[], Retrieval] | None
+    measure: HeldOut | None
     notes: tuple[str, ...]
     ranks: Ranks = ALONE
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -112,7 +110,9 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
-    features = _features(config, trainable, normalise, train_pairs, device)
+    fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
+    place = Place(folder=Path(config.out) / "stored", fingerprints=fingerprints, writes=ranks.first)
+    features = _features(config, trainable, normalise, train_pairs, device, place)
     decodes = _compares(config) and not features
     pixels = _pixels(config, train_pairs, trainable.preprocess) if decodes else None
     batches = Batches(
@@ -124,15 +124,12 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
     retention = _retention(config, trainable)
-    denoising = _denoising(config, trainable, train_pairs, denoiser)
-    fingerprints = {"data": train_pairs.fingerprint(), "pictures": train_pairs.pictures_fingerprint()}
-    teacher = (
-        TeacherEmbeddings(config.teacher, train_pairs, fingerprints, out=Path(config.out)) if config.teacher else None
-    )
+    denoising = _denoising(config, trainable, train_pairs, denoiser, place)
+    teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out)) if config.teacher else None
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
-        measure = _measure(trainable, held_out, normalise, device, config.cache_gib)
+        measure = HeldOut(trainable, held_out, normalise, device, config.cache_gib)
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer,
         average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
@@ -200,8 +197,8 @@ def _compares(config: TrainConfig) -> bool:
 
 
 def _features(
-    config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device
-) -> Stored | None:
+    config: TrainConfig, trainable: Trainable, normalise: Normalisation, pairs: Pairs, device: torch.device, place: Place
+) -> Stored | None:  # fmt: skip
     """Return the place of the features of all pictures, where the image tower is locked and the loss compares with them."""
     if "image" not in config.frozen or not _compares(config):
         return None
@@ -209,10 +206,12 @@ def _features(
     def compute(pixels: np.ndarray) -> Tensor:
         return image_features(trainable.model, normalise(pixels, device))
 
-    return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib)
+    return Stored(pairs, trainable.preprocess, compute, what="features", most_gib=config.cache_gib, place=place)
 
 
-def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None) -> Denoising | None:
+def _denoising(
+    config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser: Denoiser | None, place: Place
+) -> Denoising | None:
     """Return the denoising loss, None for a run without one. Raises ConfigError, ModelError where it does not fit."""
     if not config.denoise_weight:
         return None
@@ -226,7 +225,9 @@ def _denoising(config: TrainConfig, trainable: Trainable, pairs: Pairs, denoiser
     width = trainable.model.token_embedding.embedding_dim
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
-    latents = Stored(pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib)
+    latents = Stored(
+        pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib, place=place
+    )
     reader = _reader(config, trainable, denoiser.target)
     return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
 
@@ -298,35 +299,3 @@ def _left_out(pairs: Pairs) -> tuple[str, ...]:
         return ()
     rows = f"{len(pairs.left_out)} rows are" if len(pairs.left_out) > 1 else "1 row is"
     return (f"{rows} left out of {pairs.source}: {pairs.left_out[0]}" + (", …" if len(pairs.left_out) > 1 else ""),)
-
-
-def _measure(
-    trainable: Trainable, pairs: Pairs, normalise: Normalisation, device: torch.device, cache_gib: float
-) -> Callable[[], Retrieval]:
-    """Return a function that measures retrieval on the held-out pairs with the model as it stands, in float32."""
-    model: Any = trainable.model
-    preprocess: Preprocess = trainable.preprocess
-    of = gallery(pairs)
-    pixels = Pixels(pairs, preprocess, cache_gib)
-    locked = not any(parameter.requires_grad for parameter in model.visual.parameters())
-    known: dict[bytes, Tensor] = {}  # of a locked tower
-
-    def embed_images(rows: np.ndarray) -> Tensor:
-        if not locked:
-            return image_features(model, normalise(pixels[rows], device)).cpu()
-        at = rows.tobytes()
-        if at not in known:
-            known[at] = image_features(model, normalise(pixels[rows], device)).cpu()
-        return known[at]
-
-    def embed_texts(said: list[str]) -> Tensor:
-        return text_features(model, torch.from_numpy(id_rows(said)[0]).to(device)).cpu()
-
-    def measure() -> Retrieval:
-        model.eval()
-        with torch.no_grad():
-            found = score_gallery(of, embed_images, embed_texts)
-        train_mode(model)
-        return found
-
-    return measure

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError, OptionsError
 from clipcond.prompt.general import read_prompts
-from clipcond.workflows.events import Event, Events, Note, ignore, task
+from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
 if TYPE_CHECKING:
@@ -53,53 +53,6 @@ class TrainOptions:
         return from_toml(self.config, given)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingStarted(Event):
-    """The run is set up; `step` is where it goes on, 0 at the start."""
-
-    step: int
-    resumed: bool
-    steps: int
-    steps_per_epoch: int
-    warmup: int
-    images: int
-    captions: int
-    trainable: int
-    device: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepDone(Event):
-    """The numbers of the last steps. terms: of the loss, by name, before their weights."""
-
-    step: int
-    loss: float
-    learning_rate: float
-    logit_scale: float
-    grad_norm: float
-    pairs_per_second: float
-    terms: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated(Event):
-    """Retrieval among the held-out images: recall by its name, `R@1` and on."""
-
-    step: int
-    images: int
-    image_to_text: Mapping[str, float]
-    text_to_image: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftSeen(Event):
-    """Drift on general prompts since the first step: the measures of `clipcond drift`, each 0 for no change."""
-
-    step: int
-    spread_ratio: float
-    measures: Mapping[str, float]
-
-
 def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
     """Train; an interrupted run goes on where it stopped. Log lines become events.
 
@@ -112,16 +65,16 @@ def run(options: TrainOptions, events: Events = ignore) -> TrainResult:
         events(Note(str(each.message)))
     _check_inputs(config)
 
-    def report(line: Mapping[str, Any]) -> None:
-        if event := event_of(line):
-            events(event)
-
     from clipcond.train.signals import stop_signals
 
     with stop_signals():  # importing the loop, and torch with it, takes a while
-        from clipcond.train.loop import train
+        with task(events, "loading torch"):
+            from clipcond.train.loop import train
+        from clipcond.workflows.train_watch import watch
 
-        return train(config, report=report, allow_changes=options.allow_changes, denoiser=_denoiser(config, events))
+        denoiser = _denoiser(config, events)
+        with watch(events) as listener:
+            return train(config, listener=listener, allow_changes=options.allow_changes, denoiser=denoiser)
 
 
 def _denoiser(config: TrainConfig, events: Events) -> Denoiser | None:
@@ -160,25 +113,3 @@ def _check_inputs(config: TrainConfig) -> None:
         small_table = path.suffix in _TABLES and path.is_file() and path.stat().st_size <= _SMALL
         if small_table or not (pattern or path.exists()):
             read_pairs(data, max_bad_rows=config.max_bad_rows)
-
-
-def event_of(line: Mapping[str, Any]) -> Event | None:
-    """Return the event of a log line; None for the lines of an ending, which the result tells."""
-    kind = line.get("event")
-    if kind in ("start", "resume"):
-        return TrainingStarted(resumed=kind == "resume", **_values(line, TrainingStarted, apart_from="resumed"))
-    if kind == "evaluation":
-        return Evaluated(**_values(line, Evaluated))
-    if kind == "drift":
-        return DriftSeen(**_values(line, DriftSeen))
-    if kind == "note":
-        return Note(line["note"])
-    if kind is None:
-        return StepDone(**_values(line, StepDone))
-    return None
-
-
-def _values(
-    line: Mapping[str, Any], event: type[TrainingStarted | Evaluated | DriftSeen | StepDone], apart_from: str = ""
-) -> dict[str, Any]:
-    return {each.name: line[each.name] for each in fields(event) if each.name != apart_from}

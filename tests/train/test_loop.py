@@ -47,7 +47,10 @@ def test_a_run_learns_its_pairs_and_writes_a_model_that_loads(config, pairs_csv)
     assert logged[-1] < 0.5 * logged[0]
     assert result.retrieval.image_to_text[1] > 0.5
     assert said == lines(config.out)
-    assert [line["event"] for line in said if "event" in line] == ["start", "note", "evaluation", "done"]
+    before, after = (line for line in said if line.get("event") == "evaluation")
+    assert (before["step"], after["step"]) == (0, 160)
+    assert before["text_to_image"]["R@1"] < after["text_to_image"]["R@1"]
+    assert [line["event"] for line in said if "event" in line] == ["start", "note", "evaluation", "evaluation", "done"]
     dual = load_dual(config.out)
     assert dual.logit_scale <= 100
     measured = clipcond.evaluate(dual, pairs_csv)
@@ -185,7 +188,7 @@ def test_a_gradient_that_is_not_finite_spoils_no_weight(config, monkeypatch):
 
 
 def test_a_picture_found_bad_on_the_way_saves_first(config, dual_folder, tmp_path, monkeypatch):
-    from clipcond.train import batches, loop
+    from clipcond.train import batches
 
     whole = batches.Batches.__getitem__
 
@@ -194,7 +197,7 @@ def test_a_picture_found_bad_on_the_way_saves_first(config, dual_folder, tmp_pat
             raise DataError("cannot decode this.png: broken")
         return whole(self, step)
 
-    monkeypatch.setattr(loop.Batches, "__getitem__", failing)
+    monkeypatch.setattr(batches.Batches, "__getitem__", failing)
     with pytest.raises(DataError, match=r"cannot decode this\.png"):
         train(config)
     assert checkpoints.existing(Path(config.out) / "checkpoints")[-1].name == "step-00000004.pt"
