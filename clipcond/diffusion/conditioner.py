@@ -304,8 +304,13 @@ class Conditioner:
         replace: other words for phrases of the prompt, in place of weights; `weighting` is then the dialect's own if not
         given, and `counterfactual` otherwise.   every: the phrases are predicted anew at every so many steps.
         Further settings are those of a call; a prompt with AND is composed, as by `compose`.
-        Raises ConfigError for settings that do not fit, a phrase that the prompt has not, and AND in Flux.
+        Raises ConfigError for settings that do not fit, a phrase that the prompt has not, AND in Flux, and other pipelines
+        than those of Stable Diffusion 1, 2, XL, 3 and Flux.
         """
+        if not self.pipeline.shape.composes and self.family != "flux":
+            raise ConfigError(
+                f"the prediction of {self.pipeline.name} cannot be steered; use one of Stable Diffusion 1, 2, XL, 3 or Flux"
+            )
         if replace is None and weighting not in (None, COUNTERFACTUAL):
             raise ConfigError(f"weighting is {weighting!r}, which steers nothing; leave it out, or give replace")
         if replace is not None and weighting == COUNTERFACTUAL:
@@ -320,7 +325,7 @@ class Conditioner:
             max_sequence_length=max_sequence_length,
         )
         prompts = self.planner.prompts(prompt, negative_prompt, others={"_2": prompt_2, "_3": prompt_3})
-        if negative_prompt is None and self.family == "flux":
+        if negative_prompt is None and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         request = CounterfactualRequest(
             prompts=prompts,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate
 
 from clipcond.diffusion.counterfactual.denoiser import SteeredRun, steered
 from clipcond.diffusion.counterfactual.steering import Steering
@@ -109,15 +109,16 @@ def _kept(before: Tensor, latents: Tensor, run: SteeredRun) -> Tensor:
 
 
 def _over_pixels(places: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, H, W) on the CPU: places spread over the pixels, a latent wider, as far as the autoencoder draws it.
+    """(N, H, W) on the CPU: places spread over the pixels; half a place counts as a whole one, for the autoencoder draws over
+    its border.
 
     places: (N, 1, h, w), or (N, h·w, 1) of patches in a row.
     """
     if places.ndim == 3:
         rows = round((places.shape[1] * size[0] / size[1]) ** 0.5)
         places = places.reshape(len(places), 1, rows, -1)
-    wider = max_pool2d(places.float().cpu(), 3, stride=1, padding=1)
-    return interpolate(wider, size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    spread = interpolate(places.float().cpu(), size=tuple(size), mode="bilinear", align_corners=False)
+    return (2 * spread[:, 0]).clamp(max=1)
 
 
 def _generators(given: torch.Generator | Sequence[torch.Generator] | None) -> Any:

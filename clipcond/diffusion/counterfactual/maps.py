@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 TOP = 0.98  # the quantile of a map that counts as its top
-NONE, ALL = 0.3, 0.6  # shares of the top: up to the first a phrase does not act, from the second on it acts wholly
+NONE, ALL = 0.2, 0.4  # shares of the top: up to the first a phrase does not act, from the second on it acts wholly
 
 
 def effect_map(difference: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def test_the_picture_is_that_of_a_loop_by_hand(family: str, pipes: Callable[[str
             away = whole - say(phrase.other, time)
             size = away.square().sum(0).sqrt()
             sums[phrase.other] = sums.get(phrase.other, torch.zeros(8, 8)) + size / size.mean()
-            share = ((sums[phrase.other] / sums[phrase.other].quantile(0.98) - 0.3) / 0.3).clamp(0, 1)
+            share = ((sums[phrase.other] / sums[phrase.other].quantile(0.98) - 0.2) / 0.2).clamp(0, 1)
             mixed += (phrase.weight - 1) * share * away
             if phrase.weight > 1:
                 strong = share
