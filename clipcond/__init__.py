@@ -22,6 +22,7 @@ _HOME = {
     "ModelError": "clipcond.errors",
     "OutputExists": "clipcond.errors",
     "PromptSyntaxError": "clipcond.errors",
+    "Region": "clipcond.diffusion.regions",
     "ResourceMissing": "clipcond.errors",
     "Scorer": "clipcond.rerank.scorer",
     "ShapeError": "clipcond.errors",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.counterfactual.replace import replace as replace
     from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
+    from clipcond.diffusion.regions import Region as Region
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower
     from clipcond.errors import ClipCondError as ClipCondError

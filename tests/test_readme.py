@@ -29,6 +29,7 @@ GUIDES = [
     "find",
     "models",
     "weighting",
+    "steer",
 ]
 PAGES = ["README.md", *(f"docs/{guide}.md" for guide in GUIDES)]
 

@@ -87,4 +87,14 @@ LoraDir = Annotated[
         show_default=False,
     ),
 ]
+Operations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--operation",
+        metavar="OPERATION",
+        help='"lerp 0.3: OTHER PROMPT", "slerp …", "slider 0.5: LOW -> HIGH", "vary 0.1: SEED", "gain 1.2: ENCODER"; '
+        "may be repeated, in their order.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on a terminal too; in a pipe it is the default.")]

@@ -115,7 +115,7 @@ _EXAMPLES = {
     ),
     "drift": (
         "clipcond drift --before mini --after runs/mine --target sd15",
-        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --json",
+        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --html drift.html",
         "clipcond drift --before mini --after runs/mine --target sd15 --pipeline mini",
     ),
     "lora-info": (

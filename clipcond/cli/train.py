@@ -15,9 +15,11 @@ from clipcond.cli.render import print_json
 from clipcond.cli.report import write_report
 from clipcond.cli.train_check import check_data
 from clipcond.cli.train_lines import training_lines
+from clipcond.cli.train_pair import show_pair
 from clipcond.cli.train_plan import show_plan
 from clipcond.errors import OptionsError
 from clipcond.wording import visible
+from clipcond.workflows import train_pair
 from clipcond.workflows.preflight import SAMPLE, PreflightOptions
 from clipcond.workflows.train import TrainOptions, run
 from clipcond.workflows.train_plan import PlanOptions
@@ -167,7 +169,16 @@ def train(
     denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+        typer.Option(
+            metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux; or sdxl, sd3."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Of target sdxl or sd3: text_encoder, text_encoder_2 or both."),
+    ] = None,
+    model_2: Annotated[
+        str | None, typer.Option("--model-2", metavar="TEXT", help="With both, the model of text_encoder_2.")
     ] = None,
     retention: Annotated[
         float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
@@ -227,6 +238,9 @@ def train(
         return
     options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
     with training_lines() as events:
+        if train_pair.is_pair(options):
+            show_pair(train_pair.run(options, events), as_json=as_json)
+            return
         result = run(options, events)
     if result.rank == 0:
         if result.model is not None:

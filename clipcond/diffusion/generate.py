@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -62,6 +62,69 @@ def generate(
     Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture,
     and for an adapter with a number that is not finite.
     """
+    call = prepared(
+        pipe,
+        prompt,
+        negative_prompt=negative_prompt,
+        conditioning=conditioning,
+        count=count,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        dialect=dialect,
+        clip_skip=clip_skip,
+        through=through,
+        batch_size=batch_size,
+    )
+    return _batches(pipe, call, count, seed, batch_size, on_step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedCall:
+    """The conditioning of one prompt, None where the pipeline reads it, and the arguments of the pipeline's call."""
+
+    conditioning: Conditioning | Composition | Steering | None
+    arguments: Mapping[str, Any]
+
+    @property
+    def callback(self) -> Callable[..., dict[str, Any]] | None:
+        """The callback of a prompt that changes over the steps."""
+        return self.conditioning.callback if isinstance(self.conditioning, Conditioning) else None
+
+    def rows(self, count: int) -> dict[str, Any]:
+        """The arguments for so many pictures.
+
+        Rows are repeated here: the call of SD3 repeats prompts, and not their embeddings.
+        """
+        repeated = {
+            name: each.repeat_interleave(count, dim=0) if isinstance(each, torch.Tensor) else each
+            for name, each in self.arguments.items()
+        }
+        inputs = getattr(self.callback, "tensor_inputs", None)
+        taken = {} if inputs is None else {"callback_on_step_end_tensor_inputs": inputs}
+        return {**repeated, **taken, "num_images_per_prompt": count if self.conditioning is None else 1}
+
+    def open(self, pipe: Any) -> AbstractContextManager[None]:
+        """The context that must be open while the pipeline runs."""
+        return composed(pipe, self.conditioning) if isinstance(self.conditioning, Composition) else nullcontext()
+
+
+def prepared(
+    pipe: Any,
+    prompt: str,
+    *,
+    negative_prompt: str,
+    conditioning: Conditioning | Composition | Steering | None,
+    count: int,
+    steps: int | None,
+    guidance_scale: float | None,
+    seed: int,
+    dialect: str,
+    clip_skip: int,
+    through: Through,
+    batch_size: int,
+) -> PreparedCall:
+    """Check the settings of `generate`, which are told there, and condition the pipeline."""
     advised = advice(pipe)
     steps = advised.steps if steps is None else steps
     scale = advised.guidance_scale if guidance_scale is None else guidance_scale
@@ -91,7 +154,7 @@ def generate(
     options = {"num_inference_steps": steps, "guidance_scale": scale}
     if advised.guidance_rescale:
         options["guidance_rescale"] = advised.guidance_rescale
-    return _batches(pipe, conditioning, {**arguments, **options}, count, seed, batch_size, on_step)
+    return PreparedCall(conditioning=conditioning, arguments={**arguments, **options})
 
 
 def _check_numbers(*, count: int, steps: int, batch_size: int, seed: int) -> None:
@@ -133,46 +196,32 @@ def _own_skip(pipe: Any, clip_skip: int) -> dict[str, int]:
     return {"clip_skip": clip_skip}
 
 
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """The generator of each picture, on the CPU."""
+    return [torch.Generator("cpu").manual_seed(seed + number) for number in range(count)]
+
+
 def _batches(
-    pipe: Any,
-    conditioning: Conditioning | Composition | Steering | None,
-    options: Mapping[str, Any],
-    count: int,
-    seed: int,
-    batch_size: int,
-    on_step: Callable[[int], None] | None,
+    pipe: Any, call: PreparedCall, count: int, seed: int, batch_size: int, on_step: Callable[[int], None] | None
 ) -> Iterator[Picture]:
-    callback = conditioning.callback if isinstance(conditioning, Conditioning) else None
-    inputs = {} if callback is None else {"callback_on_step_end_tensor_inputs": callback.tensor_inputs}
+    callback = call.callback
     for first in range(0, count, batch_size):
         size = min(batch_size, count - first)
-        seeds = [seed + index for index in range(first, first + size)]
 
         def after(pipe: Any, step: int, time: Any, state: dict[str, Any], moved: int = size) -> dict[str, Any]:
             if on_step is not None:
                 on_step(moved)
             return state if callback is None else callback(pipe, step, time, state)
 
-        # rows are repeated here: the call of SD3 repeats prompts, and not their embeddings
-        rows: dict[str, Any] = {
-            name: each.repeat_interleave(size, dim=0) if isinstance(each, torch.Tensor) else each
-            for name, each in options.items()
-        }
-        generators = [torch.Generator("cpu").manual_seed(each) for each in seeds]
-        if isinstance(conditioning, Steering):
+        how: dict[str, Any] = {"generator": generators(seed + first, size)}
+        if isinstance(call.conditioning, Steering):
             moved_on = partial(on_step, size) if on_step is not None else _ignore
-            images = draw_steered(pipe, conditioning, **rows, generator=generators, on_step=moved_on).images
+            images = draw_steered(pipe, call.conditioning, **call.rows(size), **how, on_step=moved_on).images
         else:
-            with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
-                images = pipe(
-                    **rows,
-                    **inputs,
-                    num_images_per_prompt=size if conditioning is None else 1,
-                    generator=generators,
-                    callback_on_step_end=after,
-                ).images
-        for index, (image, each) in enumerate(zip(images, seeds, strict=True), start=first):
-            yield Picture(image, each, index)
+            with call.open(pipe):
+                images = pipe(**call.rows(size), **how, callback_on_step_end=after).images
+        for number, image in enumerate(images):
+            yield Picture(image, seed + first + number, first + number)
 
 
 def _ignore() -> None:

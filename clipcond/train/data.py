@@ -71,7 +71,8 @@ class Pairs:
             digest.update(f"{list(self.repeats)}\n".encode())
         for each in self.relations:
             names = [image.path.name for image in each.negative_images]
-            digest.update(f"{each.negatives}\0{names}\0{each.groups}\n".encode("utf-8", "surrogateescape"))
+            seconds = f"\0{each.seconds}" if each.seconds else ""
+            digest.update(f"{each.negatives}\0{names}\0{each.groups}{seconds}\n".encode("utf-8", "surrogateescape"))
         for image, captions in zip(self.images, self.captions, strict=True):
             line = f"{image.path.name}\0{image.start}\0{image.size}\0{captions}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -212,10 +213,12 @@ def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:
 
 def _relations(rows: list[PairRow], table: Path) -> Relations:
     images = dict.fromkeys(name for row in rows for name in row.negative_images)
+    seconds = tuple(text for row in rows for text in row.seconds or row.captions)
     return Relations(
         negatives=tuple(dict.fromkeys(text for row in rows for text in row.negatives)),
         negative_images=tuple(ImageSource(table.parent / name) for name in images),
         groups=tuple(dict.fromkeys(name for row in rows for name in row.groups)),
+        seconds=seconds if any(row.seconds for row in rows) else (),
     )
 
 

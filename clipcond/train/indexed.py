@@ -9,11 +9,15 @@ from clipcond.images.image_source import ImageSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relations:
-    """The relations of an image to others: captions and pictures that are near and wrong, and its groups."""
+    """The relations of an image to others: captions and pictures that are near and wrong, and its groups.
+
+    seconds: what a pipeline's second text encoder reads beside each caption, or none at all.
+    """
 
     negatives: tuple[str, ...] = ()
     negative_images: tuple[ImageSource, ...] = ()
     groups: tuple[str, ...] = ()
+    seconds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

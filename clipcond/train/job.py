@@ -26,7 +26,7 @@ from clipcond.train.brief_check import brief_check
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
-from clipcond.train.denoising import Denoiser, Denoising
+from clipcond.train.denoising import Denoiser, Denoising, predicts_of
 from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.held_out import HeldOut
 from clipcond.train.lora import Adapter
@@ -41,6 +41,7 @@ from clipcond.train.retention import Retention
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
 from clipcond.train.schedule import lengths
+from clipcond.train.second_captions import for_encoder, second_captions_notes
 from clipcond.train.shards import divided_like, whole
 from clipcond.train.start import load_towers, target_reader
 from clipcond.train.stored import Store, Stored
@@ -167,9 +168,9 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
 
 
 def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
-    pairs = read_pairs(config.data, max_bad_rows=config.max_bad_rows)
+    pairs = for_encoder(config.target, read_pairs(config.data, max_bad_rows=config.max_bad_rows))
     if config.val_data:
-        return pairs, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows)
+        return pairs, for_encoder(config.target, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows))
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
 
 
@@ -219,7 +220,7 @@ def _denoising(
         pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib, place=place
     )
     reader = target_reader(config, trainable, denoiser.target)
-    return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
+    return Denoising(predicts_of(denoiser, pairs), reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 
 def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
@@ -275,6 +276,7 @@ def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
     if told := [f"{count} {what}" for what, count in counts.items() if count]:
         groups = f"; within a batch a pair of one group {meaning}" if counts["name a group"] else ""
         notes.append(f"of {len(pairs)} images {', '.join(told)}{groups}")
+    notes += second_captions_notes(pairs, config)
     if config.grad_cache is not None and config.grad_cache >= config.batch_size:
         notes.append(f"grad_cache is {config.grad_cache}, batch_size {config.batch_size}: batches are encoded whole")
     return (*_left_out(pairs), *pairs.notes, *notes)

@@ -11,6 +11,7 @@ from clipcond.wording import visible
 
 IMAGE_COLUMNS = ("image", "path", "filepath", "file_name", "url")
 CAPTION_COLUMNS = ("caption", "captions", "title", "text")
+SECOND_COLUMNS = ("caption_2", "captions_2")
 NEGATIVE_COLUMNS = ("negative", "negatives", "negative_caption", "negative_captions")
 NEGATIVE_IMAGE_COLUMNS = ("negative_image", "negative_images")
 GROUP_COLUMNS = ("group", "group_id")
@@ -25,7 +26,7 @@ class PairRow:
     """An image and its captions as one row names them. where: the row's place, for messages.
 
     negatives, negative_images: captions and pictures that are near to these and wrong. groups: rows that share one
-    belong together.
+    belong together. seconds: what a pipeline's second text encoder reads, one for each caption, or none at all.
     """
 
     where: str
@@ -34,6 +35,7 @@ class PairRow:
     negatives: tuple[str, ...] = ()
     negative_images: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    seconds: tuple[str, ...] = ()
 
 
 class RowError(DataError):
@@ -69,6 +71,7 @@ class BadRows:
 def pair_row(
     where: str, image: str, captions: tuple[str, ...], *,
     negatives: tuple[str, ...] = (), negative_images: tuple[str, ...] = (), groups: tuple[str, ...] = (),
+    seconds: tuple[str, ...] = (),
 ) -> PairRow | DataError:  # fmt: skip
     """Return the row, or an error that names its fault: no image, a web address, an empty caption, characters that are none.
 
@@ -87,6 +90,13 @@ def pair_row(
             return DataError(
                 f"{where}: {visible(name)} is a web address; download the pictures first and name their files"
             )
+    if any(text.strip() for text in seconds):
+        if len(seconds) not in (1, len(captions)):
+            return DataError(
+                f"{where}: {len(captions)} captions and {len(seconds)} in {SECOND_COLUMNS[0]}; expected one, or one each"
+            )
+        seconds = seconds * len(captions) if len(seconds) == 1 else seconds
+        given["seconds"] = tuple(two if two.strip() else one for one, two in zip(captions, seconds, strict=True))
     for text in (image, *captions, *(text for texts in given.values() for text in texts)):
         if problem := problem_with(text):
             return RowError(f"{where}: {problem}", ENCODING)
@@ -140,8 +150,11 @@ def captions_of(record: object, where: str) -> tuple[str, ...]:
 
 
 def optional_of(record: object, where: str) -> dict[str, tuple[str, ...]]:
-    """Return what a JSON object says of negatives and groups: nothing, a text, or a list of texts. Raises DataError."""
-    columns = {"negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS}
+    """Return the optional texts of a JSON object, of each kind none, one, or a list. Raises DataError."""
+    columns = {
+        "negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS,
+        "seconds": SECOND_COLUMNS,
+    }  # fmt: skip
     found = {}
     for name, names in columns.items():
         value = _first(record, names)

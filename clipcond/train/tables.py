@@ -19,6 +19,7 @@ from clipcond.train.rows import (
     IMAGE_COLUMNS,
     NEGATIVE_COLUMNS,
     NEGATIVE_IMAGE_COLUMNS,
+    SECOND_COLUMNS,
     PairRow,
     captions_of,
     image_of,
@@ -33,7 +34,10 @@ PARQUET = (".parquet",)
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SEPARATORS = tuple(_NAMES)
 _LONGEST_LINE = 1 << 24  # bytes
-_OPTIONAL = {"negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS}
+_OPTIONAL = {
+    "negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS,
+    "seconds": SECOND_COLUMNS,
+}  # fmt: skip
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 

@@ -105,11 +105,12 @@ def run(options: ClassifyOptions, events: Events = ignore) -> ClassifyResult:
     if truth is not None:
         _check_truth(paths, truth, labels)
 
-    from clipcond.find.classify import build_classifier, classify
+    from clipcond.find.classify import classify
 
     scorer = gallery.load_scorer(options.gallery.model, events, tuple(text for label in labels for text in label.texts))
     pictures = gallery.embed(paths, scorer, options.gallery, events)
-    found = classify(pictures, build_classifier(scorer, labels), top=options.top, none_below=options.none_below)
+    of = gallery.text_classifier(scorer, labels, cache=options.gallery.cache)
+    found = classify(pictures, of, top=options.top, none_below=options.none_below)
     if truth is None:
         return ClassifyResult(classification=found, templates=templates.name, model=options.gallery.model)
     return _measured(options, found, pictures, labels, templates, truth, events)

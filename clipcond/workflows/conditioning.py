@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipcond.condition.families import LAYOUTS
@@ -12,10 +13,13 @@ from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.counterfactual.steering import Steering
+from clipcond.diffusion.regions import Region
 from clipcond.errors import ConfigError
+from clipcond.images.metadata.image_prompt import REGIONS
 from clipcond.prompt.analysis.plan_summary import with_flag
 from clipcond.workflows.events import Events, Note
 from clipcond.workflows.prompt_options import PromptOptions, adapters_of_texts, composes
+from clipcond.workflows.regions_file import text_of_regions, with_all_texts
 
 
 def condition(
@@ -30,6 +34,10 @@ def condition(
     """
     conditioner = conditioner_for(pipe, options, events)
     made: Conditioning | Composition | Steering
+    if options.operations and (replaced or options.is_counterfactual):
+        raise ConfigError(
+            "--operation changes the whole conditioning, and replaced or counterfactual phrases only their places"
+        )
     if replaced or options.is_counterfactual:
         made = conditioner.counterfactual(options.text, **options.arguments, steps=steps, replace=replaced or None)
         if not made.phrases:
@@ -38,9 +46,22 @@ def condition(
         made = conditioner(options.text, **options.arguments, steps=steps)
     elif options.prompt_2 or options.prompt_3:
         raise ConfigError("the parts of AND are read by all encoders; leave out --prompt-2 and --prompt-3")
+    elif options.operations:
+        raise ConfigError("--operation is about one prompt, and AND makes several; leave one of them out")
     else:
         arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
         made = conditioner.compose(options.text, **arguments, steps=steps)
+    note_findings(made, events)
+    return made
+
+
+def condition_regions(
+    pipe: Any, options: PromptOptions, regions: Sequence[Region], steps: int, events: Events
+) -> Composition:
+    """Condition a pipeline on a base prompt, that of the options, and on regions; as `condition` otherwise."""
+    conditioner = conditioner_for(pipe, with_all_texts(options, regions), events)
+    arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
+    made = conditioner.regions(options.text, regions, **arguments, steps=steps)
     note_findings(made, events)
     return made
 
@@ -60,6 +81,7 @@ def prompt_options_of(conditioning: Conditioning) -> PromptOptions:
         clip_skip=conditioning.clip_skip,
         pooled=conditioning.pooled,
         lengths=_unless(layout.lengths if layout else None, conditioning.lengths),
+        operations=tuple(map(str, conditioning.operations)),
     )
 
 
@@ -125,7 +147,9 @@ def note_unseen(pipe: Any, options: PromptOptions, model: str, events: Events) -
         events(Note(tell_unseen(unseen, model, f"--pipeline {other}" if other and other != model else "")))
 
 
-def infotext_settings(options: PromptOptions, replaced: Mapping[str, str] | None = None) -> dict[str, object]:
+def infotext_settings(
+    options: PromptOptions, regions: Sequence[Region] = (), replaced: Mapping[str, str] | None = None
+) -> dict[str, object]:
     """Return the settings of a prompt for `format_infotext`, those that are not usual. replaced: phrases and their new words.
 
     The format's prompts are in A1111's syntax, so any other dialect is named.
@@ -139,6 +163,8 @@ def infotext_settings(options: PromptOptions, replaced: Mapping[str, str] | None
         "Prompt lengths": options.lengths,
         "Prompt 2": options.prompt_2,
         "Prompt 3": options.prompt_3,
+        "Prompt operations": json.dumps(options.operations, ensure_ascii=False) if options.operations else None,
+        REGIONS: text_of_regions(regions) if regions else None,
         "Replaced": "; ".join(f"{old}={new}" for old, new in (replaced or {}).items()) or None,
     }
     return {name: value for name, value in named.items() if value is not None}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from clipcond.diffusion.compose_denoiser import Composition
     from clipcond.diffusion.conditioning import Conditioning
     from clipcond.diffusion.counterfactual.steering import Steering
+    from clipcond.diffusion.generate import Picture
+    from clipcond.diffusion.regions import Region
     from clipcond.rerank.ranking import RankedImage
     from clipcond.rerank.scorer import Scorer
     from clipcond.workflows.picture_run import PictureRun
@@ -66,7 +68,8 @@ class PictureDone(Event):
 class _Source:
     """The prompt as it is drawn: its conditioning (None where the pipeline reads the prompt), options and steps.
 
-    numbers: the pictures of it, in a row.   replaced: new words by the phrases that they take the place of.
+    numbers: the pictures of it, in a row.   regions: those that the conditioning has.   replaced: new words by the phrases that
+    they take the place of.
     """
 
     conditioning: Conditioning | Composition | Steering | None
@@ -74,6 +77,7 @@ class _Source:
     steps: int
     guidance_scale: float
     numbers: range
+    regions: tuple[Region, ...] = ()
     replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -99,9 +103,10 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     Raises OutputExists where the folder is a file, ResourceMissing for a file that is not there, OptionsError for steps
     other than those of a conditioning's schedule, and what loading and drawing raise.
     """
-    from clipcond.workflows.generate_inputs import check_inputs, check_replaced, prompts_of, with_infotext
+    from clipcond.workflows.generate_inputs import check_inputs, check_replaced, prompts_of, with_infotext, with_regions
 
     options = with_infotext(options, events)
+    options, regions = with_regions(options)
     options = replace(options, prompt=with_dialect(options.prompt, events))
     note_file(options.prompt, f"--infotext {options.prompt.prompt} draws what is in it", events)
     check_inputs(options)
@@ -119,8 +124,12 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     scorer = _scorer(options, events)  # both models before any work: a name that is not there costs no pictures
     pipe = _pipeline(options, events)
     with quiet_calls():
-        sources = list(_sources(pipe, options, prompts, events))
-        pictures = _draw(pipe, sources, options, planned, events)
+        sources = list(_sources(pipe, options, prompts, regions, events))
+        if options.adaptive:
+            assert scorer is not None
+            pictures = _draw_adaptively(pipe, sources[0], scorer, options, planned, events)
+        else:
+            pictures = _draw(pipe, sources, options, planned, events)
     if scorer is not None and options.keep is not None:
         rows = _rank(pictures, scorer, options.keep, events)
         pictures = list(_sort_out(pictures, rows, planned))
@@ -157,6 +166,61 @@ def _draw(
                 events(PictureDone(picture))
                 pictures.append(picture)
     return pictures
+
+
+def _draw_adaptively(
+    pipe: Any, source: _Source, scorer: Scorer, options: GenerateOptions, planned: PictureRun, events: Events
+) -> list[WrittenPicture]:
+    """Draw the better candidates to the end, and write those that are missing; a note tells the rows that this saved."""
+    from clipcond.diffusion.adaptive import generate_adaptively, moves
+    from clipcond.diffusion.generate import prepared
+
+    count, keep, text = options.count, options.keep or 1, _text_to_score(source)
+    total = moves(count, keep, source.steps)  # before anything is written
+    call = prepared(
+        pipe,
+        source.prompt.text,
+        negative_prompt=source.prompt.negative_prompt or "",
+        conditioning=source.conditioning,
+        count=count,
+        steps=source.steps,
+        guidance_scale=source.guidance_scale,
+        seed=planned.seed,
+        dialect=source.prompt.dialect,
+        clip_skip=source.prompt.clip_skip,
+        through=options.through,
+        batch_size=options.batch_size,
+    )
+    planned.begin()
+    with task(events, "generating", total, "steps") as on_step:
+        made = generate_adaptively(
+            pipe,
+            call,
+            lambda images: scorer.score(images, text).cosine.tolist(),
+            count=count,
+            keep=keep,
+            seed=planned.seed,
+            batch_size=options.batch_size,
+            on_step=on_step,
+        )
+    pictures = [_written(pipe, source, picture, options, planned) for picture in made.pictures]
+    for picture in pictures:
+        events(PictureDone(picture))
+    saved = made.whole - made.spent
+    left = f"{made.left[0]} after a third of the steps, {made.left[1]} after two thirds"
+    rows = f"{made.spent:,} rows of the denoiser, {saved:,} saved of {made.whole:,} ({saved / made.whole:.0%})"
+    events(Note(f"{count} candidates, {left}: {rows}"))
+    return pictures
+
+
+def _text_to_score(source: _Source) -> str:
+    """The text that the source's pictures will be ranked by."""
+    from clipcond.prompt.infotext import Infotext
+    from clipcond.rerank.picture_prompt import text_to_score
+    from clipcond.workflows.conditioning import infotext_settings
+
+    settings = {name: str(each) for name, each in infotext_settings(source.prompt, source.regions).items()}
+    return text_to_score(Infotext(source.prompt.text, "", settings))
 
 
 def _start(source: _Source, planned: PictureRun, batch_size: int) -> int:
@@ -206,20 +270,32 @@ def _pipeline(options: GenerateOptions, events: Events) -> Any:
 
 
 def _sources(
-    pipe: Any, options: GenerateOptions, prompts: Sequence[PromptOptions], events: Events
+    pipe: Any,
+    options: GenerateOptions,
+    prompts: Sequence[PromptOptions],
+    regions: tuple[Region, ...],
+    events: Events,
 ) -> Iterator[_Source]:
     """Yield the prompts as they are drawn, each with its pictures; neighbours of one prompt are drawn together."""
     start = 0
     for prompt, same in groupby(prompts):
         numbers = range(start, start + sum(1 for _ in same))
         start = numbers.stop
-        yield _source(pipe, options, prompt, numbers, events)
+        yield _source(pipe, options, prompt, regions, numbers, events)
 
 
-def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, numbers: range, events: Events) -> _Source:
+def _source(
+    pipe: Any,
+    options: GenerateOptions,
+    prompt: PromptOptions,
+    regions: tuple[Region, ...],
+    numbers: range,
+    events: Events,
+) -> _Source:
     """Condition the pipeline on the prompt, or load what the file holds; with the steps and guidance to draw with."""
     from clipcond.diffusion.pipelines import advice
-    from clipcond.workflows.conditioning import condition, note_unseen
+    from clipcond.workflows.conditioning import condition, condition_regions, note_unseen
+    from clipcond.workflows.regions_file import with_all_texts
 
     advised = advice(pipe)
     steps = advised.steps if options.steps is None else options.steps
@@ -228,15 +304,18 @@ def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, numbers:
     if options.conditioning is not None:
         made, prompt = _load(pipe, options.conditioning, force=options.force)
         steps = _steps_of(made, options.conditioning, given=options.steps, otherwise=steps)
+    elif regions:
+        made = condition_regions(pipe, prompt, regions, steps, events)
     elif not options.stock:
         made = condition(pipe, prompt, steps, events, replaced=options.replacements)
-    note_unseen(pipe, prompt, options.pipeline, events)
+    note_unseen(pipe, with_all_texts(prompt, regions), options.pipeline, events)
     return _Source(
         conditioning=made,
         prompt=prompt,
         steps=steps,
         guidance_scale=guidance_scale,
         numbers=numbers,
+        regions=regions,
         replaced=options.replacements,
     )
 
@@ -271,9 +350,7 @@ def _write(
     on_step: Callable[[int], None],
 ) -> Iterator[WrittenPicture]:
     """Make the pictures of a prompt from number `start` on, a batch at a time, and write those that are missing."""
-    from clipcond.diffusion.generate import generate, settings_of
-    from clipcond.images.write import write_picture
-    from clipcond.workflows.conditioning import infotext_settings
+    from clipcond.diffusion.generate import generate
 
     text, negative = source.text, source.prompt.negative_prompt or ""
     for number in range(source.numbers.start, start):
@@ -294,14 +371,30 @@ def _write(
         batch_size=options.batch_size,
         on_step=on_step,
     )
-    for number, picture in enumerate(made, start=start):
-        if planned.place(number) is None:
-            settings = settings_of(
-                pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
-            ) | infotext_settings(source.prompt, options.replacements)
-            file = planned.files[number]
-            write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
-        yield _picture(source, number, options, planned)
+    for picture in made:
+        yield _written(pipe, source, replace(picture, index=start + picture.index), options, planned)
+
+
+def _written(
+    pipe: Any, source: _Source, picture: Picture, options: GenerateOptions, planned: PictureRun
+) -> WrittenPicture:
+    """Write a picture, of the number that its index is, unless its file is there."""
+    from clipcond.diffusion.generate import settings_of
+    from clipcond.images.write import write_picture
+    from clipcond.workflows.conditioning import infotext_settings
+
+    if planned.place(picture.index) is None:
+        settings = settings_of(
+            pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
+        ) | infotext_settings(source.prompt, source.regions, source.replaced)
+        write_picture(
+            picture.image,
+            planned.files[picture.index],
+            prompt=source.text,
+            negative_prompt=source.prompt.negative_prompt or "",
+            settings=settings,
+        )
+    return _picture(source, picture.index, options, planned)
 
 
 def _picture(source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:

@@ -64,10 +64,12 @@ class Preflight:
 
 def run(options: PreflightOptions, events: Events = ignore) -> Preflight:
     """Look at data and settings; what is wrong with them is in the result. Raises ConfigError for settings that are none."""
+    from clipcond.train.encoders import first_run
+
     needed = {"model": _ABSENT, "out": _ABSENT}
     settings = options.settings if options.config is not None else {**needed, **options.settings}
     given = TrainOptions(config=options.config, settings=settings).given()
-    config = _config({**needed, **given}, events)
+    config = _config(first_run({**needed, **given}), events)
     return Preflight(data=config.data, checks=tuple(_checks(config, options.most, events)))
 
 

@@ -49,9 +49,10 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     """Read the pictures and classes, load the model, embed, fit and compare. Raises DataError, ImageError and ModelError."""
     train_paths, train_labels = _labelled(options.train)
     test_paths, test_labels = _labelled(options.test)
+    if both := {path.resolve() for path in train_paths} & {path.resolve() for path in test_paths}:
+        events(Note(f"{len(both):,} of the {len(test_paths):,} test pictures are trained on; accuracy flatters"))
     labels = _classes(options, sorted(set(train_labels.values()) | set(test_labels.values())))
 
-    from clipcond.find.classify import build_classifier
     from clipcond.find.probe import probe
 
     scorer = gallery.load_scorer(options.model, events, tuple(text for label in labels for text in label.texts))
@@ -62,7 +63,7 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     few = [count for count in options.shots if count <= most]
     if len(few) < len(options.shots):
         events(Note(f"no class has more than {most} examples; {max(options.shots)} shots and their like are left out"))
-    of = build_classifier(scorer, labels)
+    of = gallery.text_classifier(scorer, labels, cache=options.cache)
     with task(events, "fitting", len(few) + 1, "sets") as advance:
         report = probe(
             train, test, of.vectors, logit_scale=of.head.scale, shots=(*few, None), draws=options.draws,

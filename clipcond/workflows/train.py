@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipcond.errors import ConfigError, OptionsError
 from clipcond.images.remote import is_remote
 from clipcond.prompt.general import read_prompts
+from clipcond.train.encoders import one_run
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.model_names import check_model
 
@@ -64,7 +65,7 @@ class TrainOptions:
         """
         from clipcond.train.config import from_mapping
 
-        given = self.given()
+        given = one_run(self.given())
         config = from_mapping(given, source=self._source)
         if given.get("preset") is None:
             return config
@@ -115,7 +116,7 @@ def _denoiser(config: TrainConfig, events: Events) -> Denoiser | None:
     from clipcond.diffusion.denoising_loss import load_denoising_loss
 
     with task(events, f"loading {config.pipeline}"):
-        return load_denoising_loss(config.pipeline, device=config.device)
+        return load_denoising_loss(config.pipeline, device=config.device, target=config.target)
 
 
 def _check_inputs(config: TrainConfig) -> None:

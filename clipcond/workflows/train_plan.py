@@ -113,9 +113,11 @@ def run(options: PlanOptions, events: Events = ignore) -> TrainPlan:
 
 
 def _config(options: PlanOptions, events: Events) -> TrainConfig:
+    from clipcond.train.encoders import first_run
+
     needed = {"data": _ABSENT, "out": _ABSENT}
     settings = options.settings if options.config is not None else {**needed, **options.settings}
-    given = {**needed, **TrainOptions(config=options.config, settings=settings).given()}
+    given = first_run({**needed, **TrainOptions(config=options.config, settings=settings).given()})
     if given["data"] != _ABSENT:
         return TrainOptions(settings=given).train_config(events)
     from clipcond.train.config import from_mapping

@@ -73,7 +73,7 @@ def test_every_setting_has_a_flag_and_a_zero_wins_over_the_file(toml):
     record = json.loads((toml.parent / "run" / "config.json").read_text())
     assert (record["weight_decay"], record["warmup"], record["lock_image"], record["freeze"]) == (0, 0, True, [])
     flags = set(inspect.signature(train).parameters) - {"context", *_OWN}
-    assert flags == {*TrainConfig.__dataclass_fields__, "rate", "preset"} - {"betas"}
+    assert flags == {*TrainConfig.__dataclass_fields__, "rate", "preset", "encoder", "model_2"} - {"betas"}
 
 
 def test_the_toml_of_a_run_begins_the_same_run(toml, capsys):

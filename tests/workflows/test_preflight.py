@@ -188,6 +188,13 @@ def test_settings_that_are_wrong_are_errors_and_paths_that_lead_nowhere_are_told
     assert not run(PreflightOptions(config=file, settings={})).stops
 
 
+def test_of_two_encoders_the_first_run_is_looked_at(table: Path) -> None:
+    outcome = look(table, batch_size=20, model="mini", model_2="mini", target="sdxl", encoder="both")
+    assert verdicts(outcome).keys() <= {"words"}
+    with pytest.raises(ConfigError, match="say with --encoder which trains"):
+        look(table, model="mini", target="sdxl")
+
+
 def test_a_preset_is_told_and_fits(table: Path) -> None:
     events: list[Event] = []
     outcome = run(PreflightOptions(settings={"data": str(table), "preset": "small"}), events.append)
