@@ -23,6 +23,7 @@ GROUPS = {
         "ask": "clipcond.cli.ask",
         "screen": "clipcond.cli.screen",
         "probe": "clipcond.cli.probe",
+        "tune": "clipcond.cli.tune",
         "duplicates": "clipcond.cli.duplicates",
         "caption-rank": "clipcond.cli.captions",
         "interrogate": "clipcond.cli.captions",
