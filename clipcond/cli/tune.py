@@ -43,7 +43,7 @@ def tune(
     hold_out: Annotated[
         float, typer.Option("--hold-out", help="Share of each class to stop by, and to test on.")
     ] = 0.2,
-    steps: Annotated[int, typer.Option("--steps", help="The most steps of each kind.")] = 100,
+    steps: Annotated[int, typer.Option("--steps", help="The most steps of each kind.")] = 200,
     patience: Annotated[int, typer.Option("--patience", help="Steps without gain before it stops.")] = 10,
     rate: Annotated[float, typer.Option("--rate", help="A step, as a share of an embedding's size.")] = 0.05,
     seed: Annotated[int, typer.Option("--seed", help="Of the split.")] = 0,

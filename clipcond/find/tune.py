@@ -40,7 +40,7 @@ class TuneSettings:
     """
 
     rate: float = 0.05
-    steps: int = 100
+    steps: int = 200
     patience: int = 10
 
     def __post_init__(self) -> None:
@@ -138,12 +138,12 @@ class TuneReport:
         return self.tuned[min(range(len(self.tuned)), key=lambda at: self.rows[at + 1].worth)]
 
     def learned(self, kind: str) -> Tuned:
-        """What was learned of this kind, which is one that was asked for."""
+        """The tuned classes of a kind that was asked for."""
         return next(each for each in self.tuned if each.kind == kind)
 
     @property
     def verdict(self) -> str:
-        """Whether tuning helps, in a line."""
+        """A line that says whether tuning helps."""
         row, plain = self.rows[self.best], self.rows[0]
         if self.best == 0:
             return "tuning does not help: on the validation pictures nothing is better than zero-shot"
@@ -165,7 +165,7 @@ class TuneReport:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Start:
-    """What is learned from: the values of step 0, the vectors (C, P) that values make, and the size of a value."""
+    """A start of learning: the values of step 0, the vectors (C, P) that values make, and the size of a value."""
 
     kind: str
     values: Tensor
@@ -176,7 +176,7 @@ class Start:
 
 
 def start_of(kind: str, scorer: Scorer, names: Sequence[str], templates: Sequence[str], sentence: str) -> Start:
-    """Where learning starts: weights of `templates` all alike, or the words of `sentence` before its `{}` as context.
+    """Return the start of a kind: weights of `templates` all alike, or the words of `sentence` before its `{}` as context.
 
     Raises what `context_rows` raises.
     """
@@ -307,6 +307,6 @@ def _row(method: str, found: Fitted, zero_shot: NDArray[np.float64], pictures: S
 
 
 def _right(vectors: NDArray[np.float64], of: Examples) -> NDArray[np.bool_]:
-    """Whether the class with the highest cosine is the right one, of each example; of equals the first."""
+    """(N,) True for examples whose class has the highest cosine; of equals the first counts."""
     right: NDArray[np.bool_] = (of.vectors @ vectors.T).argmax(axis=1) == of.classes
     return right

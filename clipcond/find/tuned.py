@@ -30,7 +30,7 @@ _AXES = {"templates": 1, "shared": 2, "per-class": 3}
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Tuned:
-    """What was learned for some classes, and the model that it was learned with.
+    """Values that were learned for some classes, and the model that they were learned with.
 
     values: of `templates` (T,) weights that sum to 1; of `shared` (n, D) vectors for the words before the name; of
     `per-class` (C, n, D).   sentences: the T templates, or the one that the context stands in.   names: the C classes.

@@ -43,7 +43,7 @@ class TuneOptions:
     sentence: str | None = None
     hold_out: float = 0.2
     rate: float = 0.05
-    steps: int = 100
+    steps: int = 200
     patience: int = 10
     seed: int = 0
     out: Path | None = None
@@ -173,7 +173,7 @@ def _starts(
     sentence: str,
     events: Events,
 ) -> list[Start]:
-    """Where each kind starts. Without --learn, a text encoder of another kind than CLIP's learns templates alone."""
+    """The starts of each kind. Without --learn, a text encoder of another kind than CLIP's learns templates alone."""
     from clipcond.find.tune import start_of
 
     kinds = [kind for kind in KINDS if (kind in options.learn or not options.learn) and (kind != KINDS[0] or templates)]
