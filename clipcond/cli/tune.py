@@ -52,7 +52,7 @@ def tune(
     no_cache: NoCache = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Learn prompts from pictures with known classes, and compare with zero-shot.
+    """Learn prompts from classes of pictures, and compare.
 
     Encoders stay as they are: learned are the weights of templates, and vectors in place of the words before a class's name.
     Each starts at zero-shot and stops by pictures that are held out; others say whether it helps.

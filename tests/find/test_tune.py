@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from safetensors.numpy import save_file
 
 from clipcond.encode.context import context_rows
-from clipcond.errors import ConfigError, DataError, OutputExists, ResourceMissing
+from clipcond.errors import ConfigError, DataError, ModelError, OutputExists, ResourceMissing
 from clipcond.find.classify import build_classifier
 from clipcond.find.labels import Templates, labels_of
 from clipcond.find.probe import Examples, examples
@@ -197,6 +198,11 @@ def test_files_that_will_not_do(mini_scorer: Scorer, tmp_path: Path) -> None:
 def test_sentences_that_hold_no_context(sentence: str, names: list[str], message: str, mini_scorer: Scorer) -> None:
     with pytest.raises(ConfigError, match=message):
         context_rows(mini_scorer.dual.texts, sentence, names)
+
+
+def test_another_text_encoder_than_clips_takes_no_context(mini_scorer: Scorer) -> None:
+    with pytest.raises(ModelError, match="a text encoder with CLIP's tokens takes no vectors in place of words"):
+        context_rows(replace(mini_scorer.dual.texts, tower=None), SENTENCE, NAMES)
 
 
 def test_shared_context_is_a_textual_inversion_of_the_pipeline(mini_scorer: Scorer, tmp_path: Path) -> None:
