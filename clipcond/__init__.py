@@ -11,6 +11,7 @@ from clipcond._version import __version__
 _HOME = {
     "Cache": "clipcond.condition.cache",
     "ClipCondError": "clipcond.errors",
+    "ClipcondTextBlock": "clipcond.diffusion.modular",
     "Conditioner": "clipcond.diffusion.conditioner",
     "Conditioning": "clipcond.diffusion.conditioning",
     "ConfigError": "clipcond.errors",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.compose_denoiser import composed as composed
     from clipcond.diffusion.conditioner import Conditioner as Conditioner
     from clipcond.diffusion.conditioning import Conditioning as Conditioning
+    from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower

@@ -21,6 +21,7 @@ GROUPS = {
         "search": "clipcond.cli.search",
         "classify": "clipcond.cli.classify",
         "ask": "clipcond.cli.ask",
+        "detect": "clipcond.cli.detect",
         "screen": "clipcond.cli.screen",
         "probe": "clipcond.cli.probe",
         "tune": "clipcond.cli.tune",
@@ -30,7 +31,8 @@ GROUPS = {
     },
     "Training": {
         "train": "clipcond.cli.train",
-        "evaluate": "clipcond.cli.train",
+        "evaluate": "clipcond.cli.evaluate",
+        "report": "clipcond.cli.report",
         "drift": "clipcond.cli.drift",
         "export": "clipcond.cli.export",
     },

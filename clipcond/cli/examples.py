@@ -78,6 +78,11 @@ _EXAMPLES = {
         'clipcond ask pictures --statement "a {} circle" --answers red,blue --json',
         'clipcond ask pictures -q "is there a star?" -a yes,no --csv stars.csv',
     ),
+    "detect": (
+        'clipcond detect pictures --labels "a red circle,a blue star" --html where.html',
+        "clipcond detect photo.jpg --labels cat,dog --model ViT-B-16/openai --templates photo --json",
+        "clipcond detect pictures -r --labels-file labels.txt --model hf:./owlv2 --csv boxes.csv",
+    ),
     "screen": (
         "clipcond screen pictures --rules rules.toml",
         "clipcond screen pictures --rules rules.toml --fail-on-match --json",
@@ -100,8 +105,13 @@ _EXAMPLES = {
     ),
     "evaluate": (
         "clipcond evaluate --model mini --data pairs.csv",
-        "clipcond evaluate --model runs/mine --data pairs.csv --json",
+        "clipcond evaluate --model runs/mine --before mini --data pairs.csv --retention photos.csv",
         "clipcond evaluate --model ViT-B-32/openai --data 'shards/*.tar'",
+    ),
+    "report": (
+        "clipcond report runs/mine",
+        "clipcond report runs/mine --out mine.html",
+        "clipcond report runs/mine --out mine.html --force",
     ),
     "export": (
         "clipcond export runs/mine --to diffusers --into ./sd15 --out ./sd15-mine",
@@ -110,7 +120,7 @@ _EXAMPLES = {
     ),
     "drift": (
         "clipcond drift --before mini --after runs/mine --target sd15",
-        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --json",
+        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --html drift.html",
         "clipcond drift --before mini --after runs/mine --target sd15 --pipeline mini",
     ),
     "lora-info": (

@@ -73,10 +73,10 @@ def print_table(titles: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]
         console.print(Text.assemble(("error ", "bold red"), (visible(f"{each.path}: {each.error}"), "red")))
 
 
-def write_csv(path: Path, titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, titles: Sequence[str], rows: Iterable[Sequence[object]], *, overwrite: bool = False) -> None:
     """Write a table with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(titles)
     writer.writerows(rows)
-    write_file(path, text.getvalue())
+    write_file(path, text.getvalue(), overwrite=overwrite)

@@ -94,6 +94,14 @@ def tokens(
             show_default=False,
         ),
     ] = None,
+    language_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The tokenizer.json, or its folder, of the language model that a family such as qwen-image reads with.",
+            show_default=False,
+        ),
+    ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option(
@@ -148,6 +156,7 @@ def tokens(
         steps=steps,
         embeddings=embeddings,
         t5_tokenizer=t5_tokenizer,
+        language_tokenizer=language_tokenizer,
         pipeline=pipeline,
         as_json=as_json,
         fail_on_truncation=fail_on_truncation,

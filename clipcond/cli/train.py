@@ -1,11 +1,9 @@
-"""`clipcond train` and `clipcond evaluate`: retrain a dual encoder, and measure one."""
+"""`clipcond train`: retrain a dual encoder."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,24 +11,62 @@ import typer
 
 from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
-from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
-from clipcond.prompt.analysis.plan_summary import counted
+from clipcond.cli.report import write_report
+from clipcond.cli.train_check import check_data
+from clipcond.cli.train_lines import training_lines
+from clipcond.cli.train_pair import show_pair
+from clipcond.cli.train_plan import show_plan
+from clipcond.errors import OptionsError
 from clipcond.wording import visible
-from clipcond.workflows.evaluate import EvaluateOptions
-from clipcond.workflows.evaluate import run as measure
-from clipcond.workflows.events import Event, Note
-from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, run
+from clipcond.workflows import train_pair
+from clipcond.workflows.preflight import SAMPLE, PreflightOptions
+from clipcond.workflows.train import TrainOptions, run
+from clipcond.workflows.train_plan import PlanOptions
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
+_INSTEAD = ("check", "decode", "plan", "gpus", "gpu_memory", "images")  # of a look before a run
+_OWN = (
+    "config",
+    "config_file",
+    "allow_changes",
+    "as_json",
+    *_INSTEAD,
+)  # parameters of the command that are no settings of a run
+
 
 @command
 def train(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="The same, as an option.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="CSV, TSV, JSONL, Parquet, WebDataset tars, a folder of pictures with texts."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings to start from: small, medium or scratch.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at data and settings, say what would go wrong, and train nothing.")
+    ] = False,
+    decode: Annotated[
+        str | None, typer.Option(metavar="N", help="Pictures that --check decodes: all, none, or so many (500).")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what memory and how many steps it takes, and train nothing.")
+    ] = False,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs that --plan divides the batch among.")] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", help="Memory of each; --plan says what fits, and exits with 1 if not."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures, where --plan has no --data to count.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="TEXT", help="mini, or an open_clip folder.")] = None,
     out: Annotated[
@@ -58,8 +94,15 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides order, captions and random weights (0).")
     ] = None,
-    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
-    freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32, bf16, or fp16 on a GPU.")] = None,
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Compute blocks again in the backward pass, for less memory.")
+    ] = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Divide the towers' blocks among torchrun's processes.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the towers' blocks.")] = False,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="text, image or temperature; repeatable.")
+    ] = None,
     train_blocks: Annotated[
         int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
     ] = None,
@@ -68,8 +111,21 @@ def train(
         typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
     ] = None,
     lock_image: Annotated[
-        bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
-    ] = False,
+        bool | None,
+        typer.Option("--lock-image/--no-lock-image", help="Freeze the image tower; embed every picture once."),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(metavar="N", help="Train adapters of this rank on the text tower, and nothing else.")
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(metavar="X", help="Their change counts X / rank (the rank).")
+    ] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Layers that have one: attn, mlp or attn,mlp (both).")
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Stretch the text tower's 77 positions to 134, 191 or 248.")
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),
@@ -113,7 +169,16 @@ def train(
     denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+        typer.Option(
+            metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux; or sdxl, sd3."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Of target sdxl or sd3: text_encoder, text_encoder_2 or both."),
+    ] = None,
+    model_2: Annotated[
+        str | None, typer.Option("--model-2", metavar="TEXT", help="With both, the model of text_encoder_2.")
     ] = None,
     retention: Annotated[
         float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
@@ -138,6 +203,15 @@ def train(
     eval_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations (500).")] = None,
     save_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between checkpoints (500).")] = None,
     keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints to keep (2).")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="Write the model of the best evaluation: recall and what prompts kept.")
+    ] = False,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N evaluations without a better score.")
+    ] = None,
+    log_to: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also show the run in tensorboard or wandb.")
+    ] = None,
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Resume although settings or data differ.")
     ] = False,
@@ -145,68 +219,54 @@ def train(
 ) -> None:
     """Train a dual encoder on image-caption pairs.
 
-    The same command goes on with an interrupted run where it stopped.
+    The same command goes on with an interrupted run where it stopped. --check looks at the data first, --plan at memory
+    and steps; --preset gives settings to start from.
     """
-    settings: dict[str, object] = {
-        "data": data,
-        "model": model,
-        "out": out,
-        "val_data": val_data,
-        "val_count": val_count,
-        "max_bad_rows": max_bad_rows,
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "rate": rate,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "grad_clip": grad_clip,
-        "seed": seed,
-        "precision": precision,
-        "freeze": freeze,
-        "train_blocks": train_blocks,
-        "layer_decay": layer_decay,
-        "lock_image": lock_image or None,
-        "ema": ema,
-        "alpha": alpha,
-        "unseen_rate": unseen_rate,
-        "init": init,
-        "captions": captions,
-        "contrastive": contrastive,
-        "loss": loss,
-        "label_smoothing": label_smoothing,
-        "positives": positives,
-        "teacher": teacher,
-        "teacher_weight": teacher_weight,
-        "chunk_size": chunk_size,
-        "grad_cache": grad_cache,
-        "random_crop": random_crop,
-        "colour_jitter": colour_jitter,
-        "pipeline": pipeline,
-        "denoise_weight": denoise_weight,
-        "denoise_batch": denoise_batch,
-        "target": target,
-        "retention": retention,
-        "retention_prompts": retention_prompts,
-        "retention_weights": retention_weights,
-        "retention_batch": retention_batch,
-        "max_drift": max_drift,
-        "device": device,
-        "threads": threads,
-        "cache_gib": cache_gib,
-        "log_every": log_every,
-        "eval_every": eval_every,
-        "save_every": save_every,
-        "keep": keep,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    result = run(TrainOptions(config=config, settings=given, allow_changes=allow_changes), TrainingLines())
+    if config is not None and config_file is not None:
+        raise OptionsError(f"{config} and --config {config_file} are both files of settings; give one of the two")
+    config = config or config_file
+    settings = _settings(context)
+    _refuse_alone(context, check=check, plan=plan)
+    if check:
+        check_data(PreflightOptions(config=config, settings=settings, decode=decode or str(SAMPLE)), as_json=as_json)
+        return
+    if plan:
+        show_plan(
+            PlanOptions(config=config, settings=settings, gpus=gpus, gpu_memory=gpu_memory, images=images),
+            as_json=as_json,
+        )
+        return
+    options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
+    with training_lines() as events:
+        if train_pair.is_pair(options):
+            show_pair(train_pair.run(options, events), as_json=as_json)
+            return
+        result = run(options, events)
     if result.rank == 0:
+        if result.model is not None:
+            write_report(result.model.parent)
         _show(result, as_json=as_json)
     if result.interrupted:
-        typer.echo(f"stopped at step {result.steps}; the same command goes on from there", err=True)
+        kept = f" with what is stored ({result.kept})" if result.kept else ""
+        typer.echo(f"stopped at step {result.steps}{kept}; the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _refuse_alone(context: typer.Context, *, check: bool, plan: bool) -> None:
+    """Raise OptionsError for --check with --plan, and for options of one of them without it."""
+    if check and plan:
+        raise OptionsError("--check and --plan are two things; give one of the two")
+    given = [name for name in ("gpus", "gpu_memory", "images") if context.params[name] is not None]
+    if given and not plan:
+        raise OptionsError(f"--{given[0].replace('_', '-')} is of --plan, which is not given")
+    if context.params["decode"] is not None and not check:
+        raise OptionsError("--decode is of --check, which is not given")
+
+
+def _settings(context: typer.Context) -> dict[str, object]:
+    """Return the settings that were given: all options but the command's own."""
+    options = {name: value for name, value in context.params.items() if name not in _OWN}
+    return {name: value for name, value in options.items() if value is not None and value != []}
 
 
 def _show(result: TrainResult, *, as_json: bool) -> None:
@@ -222,90 +282,8 @@ def _show(result: TrainResult, *, as_json: bool) -> None:
         if sys.stderr.isatty():
             run = visible(shlex.quote(str(result.model.parent)))
             for what, command_line in (
+                ("how it went", f"report {run} writes {run}/report.html anew"),
                 ("what it knows", f"evaluate --model {run} --data PAIRS.csv"),
                 ("into a pipeline", f"export {run} --to diffusers --into PIPELINE --out FOLDER"),
             ):
                 typer.echo(f"{what:17}clipcond {command_line}", err=True)
-
-
-@command
-def evaluate(
-    model: Annotated[str, typer.Option(metavar="TEXT", help="Any model spec with both towers.")],
-    data: Annotated[
-        str, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Measure retrieval on image-caption pairs, both ways."""
-    with progress() as events:
-        found = measure(EvaluateOptions(model, data), events).to_dict()
-    if as_json:
-        print_json(found)
-        return
-    typer.echo(f"{counted(found['images'], 'image')}, {counted(found['texts'], 'caption')}")
-    for side in ("image_to_text", "text_to_image"):
-        typer.echo(
-            f"{side.replace('_', ' '):14}" + "".join(f"{name:>6} {share:6.1%}" for name, share in found[side].items())
-        )
-
-
-class TrainingLines:
-    """Log lines for people, on stderr: a line that rewrites itself on a terminal, one line each elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._total, self._start, self._first = 0, time.monotonic(), 0
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Note():
-                self._print(f"note: {visible(event.text)}")
-            case TrainingStarted():
-                self._total, self._start, self._first = event.steps, time.monotonic(), event.step
-                self._print(
-                    f"{event.images} images, {event.captions} captions; {event.steps_per_epoch} steps an epoch; "
-                    f"{event.steps} steps, {event.warmup} of warm-up; {event.trainable:,} weights train "
-                    f"on {event.device}" + (_resumed(event) if event.resumed else "")
-                )
-            case Evaluated():
-                self._print(
-                    f"step {event.step}  R@1/5/10 among {event.images}: "
-                    f"image to text {_recalls(event.image_to_text)}, text to image {_recalls(event.text_to_image)}"
-                )
-            case DriftSeen():
-                self._print(f"step {event.step}  general prompts moved: {_drifts(event)}")
-            case StepDone():
-                done = event.step - self._first
-                left = (time.monotonic() - self._start) / max(1, done) * (self._total - event.step)
-                self._print(
-                    f"step {event.step}/{self._total}  loss {event.loss:.4f}{_terms(event.terms)}  "
-                    f"learning rate {event.learning_rate:.2e}  "
-                    f"scale {event.logit_scale:.1f}  norm {event.grad_norm:.2f}  "
-                    f"{event.pairs_per_second:.0f} pairs/s  {left / 60:.0f} min left",
-                    passing=self._terminal and event.step < self._total,
-                )
-
-    def _print(self, text: str, *, passing: bool = False) -> None:
-        clear = "\r\x1b[K" if self._terminal else ""
-        typer.echo(clear + text, err=True, nl=not passing)
-
-
-def _terms(terms: Mapping[str, float]) -> str:
-    """The terms of a loss that has several."""
-    return "" if len(terms) < 2 else f" ({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
-
-
-def _drifts(event: DriftSeen) -> str:
-    kinds = ("words", "bos", "eos", "padding", "empty", "pooled")
-    told = [f"{name} {event.measures[name]:.4f}" for name in kinds if name in event.measures]
-    return f"1 - cosine {', '.join(told)}; spread {event.spread_ratio:.2f}"
-
-
-def _resumed(event: TrainingStarted) -> str:
-    if event.step >= event.steps:
-        return "; all steps were done before, nothing is left to train"
-    return f"; goes on at step {event.step}"
-
-
-def _recalls(recalls: Mapping[str, float]) -> str:
-    return "/".join(f"{100 * value:.1f}" for value in recalls.values())

@@ -79,10 +79,12 @@ def encoder_input(
     parts: tuple[Part, ...] = (),
     vector_names: VectorNames = _NONE,
     hidden: Sequence[tuple[int, int]] = (),
+    mask_padding: bool = False,
 ) -> EncoderInput:
     """Return the input of an encoder for its plan.
 
     parts: of the prompt's plan.   hidden: passages of the prompt, as (start, end), whose tokens nothing attends to.
+    mask_padding: nothing attends to the padding either.
     vector_names: for each name that the plan's embedding tokens bear, one entry for each of
     its vectors, in order: an id of the encoder's own token table, or the digest of a vector that goes along with the rows.
     Chunks of different lengths (T5 beyond its limit, in several parts) become as long as the longest.
@@ -96,7 +98,7 @@ def encoder_input(
         weights[number, content] = torch.tensor([token.weight for token in chunk.tokens])
         segments[number, content] = torch.tensor(chunk.segments or [0] * len(chunk.tokens))
     return EncoderInput(
-        rows=tuple(_row(chunk, plan.pad_id, length, vector_names, hidden) for chunk in plan.chunks),
+        rows=tuple(_row(chunk, plan.pad_id, length, vector_names, hidden, mask_padding) for chunk in plan.chunks),
         weights=weights,
         segments=segments,
         part_numbers=tuple(chunk.part for chunk in plan.chunks),
@@ -106,15 +108,23 @@ def encoder_input(
     )
 
 
-def empty_row(pad_id: int, *, frame: Frame = CLIP_FRAME, length: int | None = None) -> TokenSequence:
+def empty_row(
+    pad_id: int, *, frame: Frame = CLIP_FRAME, length: int | None = None, mask_padding: bool = False
+) -> TokenSequence:
     """Return the row of the empty prompt, of `length` positions or as many as the frame has."""
     opening = [] if frame.opening is None else [frame.opening]
-    ids = [*opening, frame.closing]
-    return TokenSequence((*ids, *[pad_id] * ((length or frame.length) - len(ids))))
+    ids, length = [*opening, frame.closing], length or frame.length
+    masked = tuple(range(len(ids), length)) if mask_padding else ()
+    return TokenSequence((*ids, *[pad_id] * (length - len(ids))), masked)
 
 
 def _row(
-    chunk: Chunk, pad_id: int, length: int, vector_names: VectorNames, hidden: Sequence[tuple[int, int]]
+    chunk: Chunk,
+    pad_id: int,
+    length: int,
+    vector_names: VectorNames,
+    hidden: Sequence[tuple[int, int]],
+    mask_padding: bool,
 ) -> TokenSequence:
     ids, vectors, first = chunk.ids(pad_id), [], _first_position(chunk.frame)
     for number, token in enumerate(chunk.tokens):
@@ -124,8 +134,10 @@ def _row(
                 ids[first + number] = name
             else:
                 vectors.append((first + number, name))
-    masked = tuple(first + number for number, token in enumerate(chunk.tokens) if hidden and _within(token, hidden))
-    return TokenSequence((*ids, *[pad_id] * (length - len(ids))), masked, tuple(vectors))
+    masked = [first + number for number, token in enumerate(chunk.tokens) if hidden and _within(token, hidden)]
+    if mask_padding:
+        masked += range(first + len(chunk.tokens) + 1, length)
+    return TokenSequence((*ids, *[pad_id] * (length - len(ids))), tuple(masked), tuple(vectors))
 
 
 def _within(token: PlannedToken, passages: Sequence[tuple[int, int]]) -> bool:

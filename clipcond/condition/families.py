@@ -8,6 +8,9 @@ states of several encoders to one tensor.
 | `sdxl` refiner | G | the penultimate, without the norm | G, projected |
 | `sd3` | L ‖ G, zeros up to T5's width; T5 after them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
 | `flux` | T5 | its output | L, not projected |
+| `cascade` | G, to which padding is masked | the last, without the norm | G, projected |
+| `hunyuan-video` `kandinsky5` `kandinsky6` | a language model's, by the pipeline itself | – | L, not projected |
+| `sd15` latent upscaler | the one encoder's | the last, without the norm | L, not projected |
 
 Layers are counted back from the family's own by `clip_skip`: 0 is the layer of the table, 1 the one before, on both sides
 of guidance.
@@ -50,6 +53,7 @@ class FamilyLayout:
     on the width.   append_tokens: T5's states follow on the token axis.   skip, final_norm: the CLIP layer of clip_skip 0.
     pooled, pooled_from: the CLIP encoders of the pooled vector, and which of their vectors.   joint_mean: a weighting
     that restores a mean takes it over all encoders of `concat_width`.   lengths: the default way to equal lengths.
+    masks_padding: CLIP attends to nothing behind the EOS.
     """
 
     encoders: tuple[str, ...]
@@ -61,6 +65,7 @@ class FamilyLayout:
     pooled_from: PooledFrom = "projected"
     joint_mean: bool = False
     lengths: Lengths = "lcm"
+    masks_padding: bool = False
 
 
 LAYOUTS: Mapping[str, FamilyLayout] = {
@@ -71,6 +76,20 @@ LAYOUTS: Mapping[str, FamilyLayout] = {
     ),
     "refiner": FamilyLayout(
         encoders=("clip_g",), concat_width=("clip_g",), skip=1, final_norm=False, pooled=("clip_g",)
+    ),
+    "upscaler": FamilyLayout(
+        encoders=("clip_l",), concat_width=("clip_l",), final_norm=False, pooled=("clip_l",), pooled_from="pooled"
+    ),
+    "pooled": FamilyLayout(
+        encoders=("clip_l",), concat_width=(), pooled=("clip_l",), pooled_from="pooled", lengths="pad_empty"
+    ),
+    "cascade": FamilyLayout(
+        encoders=("clip_g",),
+        concat_width=("clip_g",),
+        final_norm=False,
+        pooled=("clip_g",),
+        lengths="pad_empty",  # text and picture share one softmax, as in SD3
+        masks_padding=True,
     ),
     "sd3": FamilyLayout(
         encoders=("clip_l", "clip_g", T5),

@@ -18,7 +18,7 @@ from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5
 from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.compose_prompts import compose
-from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.conditioning import Conditioning, named
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written, schedule_pooled
@@ -159,7 +159,7 @@ class Conditioner:
             negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3},
         )
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
-        if no_negative and self.family == "flux":
+        if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         return self._condition(prompts, options, no_negative, num_images_per_prompt, steps)
 
@@ -201,9 +201,8 @@ class Conditioner:
         options: EncodeOptions,
         fingerprints: Mapping[str, str],
     ) -> Conditioning:
-        tensors: dict[str, Any] = dict(encoded.tensors)
         return Conditioning(
-            **tensors,
+            **named(encoded.tensors),
             plans=tuple(each.by_argument["prompt"] for each in plans.positive),
             negative_plans=tuple(each.by_argument["negative_prompt"] for each in plans.negative),
             other_plans=_other_plans(plans.positive) | _other_plans(plans.negative),
@@ -217,6 +216,7 @@ class Conditioner:
             lengths=options.lengths,
             fingerprints=fingerprints,
             takes=self.pipeline.takes,
+            arguments=self.pipeline.shape.arguments,
         )
 
     def _over_steps(
@@ -273,7 +273,11 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
-        if self.family == "flux":
+        if self.pipeline.modular:
+            raise ConfigError(
+                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a classic pipeline"
+            )
+        if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
         options = self.planner.options(
             dialect=dialect,

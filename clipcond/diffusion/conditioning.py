@@ -11,10 +11,13 @@ from torch import Tensor
 
 from clipcond.diffusion.edits import Edited
 from clipcond.diffusion.findings import PlacedFinding
+from clipcond.diffusion.pipeline_shapes import as_arguments
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
+from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.plan import PromptPlan
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.wording import html_table
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ TENSORS = (
     "prompt_attention_mask",
     "negative_prompt_attention_mask",
 )
+# arguments of single families, taken as they are: (B + 1) ends of the texts laid end to end
+FURTHER = ("prompt_cu_seqlens", "negative_prompt_cu_seqlens")
 SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
 
 
@@ -44,7 +49,7 @@ class Conditioning:
     """The input of a pipeline in place of prompts and negative prompts: token states, in most families pooled vectors too.
 
     With `num_images_per_prompt` n, B is n times the number of prompts, and each prompt's rows follow one another.
-    Both sides have one shape; Flux may do without a negative one.
+    Both sides have one shape; Flux may do without a negative one, and a language model's sides differ in length.
     Raises ShapeError when shapes do not fit one another or the number of prompts, or an axis is empty.
     """
 
@@ -54,6 +59,7 @@ class Conditioning:
     negative_pooled_prompt_embeds: Tensor | None = None  # (B, P)
     prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look; with lengths="mask"
     negative_prompt_attention_mask: Tensor | None = None  # (B, T)
+    further: Mapping[str, Tensor] = field(default_factory=dict)  # by names of `FURTHER`
     plans: tuple[PromptPlan, ...]  # of each prompt
     negative_plans: tuple[PromptPlan, ...]  # of each negative prompt, in the same order
     other_plans: Mapping[str, tuple[PromptPlan, ...]] = field(default_factory=dict)  # of prompt_2, … where given
@@ -66,21 +72,29 @@ class Conditioning:
     pooled: str = "first"
     lengths: str = "lcm"
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the encoders, as they were
-    takes: frozenset[str] | None = None  # the arguments of the pipeline's call, None where it is not known
+    takes: frozenset[str] | None = None  # the tensors that the pipeline's call takes, None where it is not known
+    arguments: Mapping[str, str] = field(default_factory=dict)  # the call's names of tensors, where they differ
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
     edited: Edited | None = None  # of compel's `.swap()`: the states that the swaps lead to, and where
 
     def __post_init__(self) -> None:
         sizes = check_axes("prompt_embeds", self.prompt_embeds, "B T D")
         if self.negative_prompt_embeds is not None:
-            check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **sizes)
+            wanted = sizes if self._one_length else {"B": sizes["B"], "D": sizes["D"]}
+            check_axes("negative_prompt_embeds", self.negative_prompt_embeds, "B T D", **wanted)
         for name in TENSORS[2:4]:
             if (pooled := getattr(self, name)) is not None:
                 check_axes(name, pooled, "B P", B=sizes["B"])
         for name in TENSORS[4:]:
             if (mask := getattr(self, name)) is not None:
-                check_axes(name, mask, "B T", B=sizes["B"], T=sizes["T"])
+                wanted = {"B": sizes["B"], "T": sizes["T"]} if self._one_length else {"B": sizes["B"]}
+                check_axes(name, mask, "B T", **wanted)
         _check_rows(sizes, self.plans, self.negative_plans)
+
+    @property
+    def _one_length(self) -> bool:
+        """False for the states of a language model, whose sides the denoiser reads one after the other."""
+        return all(encoder.kind != "language" for encoder in FAMILIES.get(self.family, {}).values())
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -95,12 +109,43 @@ class Conditioning:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that there are, by the names of arguments."""
-        named = {name: getattr(self, name) for name in TENSORS}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        own = {name: getattr(self, name) for name in TENSORS}
+        return {name: tensor for name, tensor in own.items() if tensor is not None} | dict(self.further)
 
     @property
     def kwargs(self) -> dict[str, Tensor]:
         """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
+        if any(name.startswith("editing") for name in self.arguments.values()):
+            return self.as_editing()
+        return as_arguments(self._taken, self.arguments)
+
+    def as_editing(self, images: int = 1) -> dict[str, Tensor]:
+        """The arguments for LEDITS++, whose prompts are edits of pictures that it has inverted: all edits for each picture,
+        and one negative prompt for all of them.
+
+        images: the number of inverted pictures.
+        Raises ConfigError for negative prompts that differ, and for several edits with a negative prompt, or longer than
+        77 positions, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
+        """
+        if len(set(self.negative_prompts)) > 1:
+            raise ConfigError("the edits of LEDITS++ share one negative prompt; give the same one for each")
+        edits = {name: each for name, each in self._taken.items() if not name.startswith("negative_")}
+        shared = {
+            name: each[:1].repeat(images, *[1] * (each.ndim - 1))
+            for name, each in self._taken.items()
+            if name.startswith("negative_")
+        }
+        repeated = {name: each.repeat_interleave(images, dim=0) for name, each in edits.items()}
+        alone = "pooled_prompt_embeds" not in self._taken and len(self.prompt_embeds) > 1
+        if alone and (any(self.negative_prompts) or self.prompt_embeds.shape[1] > CONTEXT):
+            raise ConfigError(
+                f"{len(self.prompt_embeds)} edits: LEDITS++ of Stable Diffusion 1 takes several of at most {CONTEXT} "
+                "positions and no negative prompt; edit once for each"
+            )
+        return as_arguments(repeated if alone else {**repeated, **shared}, self.arguments)
+
+    @property
+    def _taken(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self.tensors.items() if self.takes is None or name in self.takes}
 
     @property
@@ -133,7 +178,8 @@ class Conditioning:
             negative_plans=self.negative_plans,
             other_plans=self.other_plans,
             findings=self.findings,
-            arguments=frozenset(self.kwargs),
+            taken=frozenset(self._taken),
+            arguments=self.arguments,
             fingerprints=self.fingerprints,
             edited=self.edited,
             timeline=None if self.callback is None else self.callback.timeline,
@@ -168,7 +214,11 @@ class Conditioning:
         pipeline = view_pipeline(pipe) if conditioner is None else conditioner.pipeline
         record = fitted(record, pipeline, path, force=force)
         conditioning = replace(
-            conditioning, **dict[str, Any](record.tensors), edited=record.edited, takes=pipeline.takes
+            conditioning,
+            **named(record.tensors),
+            edited=record.edited,
+            takes=pipeline.takes,
+            arguments=pipeline.shape.arguments,
         )
         if record.timeline is None:
             return conditioning
@@ -180,16 +230,23 @@ class Conditioning:
     def _of(cls, record: ConditioningRecord) -> Conditioning:
         """A record without its schedule."""
         return cls(
-            **dict[str, Any](record.tensors),
+            **named(record.tensors),
             **record.settings,
             plans=record.plans,
             negative_plans=record.negative_plans,
             other_plans=record.other_plans,
             findings=record.findings,
-            takes=record.arguments,
+            takes=record.taken,
+            arguments=record.arguments,
             fingerprints=record.fingerprints,
             edited=record.edited,
         )
+
+
+def named(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return tensors as a Conditioning takes them: those of `FURTHER` together."""
+    further = {name: tensor for name, tensor in tensors.items() if name in FURTHER}
+    return {name: tensor for name, tensor in tensors.items() if name not in FURTHER} | {"further": further}
 
 
 def _check_rows(sizes: Mapping[str, int], plans: Sequence[PromptPlan], negative_plans: Sequence[PromptPlan]) -> None:

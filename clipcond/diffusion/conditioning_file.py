@@ -41,8 +41,8 @@ _DAMAGE = (ClipCondError, ArithmeticError, AttributeError, LookupError, Recursio
 class ConditioningRecord:
     """The content of a file.
 
-    tensors: by the names of arguments, of the first variant.   settings: by name, JSON values.   arguments: the names of
-    the tensors that the pipeline's call takes.   timeline, states: of a prompt that changes over the steps, with the
+    tensors: of the first variant.   settings: by name, JSON values.   taken: the tensors that the pipeline's call takes.
+    arguments: its names of tensors, where they differ.   timeline, states: of a prompt that changes over the steps, with the
     tensors of each variant.
     """
 
@@ -52,7 +52,8 @@ class ConditioningRecord:
     negative_plans: tuple[PromptPlan, ...]
     other_plans: Mapping[str, tuple[PromptPlan, ...]] = field(default_factory=dict)
     findings: tuple[PlacedFinding, ...] = ()
-    arguments: frozenset[str] | None = None
+    taken: frozenset[str] | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     edited: Edited | None = None
     timeline: Timeline | None = None
@@ -150,9 +151,12 @@ def _unusable(record: ConditioningRecord, pipeline: PipelineView) -> str | None:
     pooled = "pooled_prompt_embeds" in record.tensors
     if pooled != bool(pipeline.layout.pooled):
         return f"holds {'a' if pooled else 'no'} pooled vector, and {pipeline.name} takes {'none' if pooled else 'one'}"
-    denoiser = getattr(pipeline.pipe, "unet", None) or pipeline.pipe.transformer
-    names = ("cross_attention_dim", "joint_attention_dim")
-    width = next((each for name in names if (each := getattr(denoiser.config, name, None)) is not None), None)
+    denoisers = [getattr(pipeline.pipe, name, None) for name in ("unet", "transformer", "prior", "decoder")]
+    denoiser = next((each for each in denoisers if each is not None), None)
+    names = ("cross_attention_dim", "joint_attention_dim", "clip_text_in_channels")
+    width = next(
+        (each for name in names if (each := getattr(getattr(denoiser, "config", None), name, None)) is not None), None
+    )
     own = record.tensors["prompt_embeds"].shape[-1]
     if isinstance(width, int) and width != own:
         return f"holds states that are {own} wide, and {pipeline.name} takes {width}"
@@ -184,7 +188,8 @@ def _document(record: ConditioningRecord) -> dict[str, Any]:
         "negative_plans": [to_document(each) for each in record.negative_plans],
         "other_plans": {name: [to_document(each) for each in plans] for name, plans in record.other_plans.items()},
         "findings": [asdict(found) for found in record.findings],
-        "arguments": sorted(record.arguments or ()),
+        "arguments": sorted(record.taken or ()),
+        "names": dict(record.arguments),
         "fingerprints": dict(record.fingerprints),
         "edits": None if record.edited is None else [[asdict(each) for each in own] for own in record.edited.edits],
         "schedule": None if record.timeline is None else _timeline_document(record.timeline),
@@ -276,7 +281,8 @@ def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Condi
             name: tuple(from_document(each) for each in plans) for name, plans in document["other_plans"].items()
         },
         findings=tuple(PlacedFinding(**found) for found in document["findings"]),
-        arguments=frozenset(document["arguments"]),
+        taken=frozenset(document["arguments"]),
+        arguments=dict(document.get("names", {})),
         fingerprints=dict(document["fingerprints"]),
         edited=None if document["edits"] is None else _edited(document["edits"], tensors),
         timeline=timeline,

@@ -21,11 +21,13 @@ from clipcond.diffusion.findings import (
     EncoderFinding,
     PlacedFinding,
     adapters_not_loaded,
+    cut_by_encoder,
     findings_of,
     mean_near_zero,
     negative_unused,
     unused_weights,
 )
+from clipcond.diffusion.language_models import ASK, words_of
 from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Sides
 from clipcond.encode.inversion import Inversions
@@ -84,10 +86,12 @@ def encode_plans(
         keys = [_key(each) for each in plans]
         columns = {name: [each[name] for each in map(embeds.__getitem__, keys)] for name in embeds[keys[0]]}
         stacked = {f"{prefix}{name}": torch.stack(column) for name, column in columns.items()}
+        if num_images_per_prompt > 1:
+            stacked = {name: each.repeat_interleave(num_images_per_prompt, dim=0) for name, each in stacked.items()}
+        if pipeline.shape.language:
+            stacked |= _asked(pipeline, prefix, plans, stacked, options, num_images_per_prompt)
         _check_finite(stacked)
-        if num_images_per_prompt == 1:
-            return stacked
-        return {name: tensor.repeat_interleave(num_images_per_prompt, dim=0) for name, tensor in stacked.items()}
+        return stacked
 
     done = []
     for whole, sides in zip(variants, encoded, strict=True):
@@ -100,11 +104,28 @@ def encode_plans(
         findings = [found for each in plans for found in findings_of(each, states[_key(each)].findings)]
         if not takes_negative:
             findings += negative_unused(whole.negative, pipeline.name)
+        if pipeline.language is not None:
+            findings += cut_by_encoder(plans, pipeline.language.name)
         both = (*whole.positive, *whole.negative)
         if any(plan.adapters for each in both for plan in each.by_argument.values()):
             findings += adapters_not_loaded(both, active_adapters(pipeline.pipe))
         done.append(EncodedSides(tensors=tensors, findings=tuple(findings)))
     return done
+
+
+def _asked(
+    pipeline: PipelineView,
+    prefix: str,
+    plans: Sequence[PromptPlans],
+    encoded: Mapping[str, Tensor],
+    options: EncodeOptions,
+    images: int,
+) -> dict[str, Tensor]:
+    """The states that the pipeline's own method has its language model give of the prompts of one side."""
+    texts = [words_of(each.by_argument[f"{prefix}prompt"]) for each in plans]
+    pooled = encoded[f"{prefix}pooled_prompt_embeds"]
+    found = ASK[pipeline.shape.language](pipeline.pipe, texts, pooled, images, options.max_sequence_length)
+    return {f"{prefix}{name}": tensor for name, tensor in found.items()}
 
 
 class _Batch:
@@ -158,7 +179,13 @@ class _Batch:
             encoder.check(plan.encoders[name])
             names = self._vector_names[name]
             hidden = plans.hidden_from(name)
-            inputs[name] = encoder_input(plan.encoders[name], parts=plan.parts, vector_names=names, hidden=hidden)
+            inputs[name] = encoder_input(
+                plan.encoders[name],
+                parts=plan.parts,
+                vector_names=names,
+                hidden=hidden,
+                mask_padding=encoder.masks_padding,
+            )
         return inputs
 
     def _gives_states(self, name: str) -> bool:
@@ -279,6 +306,10 @@ class _Batch:
 
         count: the rows of all tensors together, prompts that repeat and several images of a prompt counted.
         """
+        if not (self._layout.concat_width or self._layout.append_tokens):
+            return {
+                key: {"pooled_prompt_embeds": each.pooled} for key, each in states.items() if each.pooled is not None
+            }
         if self._options.lengths == "pad_empty":
             states = self._padded(states)
         rows = [self._assembled(each) for each in states.values()]

@@ -22,7 +22,7 @@ class PlacedFinding(Finding):
     `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
     encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text;
     `schedule-pooled`, a schedule that the pooled vector does not follow; `adapter-not-loaded`, a `<lora:…>` that is not
-    active in the pipeline.
+    active in the pipeline; `cut-by-encoder`, the end of a text that a language model does not read.
     """
 
     argument: str = "prompt"
@@ -72,6 +72,19 @@ def negative_unused(negative: Iterable[PromptPlans], pipeline_name: str) -> Iter
         for argument, plan in plans.by_argument.items():
             if plan.prompt:
                 yield PlacedFinding("negative-unused", message, 0, len(plan.prompt), argument, plans.index)
+
+
+def cut_by_encoder(plans: Iterable[PromptPlans], encoder: str) -> Iterator[PlacedFinding]:
+    """Yield a finding for each text whose end a language model does not read."""
+    for each in plans:
+        argument, plan = next(iter(each.by_argument.items()))
+        own = plan.encoders[encoder]
+        if own.dropped is not None:
+            message = (
+                f"{encoder} reads {own.limit} tokens, and loses the last {own.dropped.content_tokens}; shorten the prompt, "
+                "or raise max_sequence_length"
+            )
+            yield PlacedFinding("cut-by-encoder", message, own.dropped.start, own.dropped.end, argument, each.index)
 
 
 def adapters_not_loaded(sides: Iterable[PromptPlans], active: Collection[str]) -> Iterator[PlacedFinding]:

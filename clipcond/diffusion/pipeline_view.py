@@ -13,6 +13,7 @@ import torch
 
 from clipcond.condition.encoder_input import empty_row
 from clipcond.condition.families import LAYOUTS, T5, FamilyLayout
+from clipcond.diffusion.pipeline_shapes import SHAPES, SUPPORTED, Shape, Slot, lacking, shape_of
 from clipcond.encode.rows import TokenSequence
 from clipcond.encode.t5 import T5Tower
 from clipcond.encode.text import TextTower
@@ -21,43 +22,33 @@ from clipcond.errors import ConfigError, ModelError
 from clipcond.models.checks import check_finite_weights
 from clipcond.prompt.chunking import COMMA
 from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Frame, t5_frame
+from clipcond.prompt.language import LanguageTokenizer, from_backend
 from clipcond.prompt.layout import EmbeddingToken
 from clipcond.prompt.plan import EncoderPlan
 from clipcond.prompt.t5 import T5Tokenizer
 from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
 
-SUPPORTED = (
-    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3 and Flux shapes: CLIP text encoders with CLIP's own "
-    "vocabulary, with T5 in the last two, and prompt_embeds in the call"
-)
-MOST_T5 = 512  # positions that the pipelines allow
+MOST_T5, MOST_LANGUAGE = 512, 4096  # positions that the pipelines allow
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _T5 = ("T5EncoderModel",)
-# the suffix of text_encoder and prompt, by encoder; that of a family's first encoder is empty
-_NUMBERS: Mapping[str, Mapping[str, str]] = {
-    "sd15": {"clip_l": ""},
-    "sd2": {"clip_h": ""},
-    "sdxl": {"clip_l": "", "clip_g": "_2"},
-    "refiner": {"clip_g": "_2"},
-    "sd3": {"clip_l": "", "clip_g": "_2", T5: "_3"},
-    "flux": {"clip_l": "", T5: "_2"},
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineEncoder:
     """One text encoder of a pipeline.
 
-    number: `_2` for text_encoder_2, empty for the first.   pads_apart: see `clipcond.prompt.families.Encoder`.
+    slot: its place in the pipeline.   pads_apart: see `clipcond.prompt.families.Encoder`.   masks_padding: nothing attends
+    to the padding of its rows.
     """
 
     name: str
-    number: str
+    slot: Slot
     module: Any
     tokenizer: Any
     tower: Tower
     pad_id: int
     pads_apart: bool = False
+    masks_padding: bool = False
     t5: T5Tokenizer | None = None
 
     @property
@@ -71,12 +62,12 @@ class PipelineEncoder:
         for name in dict.fromkeys(t.piece for c in plan.chunks for t in c.tokens if isinstance(t, EmbeddingToken)):
             if name in added and max(added[name]) >= rows:
                 raise ModelError(
-                    f"the prompt holds {name}, a textual-inversion token of the pipeline's tokenizer{self.number}, but its "
-                    f"text_encoder{self.number} has {rows} rows and none for it; load it with pipe.load_textual_inversion"
+                    f"the prompt holds {name}, a textual-inversion token of the pipeline's {self.slot.tokenizer}, but its "
+                    f"{self.slot.module} has {rows} rows and none for it; load it with pipe.load_textual_inversion"
                 )
             if name in added and not self._finite_rows(added[name]):
                 raise ModelError(
-                    f"the prompt holds {name}, whose vectors in text_encoder{self.number} have a number that is not finite "
+                    f"the prompt holds {name}, whose vectors in {self.slot.module} have a number that is not finite "
                     "(NaN or infinity); load another copy of the textual inversion"
                 )
 
@@ -101,7 +92,7 @@ class PipelineEncoder:
 
     def check_finite(self, pipeline: str) -> None:
         """Raise ModelError, naming the tensor, for a weight or an adapter with a number that is not finite."""
-        check_finite_weights(f"text_encoder{self.number} of {pipeline}", self.module)
+        check_finite_weights(f"{self.slot.module} of {pipeline}", self.module)
 
     def frame(self, length: int) -> Frame:
         """The frame of a row of so many positions."""
@@ -109,7 +100,7 @@ class PipelineEncoder:
 
     def empty_row(self, length: int) -> TokenSequence:
         """The empty prompt's row of a length."""
-        return empty_row(self.pad_id, frame=self.frame(length), length=length)
+        return empty_row(self.pad_id, frame=self.frame(length), length=length, mask_padding=self.masks_padding)
 
     def added(self) -> dict[str, tuple[int, ...]]:
         """The textual inversions that the tokenizer holds: their names and the ids of their vectors, in order.
@@ -131,11 +122,14 @@ class PipelineEncoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineView:
-    """The parts of a pipeline that conditioning uses. `family` is a name of `clipcond.prompt.families`."""
+    """The parts of a pipeline that conditioning uses.
+
+    call: the arguments of its call and their defaults; of a modular pipeline what its blocks take and hand on.
+    """
 
     pipe: Any
-    family: str
-    layout: FamilyLayout
+    shape: Shape
+    call: Mapping[str, object]
     encoders: Mapping[str, PipelineEncoder]  # those that are there, in the order of the pipeline
 
     @property
@@ -144,15 +138,30 @@ class PipelineView:
         return type(self.pipe).__name__
 
     @property
+    def family(self) -> str:
+        """The family, by its name in `clipcond.prompt.families`."""
+        return self.shape.family
+
+    @property
+    def layout(self) -> FamilyLayout:
+        """The parts that the conditioning is made of."""
+        return LAYOUTS[self.shape.layout]
+
+    @property
+    def modular(self) -> bool:
+        """True for a pipeline of Modular Diffusers, whose guider runs each side of guidance by itself."""
+        return hasattr(self.pipe, "blocks")
+
+    @property
     def takes(self) -> frozenset[str]:
-        """The names of the arguments of the pipeline's call."""
-        return frozenset(_parameters(type(self.pipe).__call__))
+        """The names, ours, of the tensors that the pipeline's call takes, and those of all its other arguments."""
+        given = frozenset(self.call)
+        return given | {ours for ours, theirs in self.shape.arguments.items() if theirs in given}
 
     @property
     def arguments(self) -> dict[str, str]:
         """The suffix of the prompt argument that each encoder reads: `_2` of `prompt_2`; a refiner reads `prompt`."""
-        numbers = _NUMBERS[self.family] if len(self.encoders) > 1 or self.family == "sd3" else {}
-        return {name: numbers.get(name, "") for name in self.layout.encoders}
+        return {name: slot.suffix for name, slot in self.shape.slots.items()}
 
     @property
     def device(self) -> torch.device:
@@ -183,22 +192,40 @@ class PipelineView:
     def max_sequence_length(self, value: int | None) -> int:
         """The positions of a T5 row: the value, or for None the default of the pipeline's call.
 
-        Raises ConfigError outside of 1 to 512, and for a family without T5.
+        Raises ConfigError outside of 1 to 512 (a language model: 4096), and for a family without T5 and without one.
         """
-        if T5 not in self.layout.encoders:
+        language = self.language
+        if language is None and T5 not in self.layout.encoders:
             if value is not None:
                 raise ConfigError(f"max_sequence_length is {value}, but {self.name} has no T5; leave it out")
             return 0
-        argument = _parameters(type(self.pipe).__call__).get("max_sequence_length")
-        default = argument.default if argument and isinstance(argument.default, int) else None
-        length = (default or FAMILIES[self.family][T5].limit + 1) if value is None else value
-        if not 1 <= length <= MOST_T5:
-            raise ConfigError(f"max_sequence_length is {length}, expected 1 to {MOST_T5}, as the pipelines have it")
+        own = FAMILIES[self.family][T5].limit + 1 if language is None else language.limit
+        length = (self._default_length or own) if value is None else value
+        most = MOST_T5 if language is None else MOST_LANGUAGE
+        if not 1 <= length <= most:
+            raise ConfigError(f"max_sequence_length is {length}, expected 1 to {most}, as the pipelines have it")
         return length
+
+    @property
+    def _default_length(self) -> int | None:
+        default = self.call.get("max_sequence_length")
+        return default if isinstance(default, int) else None
+
+    @property
+    def language(self) -> Encoder | None:
+        """The language model that the pipeline asks itself, None where there is none."""
+        return next((each for each in FAMILIES[self.family].values() if each.kind == "language"), None)
+
+    @property
+    def language_tokenizer(self) -> LanguageTokenizer | None:
+        """Its tokenizer, None where there is none, or one that tells no offsets."""
+        tokenizer = self.pipe.components.get("tokenizer") if self.language else None
+        backend = getattr(getattr(tokenizer, "tokenizer", tokenizer), "backend_tokenizer", None)  # or in a processor
+        return None if backend is None else from_backend(backend)
 
     def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
         """The encoders in the form that a plan is made for."""
-        return {
+        planned = {
             name: replace(
                 FAMILIES[self.family][name],
                 limit=FAMILIES[self.family][name].limit if encoder.t5 is None else max_sequence_length - 1,
@@ -207,12 +234,25 @@ class PipelineView:
             )
             for name, encoder in self.encoders.items()
         }
+        if (language := self.language) is not None:
+            limit = language.limit + max_sequence_length - (self._default_length or max_sequence_length)
+            planned = {language.name: replace(language, limit=limit), **planned}
+        return planned
+
+
+def _call_of(pipe: Any) -> Mapping[str, object]:
+    """The arguments of a pipeline's call and their defaults."""
+    blocks = getattr(pipe, "blocks", None)
+    if blocks is None or not hasattr(blocks, "intermediate_outputs"):
+        return _arguments(type(pipe).__call__)
+    given = {each.name: each.default for each in blocks.inputs if each.name is not None}
+    return {each.name: None for each in blocks.intermediate_outputs} | given
 
 
 @lru_cache(maxsize=32)
-def _parameters(call: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of the call of a class of pipelines by name; asked several times for each prompt."""
-    return inspect.signature(call).parameters
+def _arguments(call: Callable[..., object]) -> Mapping[str, object]:
+    """The arguments of the call of a class of pipelines and their defaults."""
+    return {name: each.default for name, each in inspect.signature(call).parameters.items()}
 
 
 def bare(token: str) -> str:
@@ -228,38 +268,21 @@ def view_pipeline(pipe: Any) -> PipelineView:
             f"{str(pipe)!r} is the name of a pipeline; load it first: clipcond.load_pipeline({str(pipe)!r})"
         )
     parts = getattr(pipe, "components", {})
-    layout_name = _layout_name(name, parts)
+    call = _call_of(pipe)
+    shape_name = shape_of(name, parts, call)
+    shape = SHAPES[shape_name]
     encoders = {}
-    for encoder, number in _NUMBERS[layout_name].items():
-        if layout_name == "sd3" and encoder == T5 and parts.get("text_encoder_3") is None:
-            continue
-        encoders[encoder] = _encoder(name, parts, encoder, number)
-    if layout_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
-        layout_name, encoders = "sd2", {"clip_h": replace(encoders["clip_l"], name="clip_h")}
-    family = "sdxl" if layout_name == "refiner" else layout_name
-    view = PipelineView(pipe=pipe, family=family, layout=LAYOUTS[layout_name], encoders=encoders)
-    if layout_name == "refiner":
+    for encoder, slot in shape.slots.items():
+        if encoder not in shape.optional or parts.get(slot.module) is not None:
+            encoders[encoder] = _encoder(name, parts, encoder, slot, LAYOUTS[shape.layout])
+    if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
+        shape, encoders = SHAPES["sd2"], {"clip_h": replace(encoders["clip_l"], name="clip_h")}
+    view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders)
+    if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
-    wanted = {"prompt_embeds", "pooled_prompt_embeds"} if view.layout.pooled else {"prompt_embeds"}
-    if lacking := sorted(wanted - view.takes):
-        raise ModelError(f"{name} takes no {lacking[-1]}; {SUPPORTED}")
-    if not view.layout.pooled and "pooled_prompt_embeds" in view.takes:
-        raise ModelError(f"{name} takes pooled_prompt_embeds, but has one text encoder only; {SUPPORTED}")
+    if missing := lacking(shape, view.takes):
+        raise ModelError(f"{name} takes no {missing}; {SUPPORTED}")
     return view
-
-
-def _layout_name(name: str, parts: Mapping[str, Any]) -> str:
-    """Return the name of a pipeline's layout, by its parts."""
-    for other in ("prior", "text_encoder_4"):
-        if parts.get(other) is not None:
-            raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
-    if parts.get("unet") is not None:
-        if "text_encoder_2" not in parts:
-            return "sd15"
-        return "refiner" if parts.get("text_encoder") is None else "sdxl"
-    if parts.get("transformer") is not None:
-        return "sd3" if "text_encoder_3" in parts else "flux"
-    raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
 
 
 def _check_refiner(name: str, parts: Mapping[str, Any], encoder: PipelineEncoder) -> None:
@@ -272,44 +295,45 @@ def _check_refiner(name: str, parts: Mapping[str, Any], encoder: PipelineEncoder
         )
 
 
-def _encoder(name: str, parts: Mapping[str, Any], encoder: str, number: str) -> PipelineEncoder:
+def _encoder(name: str, parts: Mapping[str, Any], encoder: str, slot: Slot, layout: FamilyLayout) -> PipelineEncoder:
     """View one encoder of a pipeline. Raises ModelError for one that is not supported."""
-    module, tokenizer = parts.get(f"text_encoder{number}"), parts.get(f"tokenizer{number}")
-    for part, found in (("tokenizer", tokenizer), ("text_encoder", module)):
+    module, tokenizer = parts.get(slot.module), parts.get(slot.tokenizer)
+    for part, found in ((slot.tokenizer, tokenizer), (slot.module, module)):
         if found is None:
-            raise ModelError(f"{name} has no {part}{number}; {SUPPORTED}")
+            raise ModelError(f"{name} has no {part}; {SUPPORTED}")
     kind = type(getattr(module, "_orig_mod", module)).__name__  # a compiled module wraps its own
     if kind not in (_T5 if encoder == T5 else _CLIP):
-        raise ModelError(f"{name} has a text encoder of class {kind} as text_encoder{number}; {SUPPORTED}")
+        raise ModelError(f"{name} has a text encoder of class {kind} as {slot.module}; {SUPPORTED}")
     if encoder == T5:
-        return _t5(name, number, module, tokenizer)
+        return _t5(name, slot, module, tokenizer)
     if getattr(module.config, "use_attention_mask", False):  # type: ignore[union-attr]
         raise ModelError(f"{name} has a text encoder that masks its padding (use_attention_mask); {SUPPORTED}")
     tower = TextTower.from_transformers(module)  # type: ignore[arg-type]
     _check_vocabulary(name, tokenizer, tower)
     return PipelineEncoder(
         name=encoder,
-        number=number,
+        slot=slot,
         module=module,
         tokenizer=tokenizer,
         tower=tower,
         pad_id=tokenizer.pad_token_id,  # type: ignore[union-attr]
         pads_apart=0 in tokenizer("a!").input_ids,  # type: ignore[misc]
+        masks_padding=layout.masks_padding,
     )
 
 
-def _t5(name: str, number: str, module: Any, tokenizer: Any) -> PipelineEncoder:
+def _t5(name: str, slot: Slot, module: Any, tokenizer: Any) -> PipelineEncoder:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ModelError(f"{name} has a slow tokenizer{number} of class {type(tokenizer).__name__}; load the fast one")
+        raise ModelError(f"{name} has a slow {slot.tokenizer} of class {type(tokenizer).__name__}; load the fast one")
     try:
         read = T5Tokenizer.from_backend(backend)
     except ConfigError as error:
-        raise ModelError(f"{name} has a tokenizer{number} that is not T5's: {error}") from error
+        raise ModelError(f"{name} has a {slot.tokenizer} that is not T5's: {error}") from error
     tower = T5Tower.from_transformers(module)
     return PipelineEncoder(
         name=T5,
-        number=number,
+        slot=slot,
         module=module,
         tokenizer=tokenizer,
         tower=tower,

@@ -154,6 +154,7 @@ class Planner:
             chunking=options.chunking,
             embeddings=embeddings,
             t5_tokenizer=encoders[T5].t5 if T5 in encoders else None,
+            language_tokenizer=self.pipeline.language_tokenizer,
             encoders=self.pipeline.plan_encoders(options.max_sequence_length),
             edited=edited,
             negative=negative,

@@ -70,7 +70,7 @@ def by_numpy(codes: NDArray[np.uint64], query: NDArray[np.uint64]) -> NDArray[np
 
 
 def by_faiss(codes: NDArray[np.uint64], query: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    """What `by_numpy` gives, counted by FAISS."""
+    """The same sum as `by_numpy`, counted by FAISS."""
     faiss: Any = _faiss()
     mine, theirs = np.ascontiguousarray(query).view(np.uint8), np.ascontiguousarray(codes).view(np.uint8)
     bits = np.empty((len(query), len(codes)), dtype=np.int32)

@@ -41,7 +41,7 @@ _MEASURE = "recall.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """What the index finds of the ten truly nearest, measured on its own rows.
+    """The share of the ten truly nearest that the index finds, measured on its own rows.
 
     rows: that it had then.   rescored: how many rows are compared again.   pictures: the share for pictures of the index as
     queries.   words: the same for phrases.   queries: how many of both were asked.

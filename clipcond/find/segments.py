@@ -38,7 +38,7 @@ class Source:
 
     @property
     def mark(self) -> tuple[str, int, int]:
-        """What says that the file is still the same."""
+        """The marks by which the file is still the same."""
         return self.name, self.size, self.modified_ns
 
 

@@ -103,6 +103,10 @@ class PatchPreprocess(Preprocess):
     def _at(self, scale: float, side: int) -> int:
         return max(1, math.ceil(side * scale / self.patch))
 
+    def parts(self, width: int, height: int) -> tuple[tuple[float, float, float, float], ...]:
+        """The part of a picture that the model sees: all."""
+        return ((0.0, 0.0, float(width), float(height)),)
+
     def described(self) -> str:
         """One short text for people: patches and filter."""
         return f"to {self.most} patches of {self.patch}×{self.patch}, {self.interpolation}"

@@ -153,6 +153,22 @@ class Preprocess:
         ratio = pick(height / self.height, width / self.width)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
+    def parts(self, width: int, height: int) -> tuple[tuple[float, float, float, float], ...]:
+        """The part of a picture of this size that each of its crops shows: left, top, right and bottom in its own pixels.
+
+        A padded picture's part reaches beyond its edges.
+        """
+        after = self.resized(width, height)
+        (across, wide), (down, high) = (
+            (self._begins(now, want), own / now)
+            for now, want, own in zip(after, (self.width, self.height), (width, height), strict=True)
+        )
+        return tuple(
+            (left * wide, top * high, (left + self.width) * wide, (top + self.height) * high)
+            for top in down
+            for left in across
+        )
+
     @property
     def shrink_to(self) -> int | None:
         """Sides of a JPEG in pixels that will do: twice those of the resize, where colours drift by 0.2 of 255; None for all."""
@@ -192,6 +208,12 @@ class Preprocess:
         """The places at which crops of a resized side begin: one, but for tiles."""
         count = min(_MOST_TILES, math.ceil(have / want)) if self.policy == "tiles" else 1
         return [round(n * (have - want) / (count - 1)) for n in range(count)] if count > 1 else [0]
+
+    def _begins(self, have: int, want: int) -> list[int]:
+        """The places at which what the model sees of a resized side begins; below 0 where it is padded."""
+        if self.policy == "tiles":
+            return self._starts(have, want)
+        return [-self._pad(have, want) if have < want else self._span(have, want)[0]]
 
     def _resized_part(
         self, image: Image.Image, size: tuple[int, int], across: tuple[int, int], down: tuple[int, int]

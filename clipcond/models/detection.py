@@ -1,14 +1,19 @@
-"""Models that find what is described in a picture, loaded by spec: OWL-ViT, OWLv2, Grounding DINO, CLIPSeg, Florence-2."""
+"""Models that find what is described in a picture, loaded by spec: OWL-ViT, OWLv2, Grounding DINO, CLIPSeg, Florence-2.
+
+What they find is `clipcond.models.sightings`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clipcond.models.checks import one_line_errors
 from clipcond.models.dual import ready
+from clipcond.models.folder_models import config_of
 from clipcond.models.spec import ModelSpec, parse_spec
-from clipcond.models.transformers_families import Family
+from clipcond.models.transformers_families import Family, uses_of
 from clipcond.models.transformers_model import library_place, read_library_model, with_library
 
 
@@ -21,6 +26,29 @@ class Detector:
     model: Any
     processor: Any
     notes: tuple[str, ...] = ()
+
+
+def names_detector(spec: str) -> bool:
+    """True if a spec names a folder, or a model of the hub's cache, whose config is a detection model's."""
+    base = parse_spec(spec.strip()).base
+    where = base.removeprefix("hf:")
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        return "detection" in uses_of(config_of(folder / "config.json"))
+    return base.startswith("hf:") and "detection" in uses_of(_cached_config(where))
+
+
+def _cached_config(repository: str) -> dict[str, Any]:
+    """The config of a model in the hub's cache, or else from the hub; empty where there is none."""
+    from huggingface_hub import hf_hub_download
+
+    from clipcond.runtime.hub import offline_where_unreachable
+
+    try:
+        with offline_where_unreachable():
+            return config_of(Path(hf_hub_download(repository, "config.json")))
+    except Exception:  # the loader says what is wrong with the name
+        return {}
 
 
 def load_detector(spec: str, *, device: str = "cpu") -> Detector:

@@ -41,7 +41,8 @@ def held_by(folder: Path) -> tuple[Held, ...]:
         use = ("rerank", "train") if _trains(config_of(folder / OPEN_CLIP_CONFIG)) else ("rerank",)
         return (Held(kind="dual", library="open_clip", use=use),)
     config = config_of(folder / "config.json")
-    ranks = {"dual": ("rerank",), "matching": (), "detection": ()}
+    boxes = () if config.get("model_type") == "florence2" else ("detect",)  # which answers in words
+    ranks = {"dual": ("rerank",), "matching": (), "detection": boxes}
     return tuple(Held(kind=use, library="transformers", use=ranks[use]) for use in uses_of(config))
 
 

@@ -202,6 +202,6 @@ def uses_of(config: Mapping[str, Any]) -> tuple[Use, ...]:
     if not stated or not every & set(stated):
         return () if stated else tuple(family.classes)
     held = {use for use, names in family.classes.items() if set(names) & set(stated)}
-    if family.model_type == "clipseg" and held:  # the whole holds its dual encoder
+    if family.model_type == "clipseg" and "detection" in held:  # the whole holds its dual encoder
         held = set(family.classes)
     return tuple(use for use in family.classes if use in held)

@@ -44,7 +44,8 @@ def _draw(measured: Classified, labels: Sequence[str], figure: Figure) -> None:
             dark = shares[row, column] > 0.5
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=9,
                       color="white" if dark else "#222222")  # fmt: skip
-    axes.set(xlabel="answer", ylabel="right label (and its recall)")
+    named = " (and its recall)" if len(labels) <= _NAMED else ""
+    axes.set(xlabel="answer", ylabel=f"right label{named}")
     axes.set_title(
         f"accuracy {measured.accuracy:.1%} of {measured.count:,} pictures\n"
         f"mean recall {measured.mean_recall:.1%}, calibration error {measured.calibration_error:.1%}",

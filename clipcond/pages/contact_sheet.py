@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -13,11 +10,9 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from clipcond.errors import ImageError
-from clipcond.images.colour import flatten, to_srgb
-from clipcond.images.decode import decoded, quiet_pillow, workers
+from clipcond.images.decode import quiet_pillow, workers
+from clipcond.images.thumbnail import thumbnail_uri
+from clipcond.pages.inline import safe_json
 from clipcond.rerank.chosen_list import KIND, VERSION
 from clipcond.score.scales import SCALES
 from clipcond.wording import visible
@@ -26,7 +21,6 @@ if TYPE_CHECKING:
     from clipcond.rerank.rows import RankedImage, Ranking
 
 THUMBNAIL = 320  # pixels of the longer side
-_QUALITY = 80
 _PERCENTILE = "percentile"  # a column of rankings, not of searches
 _TITLE = 80  # letters of a prompt in the title
 
@@ -55,7 +49,7 @@ def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = la
         scales="".join(
             f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(formula))}</dd>" for name, formula in _scales(ranking)
         ),
-        data=_safe_json(data),
+        data=safe_json(data),
         errors="".join(
             f"<li>{escape(visible(str(row.path)))}: {escape(visible(row.error or ''))}</li>" for row in ranking.errors
         ),
@@ -107,30 +101,11 @@ def _row(row: RankedImage, thumbnail: int) -> dict[str, object]:
     }
 
 
-def _safe_json(data: object) -> str:
-    """JSON that cannot end its script element; half of a surrogate pair, as in odd file names, stays an escape."""
-    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-
-
 def _thumbnails(paths: Sequence[Path], on_progress: Callable[[int], object]) -> dict[Path, str]:
     """A data URI for each picture; an empty text where it cannot be read."""
     found: dict[Path, str] = {}
     with quiet_pillow(), ThreadPoolExecutor(workers()) as pool:
-        for path, uri in zip(paths, pool.map(_thumbnail, paths), strict=True):
+        for path, uri in zip(paths, pool.map(lambda path: thumbnail_uri(path, THUMBNAIL), paths), strict=True):
             found[path] = uri
             on_progress(1)
     return found
-
-
-def _thumbnail(path: Path) -> str:
-    try:
-        with decoded(path, shrink_to=THUMBNAIL) as image:
-            profile = image.info.get("icc_profile")
-            seen = flatten(image)
-            seen.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-            seen = to_srgb(seen, profile)
-            file = io.BytesIO()
-            seen.convert("RGB").save(file, "JPEG", quality=_QUALITY)
-    except (ImageError, OSError, ValueError):
-        return ""
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

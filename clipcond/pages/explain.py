@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from html import escape
@@ -22,12 +20,12 @@ from clipcond.diffusion.explain.settings import AT, ExplainSettings
 from clipcond.diffusion.explain.spans import By
 from clipcond.files import write_file
 from clipcond.pages.heat import RAMP, levels
+from clipcond.pages.inline import picture_uri, safe_json
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_LARGEST = 1024  # pixels of the longer side of a picture
 _FINEST = 64  # numbers of the longer side of a map
 _FRAME = 860  # pixels of the page's height in a notebook
 
@@ -114,7 +112,7 @@ def explanation_page(explanation: Explanation) -> str:
         ),
         findings="".join(f"<li>{escape(visible(each.message))}</li>" for each in explanation.findings),
         findings_hidden="" if explanation.findings else "hidden",
-        data=_safe_json(
+        data=safe_json(
             {
                 "ramp": RAMP,
                 "phrases": [each.to_json() | {"text": visible(each.text)} for each in explanation.phrases],
@@ -136,7 +134,7 @@ def _picture(picture: ExplainedPicture) -> dict[str, object]:
     most = float(maps.max())
     numbers = b"".join(levels(one, most).tobytes() for one in maps)
     return {
-        "src": _data_uri(picture.image),
+        "src": picture_uri(picture.image),
         "seed": picture.seed,
         "width": picture.image.width,
         "height": picture.image.height,
@@ -146,18 +144,3 @@ def _picture(picture: ExplainedPicture) -> dict[str, object]:
         "maps": base64.b64encode(numbers).decode(),
         "where": picture.places,
     }
-
-
-def _data_uri(image: Image.Image) -> str:
-    small = image.convert("RGB")
-    if max(small.size) > _LARGEST:
-        small.thumbnail((_LARGEST, _LARGEST))
-    file = io.BytesIO()
-    kind = "png" if max(small.size) <= 256 else "jpeg"
-    small.save(file, kind.upper(), **({} if kind == "png" else {"quality": 88}))
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _safe_json(data: object) -> str:
-    """JSON that cannot end its script element."""
-    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")

@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from clipcond.prompt.chats import (
+    BARE,
+    HUNYUAN_VIDEO,
+    KANDINSKY5,
+    KANDINSKY5_VIDEO,
+    KANDINSKY6,
+    LUMINA2,
+    QWEN_IMAGE,
+    SANA,
+    Z_IMAGE,
+)
+from clipcond.prompt.language import Chat
 from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS
 
-Family = Literal["sd15", "sd2", "sdxl", "sd3", "flux"]
+Family = Literal["sd15", "sd2", "sdxl", "sd3", "flux"]  # those that encoders are trained and exported for
 T5_EOS, T5_PAD = 1, 0
 
 
@@ -17,7 +29,8 @@ class Encoder:
     """One text encoder of a family.
 
     limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
-    pad_id: what fills a sequence on the right.   chunked: longer prompts are laid out in several chunks.
+    pad_id: what fills a sequence on the right.   kind: a CLIP's longer prompts are laid out in several chunks, a T5 reads
+    them as one sequence, a language model as part of a `chat`, whose end is cut off at the limit.
     pads_apart: the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
     tokenizers of OpenCLIP's towers do; open_clip itself does not.
     """
@@ -25,8 +38,9 @@ class Encoder:
     name: str
     limit: int
     pad_id: int
-    chunked: bool = True
+    kind: Literal["clip", "t5", "language"] = "clip"
     pads_apart: bool = False
+    chat: Chat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +65,12 @@ _G = Encoder(name="clip_g", limit=CONTENT, pad_id=0, pads_apart=True)
 _H = Encoder(name="clip_h", limit=CONTENT, pad_id=0, pads_apart=True)
 
 
-def _t5(positions: int) -> Encoder:
-    return Encoder(name="t5", limit=positions - 1, pad_id=T5_PAD, chunked=False)
+def _t5(positions: int, name: str = "t5") -> Encoder:
+    return Encoder(name=name, limit=positions - 1, pad_id=T5_PAD, kind="t5")
+
+
+def _language(name: str, limit: int, chat: Chat) -> Encoder:
+    return Encoder(name=name, limit=limit, pad_id=0, kind="language", chat=chat)
 
 
 FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
@@ -63,6 +81,20 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "sdxl": (_L, _G),
         "sd3": (_L, _G, _t5(256)),
         "flux": (_L, _t5(512)),
+        "cascade": (Encoder(name="clip_g", limit=CONTENT, pad_id=EOS),),
+        "hunyuan-video": (_language("llama", 256, HUNYUAN_VIDEO), _L),
+        "kandinsky5": (_language("qwen", 510, KANDINSKY5), _L),
+        "kandinsky5-video": (_language("qwen", 510, KANDINSKY5_VIDEO), _L),
+        "kandinsky6": (_language("qwen", 1024, KANDINSKY6), _L),
+        "pixart-alpha": (_t5(120),),
+        "pixart-sigma": (_t5(300),),
+        "chroma": (_t5(512),),
+        "wan": (_t5(512, "umt5"),),
+        "auraflow": (_language("pile-t5", 255, BARE),),
+        "sana": (_language("gemma", 298, SANA),),
+        "lumina2": (_language("gemma", 256, LUMINA2),),
+        "qwen-image": (_language("qwen", 512, QWEN_IMAGE),),
+        "z-image": (_language("qwen", 512, Z_IMAGE),),
     }.items()
 }
 

@@ -32,6 +32,7 @@ from clipcond.prompt.tokenizer import CONTENT, TokenRow, rows_beyond, token_rows
 if TYPE_CHECKING:
     from clipcond.prompt.embeddings import EmbeddingFile
     from clipcond.prompt.items import Item, Parsed
+    from clipcond.prompt.language import LanguageTokenizer
     from clipcond.prompt.t5 import T5Tokenizer
 
 __all__ = [
@@ -187,6 +188,7 @@ def plan(
     chunking: str | None = None,
     embeddings: Embeddings | None = None,
     t5_tokenizer: T5Tokenizer | str | Path | None = None,
+    language_tokenizer: LanguageTokenizer | str | Path | None = None,
     encoders: Mapping[str, Encoder] | None = None,
     edited: bool = False,
     steps: int | None = None,
@@ -200,7 +202,8 @@ def plan(
     `a1111`, `comfy`, and `word` for compel.
     embeddings: textual inversions by name, from `clipcond.prompt.embeddings.scan`, or names with their vector counts.
     t5_tokenizer: a loaded one, a tokenizer.json, its folder or a hub name in the local cache; without one, and none in
-    the cache under the usual names, what T5 gets is marked unknown.
+    the cache under the usual names, what T5 gets is marked unknown.   language_tokenizer: that of a family's language model,
+    a loaded one or its tokenizer.json; without one, what the model gets is marked unknown.
     encoders: those of a pipeline where they are not the family's own: fewer, other pad ids, another length of T5.
     edited: plan what compel's `.swap()` puts in, and not the original.
     steps: plan the longest text that a pass of so many steps reads of a scheduled prompt, and tell what no step reads;
@@ -228,27 +231,14 @@ def plan(
     planned: dict[str, EncoderPlan] = {}
     found: list[Finding] = [*(parsed.warnings if parsed else plain_findings(prompt))]
     told = len(found)
-    clip: dict[tuple[int, ...], tuple[Chunk, ...]] = {}  # encoders that read the prompt alike share their chunks
-    lost: dict[bool, Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
+    clip = _ClipChunks(prompt, parsed, chunking, embeddings or {})
     for name, encoder in (encoders or FAMILIES[family]).items():
-        if not encoder.chunked:
+        if encoder.kind == "t5":
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
-            continue
-        apart = encoder.pads_apart and PADDING in prompt
-        rows = apart_rows if apart else token_rows
-        vectors = _vectors(embeddings or {}, encoder)
-        if (key := (apart, *vectors.values())) not in clip:
-            if parsed is None:
-                read = rows(prompt)
-                laid, lost[apart] = [_plain(prompt, read)], read[CONTENT:]
-            else:
-                laid = sections(prompt, parsed.items, rows, vectors)
-                lost[apart] = apart_rows(prompt)[CONTENT:] if apart else rows_beyond(prompt, CONTENT)
-            clip[key] = _chunks(laid, chunking)
-            found += _cut_words(prompt, clip[key])
-        if parsed is not None and embeddings:
-            found += _unfit(parsed.items, embeddings, vectors, encoder)
-        planned[name] = _encoder_plan(encoder, clip[key], _dropped(prompt, lost[apart]))
+        elif encoder.kind == "language":
+            planned[name] = _language_plan(prompt, dialect, encoder, language_tokenizer)
+        else:
+            planned[name] = clip.plan(encoder, found)
     if len(found) > told:
         found = sorted(dict.fromkeys(found), key=lambda finding: (finding.start, finding.end))
     items = parsed.items if parsed else ()
@@ -265,6 +255,37 @@ def plan(
         adapters=tuple(adapters_in(items)) if any(isinstance(each, _HOLD_ADAPTERS) for each in items) else (),
         steps=steps,
     )
+
+
+class _ClipChunks:
+    """The chunks of one prompt for CLIP encoders; those that read it alike share them."""
+
+    def __init__(self, prompt: str, parsed: Parsed | None, chunking: str, embeddings: Embeddings) -> None:
+        self._prompt, self._parsed, self._chunking, self._embeddings = prompt, parsed, chunking, embeddings
+        self._chunks: dict[tuple[int, ...], tuple[Chunk, ...]] = {}
+        self._lost: dict[bool, Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
+
+    def plan(self, encoder: Encoder, found: list[Finding]) -> EncoderPlan:
+        """Plan the prompt for an encoder; what is odd about it goes to `found`."""
+        prompt, parsed = self._prompt, self._parsed
+        apart = encoder.pads_apart and PADDING in prompt
+        vectors = _vectors(self._embeddings, encoder)
+        if (key := (apart, *vectors.values())) not in self._chunks:
+            self._chunks[key] = self._read(apart, vectors)
+            found += _cut_words(prompt, self._chunks[key])
+        if parsed is not None and self._embeddings:
+            found += _unfit(parsed.items, self._embeddings, vectors, encoder)
+        return _encoder_plan(encoder, self._chunks[key], _dropped(prompt, self._lost[apart]))
+
+    def _read(self, apart: bool, vectors: Mapping[str, int]) -> tuple[Chunk, ...]:
+        prompt, rows = self._prompt, apart_rows if apart else token_rows
+        if self._parsed is None:
+            read = rows(prompt)
+            laid, self._lost[apart] = [_plain(prompt, read)], read[CONTENT:]
+        else:
+            laid = sections(prompt, self._parsed.items, rows, vectors)
+            self._lost[apart] = apart_rows(prompt)[CONTENT:] if apart else rows_beyond(prompt, CONTENT)
+        return _chunks(laid, self._chunking)
 
 
 def _longest(parsed: Parsed, steps: int, *, comments: bool, negative: bool) -> Parsed:
@@ -420,6 +441,34 @@ def _t5_plan(
         for index, section in enumerate(laid)
     )
     return _encoder_plan(encoder, chunks, _dropped(prompt, stock[encoder.limit :]))
+
+
+# language models
+
+
+def _language_plan(
+    prompt: str, dialect: str, encoder: Encoder, named: LanguageTokenizer | str | Path | None
+) -> EncoderPlan:
+    """The words of a prompt without its marks, as part of the chat, whose end beyond the limit is lost."""
+    from clipcond.prompt.dialects.translate import translate
+    from clipcond.prompt.language import load, places_in
+
+    if named is None:
+        reason = f"no tokenizer of {encoder.name} at hand; name its tokenizer.json or folder"
+        return EncoderPlan(
+            name=encoder.name, limit=encoder.limit, content_tokens=None, truncated=None, dropped=None,
+            pad_id=encoder.pad_id, chunks=(), unknown=reason,
+        )  # fmt: skip
+    assert encoder.chat is not None
+    tokenizer = load(Path(named)) if isinstance(named, (str, Path)) else named
+    words = translate(prompt, dialect, "plain").text
+    rows = tokenizer.rows(words, encoder.chat)
+    at = places_in(prompt, words) if words != prompt else range(len(prompt))
+    placed = [(position, (i, piece, at[start], at[end - 1] + 1)) for position, (i, piece, start, end) in rows]
+    tokens = planned_tokens([(i, piece, prompt[start:end], start, end, 1.0, 0) for _, (i, piece, start, end) in placed])
+    chunk = Chunk(index=0, tokens=tuple(tokens), cut="end", frame=Frame(opening=None, closing=0, length=len(rows) + 1))
+    lost = [row for position, row in placed if position >= encoder.limit]
+    return _encoder_plan(encoder, (chunk,), _dropped(prompt, lost))
 
 
 def _dropped(prompt: str, lost: Sequence[TokenRow]) -> Dropped | None:

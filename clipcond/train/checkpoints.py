@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipcond.errors import ClipCondError, ConfigError
 from clipcond.files import writing
+from clipcond.train.best import Best
 from clipcond.train.config import RESUME_MAY_CHANGE, TrainConfig, renamed
 from clipcond.train.model import not_finite
 
@@ -25,7 +26,9 @@ class Checkpoint:
 
     cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes. data, pictures:
     fingerprints of the index and of the pictures; pictures is empty in checkpoints of an earlier version. average: of the
-    weights, empty where the run keeps none.
+    weights, empty where the run keeps none. best: the record of the best measurement, empty in those of an earlier version.
+    base: the fingerprint of the weights under an adapter, which is then all that `model` holds; empty without one.
+    scaling: of the loss, in float16.
     """
 
     step: int
@@ -37,6 +40,9 @@ class Checkpoint:
     data: str
     pictures: str
     average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    base: str = ""
+    scaling: dict[str, float] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -48,8 +54,13 @@ class Checkpoint:
         return self.rng[rank].clone() if self.rng.ndim == 2 else self.rng  # torch reads a view's storage from its start
 
 
-def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write `step-00001000.pt` of a checkpoint, then delete all but the last `keep`.
+def path_of(folder: Path, step: int) -> Path:
+    """Return the place of the checkpoint of a step."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def write(folder: Path, checkpoint: Checkpoint, *, keep: int, spare: int | None = None) -> Path:
+    """Write `step-00001000.pt` of a checkpoint, then delete all but the last `keep` and that of step `spare`.
 
     Raises ConfigError for weights that are not finite: what is kept can always be gone on from.
     """
@@ -59,13 +70,14 @@ def write(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             f"lower the learning rate ({checkpoint.config['learning_rate']:g})"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{checkpoint.step:08d}.pt"
+    path = path_of(folder, checkpoint.step)
     state = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     state["config"] = json.dumps(checkpoint.config)
     with writing(path, overwrite=True, durable=True) as file:
         _save(state, file)
     for old in existing(folder)[:-keep]:
-        old.unlink()
+        if _step_of(old) != spare:
+            old.unlink()
     return path
 
 
@@ -145,16 +157,18 @@ def _checked(state: Any, path: Path) -> Checkpoint:
             raise TypeError(f"its {name} is no {kind.__name__}")
     if state["step"] != _step_of(path) or state["cut"] < 0:
         raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
-    average = state.get("average", {})
-    if not isinstance(average, dict):
-        raise TypeError("its average is no dict")
+    average, best, scaling = state.get("average", {}), state.get("best", {}), state.get("scaling", {})
+    if not all(isinstance(each, dict) for each in (average, best, scaling)):
+        raise TypeError("its average, its best or its scaling is no dict")
+    Best.of(best)
     if not all(isinstance(value, Tensor) for value in (*state["model"].values(), *average.values())):
         raise TypeError("its model holds more than tensors")
     config = json.loads(state["config"])
     if not isinstance(config, dict):
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
-                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average)  # fmt: skip
+                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average, best=best,
+                      base=str(state.get("base", "")), scaling=scaling)  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:
@@ -169,8 +183,10 @@ def _not_finite(checkpoint: Checkpoint) -> str | None:
     return not_finite(checkpoint.model) or not_finite(checkpoint.average) or not_finite(moments)
 
 
-def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, where: Path) -> None:
-    """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint knows."""
+def refuse_changes(
+    saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, base: str = "", where: Path
+) -> None:
+    """Raise ConfigError if a setting that decides the weights, or the data, or what is under an adapter is not what it was."""
     now, then = json.loads(json.dumps(config.to_dict())), saved.config
     fixed = (name for name in now if name not in RESUME_MAY_CHANGE and then.get(name, now[name]) != now[name])
     changed = [f"{name} {then[name]!r} → {now[name]!r}" for name in fixed]
@@ -178,6 +194,8 @@ def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, picture
         changed.append("the content of the training data")
     elif saved.pictures not in ("", pictures):
         changed.append("the content of the training pictures")
+    if base and saved.base and saved.base != base:
+        changed.append(f"the weights of {config.model}")
     if changed:
         raise ConfigError(
             f"{where} was made with other settings: {'; '.join(changed)}. Choose another out, or allow the change "

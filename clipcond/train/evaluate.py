@@ -47,6 +47,26 @@ def gallery(pairs: Pairs) -> Gallery:
     return Gallery(pairs, np.array(rows), list(texts), (images, said))
 
 
+def embed_gallery(
+    of: Gallery,
+    embed_images: Callable[[np.ndarray], Tensor],
+    embed_texts: Callable[[list[str]], Tensor],
+    *,
+    batch: int = _BATCH,
+) -> tuple[Tensor, Tensor]:
+    """Embed the gallery in batches: (N, P) images and (M, P) texts, unit rows.
+
+    embed_images: (B,) rows of `of.pairs` to (B, P) unit rows.   embed_texts: B captions to (B, P) unit rows.
+    Captions are sorted by length first, so that short ones are not padded to long ones.
+    """
+    images = torch.cat([embed_images(of.rows[at : at + batch]) for at in range(0, len(of.rows), batch)])
+    order = sorted(range(len(of.texts)), key=lambda number: len(of.texts[number]))
+    parts = [embed_texts([of.texts[n] for n in order[at : at + batch]]) for at in range(0, len(order), batch)]
+    texts = torch.empty_like(torch.cat(parts))
+    texts[torch.tensor(order)] = torch.cat(parts)
+    return images, texts
+
+
 def score_gallery(
     of: Gallery,
     embed_images: Callable[[np.ndarray], Tensor],
@@ -54,18 +74,11 @@ def score_gallery(
     *,
     batch: int = _BATCH,
 ) -> Retrieval:
-    """Embed the gallery in batches and score it.
+    """Embed the gallery as `embed_gallery` does, and score it.
 
-    embed_images: (B,) rows of `of.pairs` to (B, P) unit rows.   embed_texts: B captions to (B, P) unit rows.
-    Captions are sorted by length first, so that short ones are not padded to long ones.
     Raises ModelError if a tower gives vectors that are not finite, which would compare with nothing.
     """
-    images = torch.cat([embed_images(of.rows[at : at + batch]) for at in range(0, len(of.rows), batch)])
-    order = sorted(range(len(of.texts)), key=lambda number: len(of.texts[number]))
-    parts = [embed_texts([of.texts[n] for n in order[at : at + batch]]) for at in range(0, len(order), batch)]
-    texts = torch.empty_like(torch.cat(parts))
-    texts[torch.tensor(order)] = torch.cat(parts)
-    return retrieval(images, texts, of.right)
+    return retrieval(*embed_gallery(of, embed_images, embed_texts, batch=batch), of.right)
 
 
 def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:

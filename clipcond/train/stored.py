@@ -12,6 +12,7 @@ from torch import Tensor
 from clipcond.errors import ConfigError
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.data import Pairs
+from clipcond.train.parts import Parts, Place
 from clipcond.train.pixels import prepare_all
 
 _GROUP = 32  # pictures at once
@@ -24,12 +25,19 @@ class Store(Protocol):
     def what(self) -> str:
         """It, in words."""
 
+    @property
+    def kept(self) -> int:
+        """The rows that are in files, for a run that is interrupted to find again."""
+
     def fill(self) -> int:
         """Compute it; return the bytes it takes."""
 
+    def forget(self) -> None:
+        """Delete the files that only a run that goes on would read."""
+
 
 class Stored:
-    """One tensor for each picture of `pairs`, in memory.
+    """One tensor for each picture of `pairs`, in memory, and in files until the run is done.
 
     Pictures go through in the same groups in every run: what a resumed run computes again is the same, bit for bit.
     """
@@ -42,23 +50,32 @@ class Stored:
         *,
         what: str,
         most_gib: float,
+        place: Place,
     ) -> None:
-        """compute: (G, H, W, 3) uint8 to (G, …) float32, without a graph.   what: in words, for messages."""
+        """compute: (G, H, W, 3) uint8 to (G, …) float32, without a graph.   what: in words, for messages and files."""
         self._pairs, self._preprocess, self._compute = pairs, preprocess, compute
         self.what, self._most = what, most_gib
+        self._parts = Parts(place, what)
         self._values: Tensor | None = None
+
+    @property
+    def kept(self) -> int:
+        return self._parts.kept
 
     def fill(self) -> int:
         """Compute all; return the bytes they take. Raises ConfigError before they would take too many, DataError."""
-        parts: list[Tensor] = []
-        for start in range(0, len(self._pairs), _GROUP):
-            sources = self._pairs.images[start : start + _GROUP]
-            with torch.no_grad():
-                parts.append(self._compute(prepare_all(sources, self._preprocess)).cpu())
-            if start == 0:
-                self._check_room(parts[0][0].nbytes * len(self._pairs))
-        self._values = torch.cat(parts)
+        self._values = self._parts.fill(len(self._pairs), _GROUP, self._group)
         return self._values.nbytes
+
+    def forget(self) -> None:
+        self._parts.remove()
+
+    def _group(self, rows: slice) -> Tensor:
+        with torch.no_grad():
+            values = self._compute(prepare_all(self._pairs.images[rows], self._preprocess)).cpu()
+        if rows.start == 0:
+            self._check_room(values[0].nbytes * len(self._pairs))
+        return values
 
     def _check_room(self, needed: int) -> None:
         if needed > self._most * 2**30:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from clipcond.errors import ConfigError
 from clipcond.files import writing
 from clipcond.images.image_source import ImageSource
 from clipcond.train.data import Pairs
+from clipcond.train.parts import Parts, Place
 from clipcond.train.pixels import prepare_all
 from clipcond.wording import first_line
 
@@ -30,12 +31,13 @@ class TeacherEmbeddings:
 
     what = "embeddings by the teacher"
 
-    def __init__(self, spec: str, pairs: Pairs, fingerprints: Mapping[str, str], *, out: Path) -> None:
+    def __init__(self, spec: str, pairs: Pairs, place: Place, *, out: Path) -> None:
         """spec: a file of stored embeddings, or a model, whose embeddings go to `teacher.safetensors` in `out`.
 
-        fingerprints: of the pairs and of their pictures; embeddings of others are refused.
+        place: of the parts until they are whole; embeddings of other pairs and pictures than it names are refused.
         """
-        self._spec, self._pairs, self._fingerprints = spec, pairs, dict(fingerprints)
+        self._spec, self._pairs, self._fingerprints = spec, pairs, dict(place.fingerprints)
+        self._parts = {name: Parts(place, f"teacher-{name}") for name in ("texts", "images")}
         self._given = spec.endswith(ENDING)
         self._path = Path(spec) if self._given else out / f"teacher{ENDING}"
         self._captions: dict[str, int] = {}
@@ -57,7 +59,17 @@ class TeacherEmbeddings:
         if not self._given and not self._read():
             self._embed()
             self._write()
+            for parts in self._parts.values():
+                parts.remove()
         return self._images.nbytes + self._texts.nbytes
+
+    @property
+    def kept(self) -> int:
+        """The rows of captions and pictures that are in files."""
+        return sum(parts.kept for parts in self._parts.values())
+
+    def forget(self) -> None:
+        """Nothing: its file is for other runs, too."""
 
     def _embed(self) -> None:
         from clipcond.models.load import load_dual
@@ -66,11 +78,12 @@ class TeacherEmbeddings:
         self.scale = dual.logit_scale
         sources, captions = self._pairs.images, list(self._captions)
         order = sorted(range(len(captions)), key=lambda number: len(captions[number]))
-        texts = [dual.texts.embed([captions[n] for n in part]) for part in _parts(order)]
-        self._texts = torch.empty_like(torch.cat(texts))
-        self._texts[torch.tensor(order)] = torch.cat(texts)
-        numbers = list(range(len(sources)))
-        self._images = torch.cat([_embed_images(dual, [sources[n] for n in part]) for part in _parts(numbers)])
+        texts = self._parts["texts"].fill(
+            len(order), _GROUP, lambda rows: dual.texts.embed([captions[n] for n in order[rows]])
+        )
+        self._texts = torch.empty_like(texts)
+        self._texts[torch.tensor(order)] = texts
+        self._images = self._parts["images"].fill(len(sources), _GROUP, lambda rows: _embed_images(dual, sources[rows]))
 
     def _write(self) -> None:
         from safetensors.torch import save
@@ -109,9 +122,5 @@ class TeacherEmbeddings:
         return None
 
 
-def _parts(numbers: list[int]) -> list[list[int]]:
-    return [numbers[start : start + _GROUP] for start in range(0, len(numbers), _GROUP)]
-
-
-def _embed_images(dual: DualEncoder, sources: list[ImageSource]) -> Tensor:
+def _embed_images(dual: DualEncoder, sources: Sequence[ImageSource]) -> Tensor:
     return normalize(dual.image.embed_pixels(prepare_all(sources, dual.image.preprocess)).float(), dim=-1).cpu()

@@ -85,7 +85,7 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """What was found. searched: pictures that were compared.   index: the one that was used; the ranking then holds no others."""
+    """The ranking of a search. searched: pictures that were compared.   index: the one that was used, which ranks no others."""
 
     ranking: Ranking
     searched: int

@@ -244,7 +244,7 @@ def search(
 
 
 def _recall(index: PictureIndex, scorer: Scorer, events: Events) -> Recall:
-    """What the index finds, measured now unless that was done before."""
+    """The recall of the index, measured now unless that was done before."""
     from clipcond.rerank.tables import read_lines
     from clipcond.resources import bundled
 

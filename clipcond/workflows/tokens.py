@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from clipcond.workflows.pipeline_words import PipelineWords
 
 ALL_FAMILIES, AUTO, PLAIN = "all", "auto", "plain"
+_READ_BY_CLIP = tuple(
+    family for family, encoders in planner.FAMILIES.items() if any(each.kind == "clip" for each in encoders.values())
+)
 REPEATED = ("sd15", "sd2", "sdxl")  # families whose shorter side is repeated; the others get empty chunks
 _LONGEST_LINE = 16 << 20  # bytes of one prompt in a file
 
@@ -38,8 +41,9 @@ class TokensOptions:
     one that it was written in.   infotext: a picture, a text file or `-`, whose prompt and negative prompt are counted.
     expand: fill in a template first, with `seed` and the lists of `wildcards`.
     compare: another dialect, counted too.   embeddings: a folder of textual inversions.   t5_tokenizer: a file, a folder
-    or a hub name in the local cache.   pipeline: `mini` or a diffusers folder, which says the family, and whose words the
-    prompt is held against.   explain: with the phrases of one prompt.   stats: a file as a collection.
+    or a hub name in the local cache.   language_tokenizer: a file or a folder, of a family's language model.
+    pipeline: `mini` or a diffusers folder, which says the family, and whose words the prompt is held against.
+    explain: with the phrases of one prompt.   stats: a file as a collection.
     Names of families, dialects and chunkings may be written in any case. Raises OptionsError for a name that does not
     exist and for options that contradict one another.
     """
@@ -58,6 +62,7 @@ class TokensOptions:
     steps: int = 20
     embeddings: Path | None = None
     t5_tokenizer: str | None = None
+    language_tokenizer: str | None = None
     pipeline: str | None = None
     explain: bool = False
     stats: bool = False
@@ -157,7 +162,7 @@ class TokenCounter:
 
     def __init__(self, options: TokensOptions, events: Events) -> None:
         self.options, self._events = options, events
-        self.families = tuple(planner.FAMILIES) if options.family == ALL_FAMILIES else (options.family,)
+        self.families = _READ_BY_CLIP if options.family == ALL_FAMILIES else (options.family,)
         self._pipeline: PipelineWords | None = None
         if options.pipeline is not None:
             from clipcond.workflows.pipeline_words import read_pipeline_words
@@ -291,6 +296,7 @@ class TokenCounter:
             chunking=self.options.chunking,
             embeddings=self._embeddings,
             t5_tokenizer=self.options.t5_tokenizer,
+            language_tokenizer=self.options.language_tokenizer,
             steps=self.options.steps,
             negative=negative,
         )

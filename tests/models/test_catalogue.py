@@ -71,8 +71,8 @@ def test_each_use_of_a_model_is_a_row(tmp_path, nothing_embedded):
     assert rows == [
         ("hf:a/blip", "dual", ("rerank",)),
         ("hf:a/blip", "matching", ()),
-        ("hf:c/owl", "detection", ()),
-        ("hf:d/seg", "detection", ()),
+        ("hf:c/owl", "detection", ("detect",)),
+        ("hf:d/seg", "detection", ("detect",)),
         ("hf:d/seg", "dual", ("rerank",)),
         ("hf:e/own", "dual", ("rerank", "train")),
     ]

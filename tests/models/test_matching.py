@@ -295,6 +295,7 @@ def test_every_family_names_classes_of_the_library() -> None:
         ({"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}, ()),
         ({"model_type": "blip", "architectures": ["BlipModel"]}, ("dual",)),
         ({"model_type": "clipseg", "architectures": ["CLIPSegForImageSegmentation"]}, ("detection", "dual")),
+        ({"model_type": "clipseg", "architectures": ["CLIPSegModel"]}, ("dual",)),
         ({"model_type": "bert"}, ()),
         ({}, ()),
     ],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
 from clipcond.errors import ModelError
-from clipcond.score.retrieval import retrieval
+from clipcond.score.retrieval import chance_recall, retrieval
 
 
 def unit(rows: object) -> torch.Tensor:
@@ -59,7 +61,29 @@ def test_a_perfect_model_finds_everything() -> None:
         "text_to_image": {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0},
         "images": 12,
         "texts": 12,
+        "chance": {
+            side: {"R@1": 0.083333, "R@5": 0.416667, "R@10": 0.833333} for side in ("image_to_text", "text_to_image")
+        },
     }
+
+
+def test_k_stays_below_the_number_of_answers() -> None:
+    right = (np.array([0, 0, 0, 1, 2, 3]), np.arange(6))
+    found = retrieval(torch.eye(4), torch.eye(6)[:, :4], right)
+    assert set(found.image_to_text) == set(found.chance["image_to_text"]) == {1, 5}
+    assert set(found.text_to_image) == set(found.chance["text_to_image"]) == {1}
+    alone = retrieval(torch.eye(1), torch.eye(1), one_to_one(1))
+    assert (alone.image_to_text, alone.chance["image_to_text"]) == ({1: 1.0}, {1: 1.0})
+
+
+def test_chance_is_what_all_orders_find_on_average() -> None:
+    right = np.array([1, 3, 2])
+    for k in (1, 2, 4):
+        found = []
+        for m in right:
+            orders = [*permutations(range(5))]
+            found.append(np.mean([any(answer < m for answer in order[:k]) for order in orders]))
+        assert chance_recall(right, 5, [k])[k] == pytest.approx(np.mean(found), abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -1,4 +1,4 @@
-"""The jobs of `clipcond train` and `clipcond evaluate`, without their commands."""
+"""The job of `clipcond train`, without its command."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from clipcond.errors import ModelError, OptionsError
-from clipcond.workflows.evaluate import EvaluateOptions
-from clipcond.workflows.evaluate import run as evaluate
-from clipcond.workflows.events import Event, Finished, Note, Started
-from clipcond.workflows.train import DriftSeen, Evaluated, StepDone, TrainingStarted, TrainOptions, event_of, run
+from clipcond.workflows.events import Event, Note, Started
+from clipcond.workflows.train import TrainOptions, run
+from clipcond.workflows.train_events import DriftSeen, Evaluated, StepDone, StepTaken, TrainingStarted, event_of
 
 
 @pytest.fixture
@@ -32,14 +31,20 @@ def test_log_lines_are_events(dual_folder: Path, pairs: Path, tmp_path: Path) ->
     events: list[Event] = []
     result = run(TrainOptions(settings=settings), events.append)
     assert result.model == tmp_path / "run" / "model"
-    started, *rest = events
-    assert isinstance(started, TrainingStarted)
+    (started,) = [event for event in events if isinstance(event, TrainingStarted)]
+    rest = events[events.index(started) :]
     assert (started.step, started.resumed, started.steps, started.images) == (0, False, 2, 8)
     steps = [event for event in rest if isinstance(event, StepDone)]
     assert [event.step for event in steps] == [1, 2]
     assert steps[-1].learning_rate >= 0
-    (evaluated,) = [event for event in rest if isinstance(event, Evaluated)]
-    assert set(evaluated.image_to_text) == {"R@1", "R@5", "R@10"}
+    taken = [event.progress for event in rest if isinstance(event, StepTaken)]
+    assert [(each.step, each.steps) for each in taken] == [(1, 2), (2, 2)]
+    assert taken[-1].seconds_left == 0
+    assert set(taken[-1].by_stage) == {"data", "forward_backward", "step"}
+    assert [event.task for event in events if isinstance(event, Started)][-1] == "measuring"
+    before, evaluated = [event for event in rest if isinstance(event, Evaluated)]
+    assert (before.step, evaluated.step) == (0, 2)
+    assert set(evaluated.image_to_text) == {"R@1", "R@5"}
 
 
 def test_a_run_with_the_denoiser_of_a_pipeline(pairs: Path, tmp_path: Path) -> None:
@@ -87,15 +92,3 @@ def test_settings_win_over_the_file_whatever_gives_its_length(tmp_path: Path) ->
 def test_a_run_needs_its_data_model_and_folder() -> None:
     with pytest.raises(OptionsError, match=r"give a CONFIG\.toml, or --data, --model and --out"):
         TrainOptions(settings={"data": "d.csv"})
-
-
-def test_evaluate_measures_both_directions(dual_folder: Path, pairs: Path) -> None:
-    events: list[Event] = []
-    found = evaluate(EvaluateOptions(str(dual_folder), str(pairs)), events.append).to_dict()
-    assert (found["images"], found["texts"]) == (8, 8)
-    assert events == [
-        Started(f"reading {pairs}"),
-        Finished(),
-        Started(f"measuring {dual_folder}"),
-        Finished(),
-    ]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
-CELLS = tuple(
-    "center" if (row, column) == ("middle", "center") else f"{row} {column}" for row in ROWS for column in COLUMNS
-)
+from clipcond.images.places import CELLS, COLUMNS, ROWS
+
 _ONE, _LINE, _QUARTER = 0.45, 0.7, 0.8  # shares that make a map one cell's, one row's or column's, or four cells'
 _WORDS = {
     "top": ("top", "upper"), "middle": ("middle",), "bottom": ("bottom", "lower"),
