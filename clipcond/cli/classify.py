@@ -55,6 +55,9 @@ def classify(
             help="Sentences around each label: none, photo, satellite, art, text, imagenet7, imagenet80, or a file.",
         ),
     ] = "none",
+    tuned: Annotated[
+        Path | None, typer.Option("--tuned", help="Classes that clipcond tune learned, in place of sentences.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", "-k", help="Labels to show for each picture.")] = 1,
     none_below: Annotated[
         float, typer.Option("--none-below", help="A picture whose best label is less probable has none.")
@@ -88,7 +91,7 @@ def classify(
     options = ClassifyOptions(
         gallery=gallery_options(images, model, recursive, batch_size, no_cache), labels=names_of(labels),
         labels_file=labels_file, templates=templates, top=top, none_below=none_below, truth=truth,
-        try_templates=try_templates,
+        try_templates=try_templates, tuned=tuned,
     )  # fmt: skip
     _check_outputs(options, csv, measure, plot)
     with progress() as events:
