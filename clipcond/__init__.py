@@ -22,6 +22,7 @@ _HOME = {
     "ModelError": "clipcond.errors",
     "OutputExists": "clipcond.errors",
     "PromptSyntaxError": "clipcond.errors",
+    "Region": "clipcond.diffusion.regions",
     "ResourceMissing": "clipcond.errors",
     "Scorer": "clipcond.rerank.scorer",
     "ShapeError": "clipcond.errors",
@@ -29,6 +30,7 @@ _HOME = {
     "TrainConfig": "clipcond.train.config",
     "adapters_of": "clipcond.diffusion.adapters",
     "composed": "clipcond.diffusion.compose_denoiser",
+    "draw_steered": "clipcond.diffusion.counterfactual.drawing",
     "evaluate": "clipcond.train.evaluate",
     "explain": "clipcond.pages.explain",
     "export": "clipcond.workflows.export",
@@ -36,6 +38,8 @@ _HOME = {
     "load_pipeline": "clipcond.diffusion.pipelines",
     "parse": "clipcond.prompt.dialects.parse",
     "plan": "clipcond.prompt.plan",
+    "replace": "clipcond.diffusion.counterfactual.replace",
+    "steered": "clipcond.diffusion.counterfactual.denoiser",
     "tokenize": "clipcond.prompt.tokenizer",
     "translate": "clipcond.prompt.dialects.translate",
 }
@@ -50,8 +54,12 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.compose_denoiser import composed as composed
     from clipcond.diffusion.conditioner import Conditioner as Conditioner
     from clipcond.diffusion.conditioning import Conditioning as Conditioning
+    from clipcond.diffusion.counterfactual.denoiser import steered as steered
+    from clipcond.diffusion.counterfactual.drawing import draw_steered as draw_steered
+    from clipcond.diffusion.counterfactual.replace import replace as replace
     from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
+    from clipcond.diffusion.regions import Region as Region
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower
     from clipcond.errors import ClipCondError as ClipCondError

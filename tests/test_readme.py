@@ -19,7 +19,18 @@ ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RUNNER = ROOT / "tests" / "page_runner.py"
 TWICE = ("README.md",)
-GUIDES = ["mini", "wildcards-and-schedules", "conditioning", "explain", "training", "rerank", "find", "models"]
+GUIDES = [
+    "mini",
+    "wildcards-and-schedules",
+    "conditioning",
+    "explain",
+    "training",
+    "rerank",
+    "find",
+    "models",
+    "weighting",
+    "steer",
+]
 PAGES = ["README.md", *(f"docs/{guide}.md" for guide in GUIDES)]
 
 pytestmark = pytest.mark.skipif(

@@ -26,7 +26,8 @@ def cache(
 ) -> None:
     """Show, prune or clear the embeddings of earlier runs.
 
-    They lie in the folder CLIPCOND_CACHE, or in the user's cache folder. Clearing them costs time and nothing else.
+    They lie in the folder CLIPCOND_CACHE, or in the user's cache folder, and beside them the indexes of large collections,
+    which only clear removes. Clearing costs time and nothing else.
     """
     report = run(CacheOptions(what=what, to=to))
     for line in (*report.notes, *report.problems):
@@ -37,6 +38,10 @@ def cache(
         if what != "info":
             typer.echo(f"{report.removed:,} embedding{'' if report.removed == 1 else 's'} removed")
         _show(report.info)
+        for each in report.indexes:
+            typer.echo(
+                f"  index of {visible(', '.join(each.sources))} ({visible(each.model)}): {each.bytes / _MIB:,.1f} MiB"
+            )
     if report.problems:
         raise typer.Exit(FAILED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,15 +27,17 @@ from clipcond.cli.gallery_options import (
 )
 from clipcond.cli.progress import progress
 from clipcond.cli.render import stdout_console
-from clipcond.files import check_output
+from clipcond.errors import OptionsError
+from clipcond.files import check_output, write_file
 from clipcond.wording import visible
 from clipcond.workflows.classify import ClassifyOptions, ClassifyResult, run
 
 if TYPE_CHECKING:
     from clipcond.find.classify import ClassifiedPicture
+    from clipcond.score.classification import Classified
 
 _NONE = "none of these"
-_CONFUSED = 5  # pairs of classes that are shown
+_WEAKEST = 12  # classes that are shown
 
 
 @command
@@ -52,6 +55,9 @@ def classify(
             help="Sentences around each label: none, photo, satellite, art, text, imagenet7, imagenet80, or a file.",
         ),
     ] = "none",
+    tuned: Annotated[
+        Path | None, typer.Option("--tuned", help="Classes that clipcond tune learned, in place of sentences.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", "-k", help="Labels to show for each picture.")] = 1,
     none_below: Annotated[
         float, typer.Option("--none-below", help="A picture whose best label is less probable has none.")
@@ -66,6 +72,9 @@ def classify(
     measure: Annotated[
         Path | None,
         typer.Option("--measure", help="With --truth: write the numbers and the confusion into a JSON file."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --truth: draw what is taken for what into a .png or .svg.")
     ] = None,
     recursive: Recursive = False,
     model: Model = "mini",
@@ -82,22 +91,34 @@ def classify(
     options = ClassifyOptions(
         gallery=gallery_options(images, model, recursive, batch_size, no_cache), labels=names_of(labels),
         labels_file=labels_file, templates=templates, top=top, none_below=none_below, truth=truth,
-        try_templates=try_templates,
+        try_templates=try_templates, tuned=tuned,
     )  # fmt: skip
-    for path in (csv, measure):
-        if path is not None:
-            check_output(path)
+    _check_outputs(options, csv, measure, plot)
     with progress() as events:
         result = run(options, events)
     _show(result, for_programs(as_json))
     if csv is not None:
         _write(result, csv)
     if measure is not None:
-        import json
-
-        from clipcond.files import write_file
-
         write_file(measure, json.dumps(result.measure_to_json(), indent=2, ensure_ascii=False) + "\n")
+    if plot is not None and result.measured is not None:
+        from clipcond.pages.confusion_plot import confusion_plot
+
+        write_file(plot, confusion_plot(result.measured, result.labels, plot.suffix.lower()[1:]))
+
+
+def _check_outputs(options: ClassifyOptions, csv: Path | None, measure: Path | None, plot: Path | None) -> None:
+    """Refuse files that cannot be written, before any work."""
+    for flag, path in (("--measure", measure), ("--plot", plot)):
+        if path is not None and options.truth is None:
+            raise OptionsError(f"{flag} needs the right labels; give them with --truth folders or --truth FILE")
+    for path in (csv, measure):
+        if path is not None:
+            check_output(path)
+    if plot is not None:
+        from clipcond.pages.plots import check_plot
+
+        check_plot(plot)
 
 
 def _show(result: ClassifyResult, as_json: bool) -> None:
@@ -118,22 +139,17 @@ def _row(picture: ClassifiedPicture) -> tuple[str, ...]:
 
 
 def _show_measure(result: ClassifyResult) -> None:
-    """Print accuracy, recall of the weakest classes, what is confused, and the templates."""
+    """Print accuracy, the classes and what they are taken for, and the templates."""
     if (found := result.measured) is None:
         return
     console = stdout_console()
     console.print()
+    five = f"among the first five {found.top5:.1%}, " if len(result.labels) > 5 else ""
     console.print(
-        f"accuracy {found.accuracy:.1%} of {found.count:,} pictures, among the first five {found.top5:.1%}, mean recall of a "
-        f"class {found.mean_recall:.1%}; confidence {found.confidence:.1%} (calibration error {found.calibration_error:.1%})"
+        f"accuracy {found.accuracy:.1%} of {found.count:,} pictures, {five}mean recall of a class {found.mean_recall:.1%}; "
+        f"confidence {found.confidence:.1%} (calibration error {found.calibration_error:.1%})"
     )
-    pairs = [
-        (int(found.confusion[right, said]), result.labels[right], result.labels[said])
-        for right, said in zip(*found.confusion.nonzero(), strict=True)
-        if right != said
-    ]
-    for count, right, said in sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSED]:
-        console.print(f"  {count:,} of {visible(right)} taken for {visible(said)}")
+    _show_classes(found, result.labels)
     if result.gains:
         console.print()
         print_table(
@@ -142,6 +158,22 @@ def _show_measure(result: ClassifyResult) -> None:
         )  # fmt: skip
         chosen = "; ".join(visible(each) for each in result.selected)
         console.print(f"chosen greedily, {result.selected_accuracy:.1%} on these pictures: {chosen}")
+
+
+def _show_classes(found: Classified, labels: tuple[str, ...]) -> None:
+    """Print a table of classes, the weakest first: recall, and what their pictures are mostly taken for."""
+    order = [int(row) for row in found.recall.argsort(kind="stable")]
+    order = [row for row in order if found.confusion[row].any()]  # a class without a picture has no recall
+    rows = []
+    for row in order[:_WEAKEST]:
+        wrong = found.confusion[row].copy()
+        wrong[row] = 0
+        most = int(wrong.argmax())
+        taken = f"{labels[most]} ({wrong[most]:,})" if wrong[most] else ""
+        rows.append((labels[row], f"{found.confusion[row].sum():,}", f"{found.recall[row]:.1%}", taken))
+    print_table([("class", False), ("pictures", True), ("recall", True), ("mostly taken for", False)], rows, ())
+    if len(order) > _WEAKEST:
+        stdout_console().print(f"… and {len(order) - _WEAKEST:,} classes with more; --measure FILE has all")
 
 
 def _write(result: ClassifyResult, path: Path) -> None:

@@ -24,6 +24,7 @@ GROUPS = {
         "detect": "clipcond.cli.detect",
         "screen": "clipcond.cli.screen",
         "probe": "clipcond.cli.probe",
+        "tune": "clipcond.cli.tune",
         "duplicates": "clipcond.cli.duplicates",
         "caption-rank": "clipcond.cli.captions",
         "interrogate": "clipcond.cli.captions",

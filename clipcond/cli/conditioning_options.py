@@ -30,7 +30,7 @@ Weighting = Annotated[
     typer.Option(
         metavar="METHOD",
         help="none, a1111, no_norm, comfy, comfy_pp, compel, sd_embed; +length_norm and +mean_norm behind it. "
-        "The default is the dialect's own.",
+        "generate: counterfactual, which acts in the picture, 0 takes a phrase out. The default is the dialect's own.",
         show_default=False,
     ),
 ]
@@ -84,6 +84,16 @@ LoraDir = Annotated[
     typer.Option(
         metavar="DIR",
         help="A folder of LoRAs, loaded where the prompt says <lora:name:0.8>.",
+        show_default=False,
+    ),
+]
+Operations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--operation",
+        metavar="OPERATION",
+        help='"lerp 0.3: OTHER PROMPT", "slerp …", "slider 0.5: LOW -> HIGH", "vary 0.1: SEED", "gain 1.2: ENCODER"; '
+        "may be repeated, in their order.",
         show_default=False,
     ),
 ]

@@ -11,15 +11,13 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import CHECK_FAILED
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json, stdout_console
+from clipcond.files import write_file
 from clipcond.wording import visible
-from clipcond.workflows.drift import DriftOptions, parse_limits, run
+from clipcond.workflows.drift import KIND_NAMES, DriftOptions, parse_limits, run
 
 if TYPE_CHECKING:
     from clipcond.prompt.families import Family
     from clipcond.workflows.drift import DriftReport, EncoderDrift
-
-_NAMES = {"bos": "BOS", "words": "words", "eos": "EOS", "padding": "padding", "empty": 'the empty prompt ""',
-          "pooled": "pooled vector"}  # fmt: skip
 
 
 @command
@@ -35,6 +33,10 @@ def drift(
     fail_over: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Exit with 1 beyond this; may be repeated.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as a page.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure how far a text encoder has moved, and why.
@@ -43,10 +45,15 @@ def drift(
     """
     options = DriftOptions(
         before=before, after=after, target=cast("Family", target), encoder=encoder, prompts=prompts, pipeline=pipeline,
-        limits=parse_limits(fail_over or []),
+        limits=parse_limits(fail_over or []), html=html, overwrite=overwrite,
     )  # fmt: skip
     with progress() as events:
         report = run(options, events)
+    if html is not None:
+        from clipcond.pages.drift import drift_page
+
+        write_file(html, drift_page(report), overwrite=overwrite)
+        typer.echo(f"page: {visible(str(html))}", err=True)
     if as_json:
         print_json(report.to_json())
     else:
@@ -70,7 +77,12 @@ def _show(report: DriftReport) -> None:
         if not each.differences:
             console.print("no difference in weights, rows or outputs")
     for change in report.denoiser:
-        console.print(f"denoiser at timestep {change.timestep:g}: prediction changed by {change.change:.2%}")
+        scale = "" if change.text is None else f"; no words at all change it by {change.text:.2%}"
+        scale += "" if change.pooled is None else f", none in the pooled vector by {change.pooled:.2%}"
+        console.print(
+            f"denoiser at timestep {change.timestep:g}: prediction changed by {change.change:.2%}{scale}",
+            soft_wrap=True,
+        )
 
 
 def _table(each: EncoderDrift) -> object:
@@ -83,7 +95,7 @@ def _table(each: EncoderDrift) -> object:
         table.add_column(name, justify="right")
     for kind, found in each.drift.kinds.items():
         table.add_row(
-            _NAMES[kind],
+            KIND_NAMES[kind],
             str(found.positions),
             f"{found.cosine:.4f}",
             f"{found.least_cosine:.4f}",

@@ -44,6 +44,7 @@ def encode(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
+    operations: shared.Operations = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     as_json: shared.AsJson = False,
 ) -> None:
@@ -71,6 +72,7 @@ def encode(
             lengths=lengths,
             embeddings=embeddings,
             lora_dir=lora_dir,
+            operations=tuple(operations or ()),
         ),
     )
     with progress() as events:

@@ -63,6 +63,11 @@ _EXAMPLES = {
         "clipcond probe train.csv test.csv --shots 1,4,16 --draws 5 --plot probe.svg",
         "clipcond probe train test --model ViT-B-32/openai --templates photo --json",
     ),
+    "tune": (
+        "clipcond tune train --out tuned.safetensors",
+        "clipcond tune train.csv --test test.csv --learn templates,shared --templates imagenet7 --seed 1 --json",
+        'clipcond tune train --model ViT-L-14/openai --sentence "a photo of a {}." --embedding embeddings/look.safetensors',
+    ),
     "classify": (
         'clipcond classify pictures --labels "a red circle,a blue star,a green ring"',
         "clipcond classify pictures --labels-file labels.txt --templates photo --top 3 --json",
@@ -115,7 +120,7 @@ _EXAMPLES = {
     ),
     "drift": (
         "clipcond drift --before mini --after runs/mine --target sd15",
-        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --json",
+        "clipcond drift --before ./sd15 --after ./sd15-mine --target sd15 --html drift.html",
         "clipcond drift --before mini --after runs/mine --target sd15 --pipeline mini",
     ),
     "lora-info": (

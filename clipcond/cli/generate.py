@@ -41,6 +41,12 @@ def generate(
             metavar="FILE", help="What `clipcond encode` wrote, in place of PROMPT and its options.", show_default=False
         ),
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A JSON file of regions, each with a prompt for its place.", show_default=False
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take a --conditioning that other encoders made.", show_default=False)
     ] = False,
@@ -83,6 +89,14 @@ def generate(
     stock: Annotated[
         bool, typer.Option("--stock", help="Leave the prompt to the pipeline, which reads 75 tokens of it.")
     ] = False,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Other words for a phrase; the rest of the picture stays. May be repeated; takes twice as long.",
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[
         int | None,
         typer.Option(
@@ -94,6 +108,12 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive", help="With --keep: give up the worse half at a third of the steps, and again at two thirds."
+        ),
+    ] = False,
     rerank_model: Annotated[str, typer.Option(metavar="MODEL", help="The model that --keep scores with.")] = "mini",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures in one forward pass.")] = 8,
     dtype: Annotated[
@@ -112,6 +132,7 @@ def generate(
     prompt_3: shared.Prompt3 = None,
     embeddings: shared.Embeddings = None,
     lora_dir: shared.LoraDir = None,
+    operations: shared.Operations = None,
     as_json: shared.AsJson = False,
 ) -> None:
     """Make pictures of PROMPT, all of it.
@@ -123,6 +144,7 @@ def generate(
     options = GenerateOptions(
         out=out,
         conditioning=conditioning,
+        regions=regions,
         force=force,
         infotext=infotext,
         expand=expand,
@@ -133,7 +155,9 @@ def generate(
         guidance_scale=guidance,
         seed=seed,
         stock=stock,
+        replace=tuple(replace or ()),
         keep=keep,
+        adaptive=adaptive,
         rerank_model=rerank_model,
         batch_size=batch_size,
         dtype=dtype,
@@ -151,6 +175,7 @@ def generate(
             lengths=lengths,
             embeddings=embeddings,
             lora_dir=lora_dir,
+            operations=tuple(operations or ()),
         ),
     )
     lines = _Lines(options, as_json=as_json or not on_terminal())

@@ -12,7 +12,7 @@ from clipcond.cli.gallery_options import BatchSize, Model, NoCache, for_programs
 from clipcond.cli.progress import progress
 from clipcond.cli.render import print_json
 from clipcond.errors import OptionsError
-from clipcond.files import check_output, write_file
+from clipcond.files import write_file
 from clipcond.workflows.probe import ProbeOptions, run
 
 
@@ -48,9 +48,9 @@ def probe(
         shots=tuple(dict.fromkeys(map(int, numbers))), draws=draws, seed=seed, batch_size=batch_size, cache=not no_cache,
     )  # fmt: skip
     if plot is not None:
-        if plot.suffix.lower() not in (".png", ".svg"):
-            raise OptionsError(f"--plot {plot}: expected a name that ends in .png or .svg")
-        check_output(plot)
+        from clipcond.pages.plots import check_plot
+
+        check_plot(plot)
     with progress() as events:
         report = run(options, events)
     if plot is not None:

@@ -144,9 +144,11 @@ def _name(row: RankedImage, several: bool) -> Text:
 def _heading(row: RankedImage) -> Text:
     from rich.text import Text
 
-    chunks = f" in {row.chunks} chunks" if (row.chunks or 1) > 1 else ""
-    tokens = f"{row.content_tokens} token{'' if row.content_tokens == 1 else 's'}{chunks}"
-    return Text.assemble(("prompt  ", "bold"), brief(row.prompt or "", 200), (f"  ({tokens})", "dim"))
+    heading = Text.assemble(("prompt  ", "bold"), brief(row.prompt or "", 200))
+    if row.content_tokens is not None:  # a sum of several has none
+        chunks = f" in {row.chunks} chunks" if (row.chunks or 1) > 1 else ""
+        heading.append(f"  ({row.content_tokens} token{'' if row.content_tokens == 1 else 's'}{chunks})", style="dim")
+    return heading
 
 
 def _bar(score: float, scores: Sequence[float]) -> Text:

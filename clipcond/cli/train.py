@@ -13,22 +13,60 @@ from clipcond.cli.app import command
 from clipcond.cli.exit_codes import INTERRUPTED
 from clipcond.cli.render import print_json
 from clipcond.cli.report import write_report
+from clipcond.cli.train_check import check_data
 from clipcond.cli.train_lines import training_lines
+from clipcond.cli.train_pair import show_pair
+from clipcond.cli.train_plan import show_plan
+from clipcond.errors import OptionsError
 from clipcond.wording import visible
+from clipcond.workflows import train_pair
+from clipcond.workflows.preflight import SAMPLE, PreflightOptions
 from clipcond.workflows.train import TrainOptions, run
+from clipcond.workflows.train_plan import PlanOptions
 
 if TYPE_CHECKING:
     from clipcond.train.loop import TrainResult
 
-_OWN = ("config", "allow_changes", "as_json")  # parameters of the command that are no settings of a run
+_INSTEAD = ("check", "decode", "plan", "gpus", "gpu_memory", "images")  # of a look before a run
+_OWN = (
+    "config",
+    "config_file",
+    "allow_changes",
+    "as_json",
+    *_INSTEAD,
+)  # parameters of the command that are no settings of a run
 
 
 @command
 def train(
     context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="A TOML file of settings; flags win over it.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="The same, as an option.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="CSV, TSV, JSONL, a WebDataset tar, a glob or folder of tars.")
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="CSV, TSV, JSONL, Parquet, WebDataset tars, a folder of pictures with texts."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings to start from: small, medium or scratch.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at data and settings, say what would go wrong, and train nothing.")
+    ] = False,
+    decode: Annotated[
+        str | None, typer.Option(metavar="N", help="Pictures that --check decodes: all, none, or so many (500).")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what memory and how many steps it takes, and train nothing.")
+    ] = False,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs that --plan divides the batch among.")] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", help="Memory of each; --plan says what fits, and exits with 1 if not."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures, where --plan has no --data to count.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="TEXT", help="mini, or an open_clip folder.")] = None,
     out: Annotated[
@@ -56,8 +94,15 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides order, captions and random weights (0).")
     ] = None,
-    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32 or bf16.")] = None,
-    freeze: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="text or image; may be repeated.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TEXT", help="float32, bf16, or fp16 on a GPU.")] = None,
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Compute blocks again in the backward pass, for less memory.")
+    ] = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Divide the towers' blocks among torchrun's processes.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the towers' blocks.")] = False,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="text, image or temperature; repeatable.")
+    ] = None,
     train_blocks: Annotated[
         int | None, typer.Option(metavar="N", help="Of the text trunk, train the last N blocks alone.")
     ] = None,
@@ -66,8 +111,21 @@ def train(
         typer.Option(metavar="X", help="Factor of the learning rate from each block to the one below (1)."),
     ] = None,
     lock_image: Annotated[
-        bool, typer.Option("--lock-image", help="Freeze the image tower; embed every picture once.")
-    ] = False,
+        bool | None,
+        typer.Option("--lock-image/--no-lock-image", help="Freeze the image tower; embed every picture once."),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(metavar="N", help="Train adapters of this rank on the text tower, and nothing else.")
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(metavar="X", help="Their change counts X / rank (the rank).")
+    ] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Layers that have one: attn, mlp or attn,mlp (both).")
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Stretch the text tower's 77 positions to 134, 191 or 248.")
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(metavar="X", help="Evaluate and write a moving average of the weights, such as 0.999."),
@@ -111,7 +169,16 @@ def train(
     denoise_batch: Annotated[int | None, typer.Option(metavar="N", help="Pairs a step for it (32).")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux."),
+        typer.Option(
+            metavar="TEXT", help="What it will drive: sd15, sd2, sdxl-l, sdxl-g, sd3-l, sd3-g, flux; or sdxl, sd3."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Of target sdxl or sd3: text_encoder, text_encoder_2 or both."),
+    ] = None,
+    model_2: Annotated[
+        str | None, typer.Option("--model-2", metavar="TEXT", help="With both, the model of text_encoder_2.")
     ] = None,
     retention: Annotated[
         float | None, typer.Option(metavar="X", help="Weight of holding what the target reads of general prompts (0).")
@@ -152,10 +219,28 @@ def train(
 ) -> None:
     """Train a dual encoder on image-caption pairs.
 
-    The same command goes on with an interrupted run where it stopped.
+    The same command goes on with an interrupted run where it stopped. --check looks at the data first, --plan at memory
+    and steps; --preset gives settings to start from.
     """
-    options = TrainOptions(config=config, settings=_settings(context), allow_changes=allow_changes)
+    if config is not None and config_file is not None:
+        raise OptionsError(f"{config} and --config {config_file} are both files of settings; give one of the two")
+    config = config or config_file
+    settings = _settings(context)
+    _refuse_alone(context, check=check, plan=plan)
+    if check:
+        check_data(PreflightOptions(config=config, settings=settings, decode=decode or str(SAMPLE)), as_json=as_json)
+        return
+    if plan:
+        show_plan(
+            PlanOptions(config=config, settings=settings, gpus=gpus, gpu_memory=gpu_memory, images=images),
+            as_json=as_json,
+        )
+        return
+    options = TrainOptions(config=config, settings=settings, allow_changes=allow_changes)
     with training_lines() as events:
+        if train_pair.is_pair(options):
+            show_pair(train_pair.run(options, events), as_json=as_json)
+            return
         result = run(options, events)
     if result.rank == 0:
         if result.model is not None:
@@ -167,10 +252,21 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
+def _refuse_alone(context: typer.Context, *, check: bool, plan: bool) -> None:
+    """Raise OptionsError for --check with --plan, and for options of one of them without it."""
+    if check and plan:
+        raise OptionsError("--check and --plan are two things; give one of the two")
+    given = [name for name in ("gpus", "gpu_memory", "images") if context.params[name] is not None]
+    if given and not plan:
+        raise OptionsError(f"--{given[0].replace('_', '-')} is of --plan, which is not given")
+    if context.params["decode"] is not None and not check:
+        raise OptionsError("--decode is of --check, which is not given")
+
+
 def _settings(context: typer.Context) -> dict[str, object]:
-    """Return the settings that were given: all options but the command's own. A switch that is off is not given."""
+    """Return the settings that were given: all options but the command's own."""
     options = {name: value for name, value in context.params.items() if name not in _OWN}
-    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
+    return {name: value for name, value in options.items() if value is not None and value != []}
 
 
 def _show(result: TrainResult, *, as_json: bool) -> None:

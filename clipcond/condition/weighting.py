@@ -9,6 +9,7 @@
 | `comfy_pp` | above 1 away from the states without the piece, below 1 towards them: ADV_CLIP_emb's "comfy++" |
 | `compel` | as `comfy`, and below 1 also mixed with the states of the prompt with the fragment masked, by a tangent |
 | `sd_embed` | z·w with w rounded to float16, as sd_embed does |
+| `counterfactual` | z: weights act on the denoiser's prediction instead (`clipcond.diffusion.counterfactual`) |
 
 Behind a method, parted by `+`: `length_norm` spreads a weight over the tokens of its piece, 1 + sign(w−1)·√((w−1)²/n);
 `mean_norm` brings the mean over the content tokens of the prompt to 1, w + (1 − mean(w)). Both change the weights
@@ -36,6 +37,7 @@ from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError
 
 __all__ = [
+    "COUNTERFACTUAL",
     "DEFAULTS",
     "METHODS",
     "MODIFIERS",
@@ -50,6 +52,7 @@ __all__ = [
 ]  # fmt: skip
 
 METHODS = ("none", "a1111", "no_norm", "comfy", "comfy_pp", "compel", "sd_embed")
+COUNTERFACTUAL = "counterfactual"
 MODIFIERS = ("length_norm", "mean_norm")
 # the arithmetic that a dialect's users know it with
 DEFAULTS: Mapping[str, str] = {"plain": "none", "a1111": "a1111", "comfy": "comfy", "compel": "compel"}
@@ -85,14 +88,17 @@ class Weighed:
 def parse_method(text: str) -> Method:
     """Return the weighting of a name, such as `comfy` or `a1111+length_norm`.
 
-    Raises ConfigError for an unknown name, naming the nearest, and for a modifier given twice.
+    Raises ConfigError for an unknown name, naming the nearest, for a modifier given twice, and for one that a weighting
+    does not take.
     """
     name, *modifiers = [part.strip() for part in text.split("+")]
-    _known("weighting", name, METHODS)
+    _known("weighting", name, (*METHODS, COUNTERFACTUAL))
     for modifier in modifiers:
         _known("modifier of a weighting", modifier, MODIFIERS)
     if len(set(modifiers)) < len(modifiers):
         raise ConfigError(f"weighting {text!r} has a modifier twice; once is enough")
+    if modifiers and name == COUNTERFACTUAL:
+        raise ConfigError(f"weighting {name!r} takes no modifier; leave +{modifiers[0]} out")
     return Method(name, tuple(modifiers))
 
 
@@ -141,7 +147,7 @@ def weigh(
     """
     sizes = check_axes("hidden", hidden, "K L D")
     applied = _applied(weights, segments, method, K=sizes["K"], L=sizes["L"])
-    if method.name == "none" or _all_one(applied):
+    if method.name in ("none", COUNTERFACTUAL) or _all_one(applied):
         return Weighed(hidden)
     z = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
     w = applied.to(z)[..., None]

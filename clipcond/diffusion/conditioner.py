@@ -16,20 +16,27 @@ import torch
 
 from clipcond.condition.cache import Cache
 from clipcond.condition.families import T5
+from clipcond.condition.weighting import COUNTERFACTUAL
 from clipcond.diffusion.compose_denoiser import Composition
-from clipcond.diffusion.compose_prompts import compose
+from clipcond.diffusion.compose_prompts import compose, compose_regions
 from clipcond.diffusion.conditioning import Conditioning, named
+from clipcond.diffusion.counterfactual.prompts import CounterfactualRequest, encode_counterfactual
+from clipcond.diffusion.counterfactual.replaced_prompts import replaced_prompts
+from clipcond.diffusion.counterfactual.steering import Steering
 from clipcond.diffusion.edits import Edit, Edited
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import findings_of_written, schedule_pooled
+from clipcond.diffusion.operate import checked, operand_prompts, operated
 from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
+from clipcond.diffusion.regions import Region
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
 from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
+from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
 
 if TYPE_CHECKING:
@@ -120,6 +127,7 @@ class Conditioner:
         num_images_per_prompt: int = 1,
         steps: int | None = None,
         max_sequence_length: int | None = None,
+        operations: Sequence[Operation] = (),
     ) -> Conditioning:
         """Condition one prompt or a list of them.
 
@@ -138,6 +146,7 @@ class Conditioner:
         `[a|b]` of dialect `a1111`). All its texts are encoded now; give the pipeline `callback_on_step_end=out.callback`.
         max_sequence_length: the positions of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
         longer row, and shorter ones in the same list are filled up with the end of an empty prompt.
+        operations: operations on the positive side in their order, of `clipcond.prompt.operations`.
 
         Raises ConfigError for settings that do not fit one another or the pipeline, for a schedule without `steps`, and
         for a prompt of several parts that only a denoiser can compose (A1111's AND).
@@ -152,6 +161,10 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
+        if options.method.name == COUNTERFACTUAL:
+            raise ConfigError(
+                "weighting is 'counterfactual', which acts while a picture is drawn; use conditioner.counterfactual(...)"
+            )
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
@@ -161,10 +174,18 @@ class Conditioner:
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
         if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
-        return self._condition(prompts, options, no_negative, num_images_per_prompt, steps)
+        operations = checked(operations, self.pipeline) if operations else ()
+        made = self._condition(prompts, options, operations, no_negative, num_images_per_prompt, steps)
+        return replace(made, operations=operations) if operations else made
 
     def _condition(
-        self, prompts: Sides[Prompts], options: EncodeOptions, no_negative: bool, images: int, steps: int | None
+        self,
+        prompts: Sides[Prompts],
+        options: EncodeOptions,
+        operations: Sequence[Operation],
+        no_negative: bool,
+        images: int,
+        steps: int | None,
     ) -> Conditioning:
         fingerprints = {name: each.tower.fingerprint() for name, each in self.pipeline.encoders.items()}  # once a call
 
@@ -181,17 +202,26 @@ class Conditioner:
             )
 
         by_prompt: PlansByPrompt = {}
+
+        def encode_prompts(*variants: Sides[Prompts]) -> list[EncodedSides]:
+            together = [[each, *(operand_prompts(operations, each) if operations else ())] for each in variants]
+            planned = [self.planner.plans(each, options, by_prompt) for own in together for each in own]
+            _refuse_and(by_prompt.values())
+            encoded = encode(*planned)
+            return operated(encoded, operations, self.pipeline) if operations else encoded
+
         plans = self.planner.plans(prompts, options, by_prompt)
         _refuse_and(by_prompt.values())
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
             timeline, variants = variants_of(prompts, needed_steps(steps, changing))
-            encoded = encode(*[self.planner.plans(each, options, by_prompt) for each in variants])
-            return self._over_steps(plans, options, timeline, encoded, fingerprints)
+            return self._over_steps(plans, options, timeline, encode_prompts(*variants), fingerprints)
         if options.dialect == "compel" and _mention(".swap(", prompts) and any(edits := self._edits(prompts)):
+            if operations:
+                raise ConfigError("the prompt has .swap() in it, which goes with no operation; leave one of them out")
             edited = self.planner.plans(Sides(prompts.positive, ()), options, {}, edited=True)
             first, second = encode(plans, edited)
             return replace(self._conditioning(first, plans, options, fingerprints), edited=_edited(second, edits))
-        (only,) = encode(plans)
+        (only,) = encode_prompts(prompts) if operations else encode(plans)
         return self._conditioning(only, plans, options, fingerprints)
 
     def _conditioning(
@@ -249,6 +279,64 @@ class Conditioner:
         return [edits_of_prompt(each[""], vectors) for each in prompts.positive]
 
     @torch.no_grad()
+    def counterfactual(
+        self,
+        prompt: PromptArgument,
+        negative_prompt: PromptArgument | None = None,
+        *,
+        replace: Mapping[str, str] | None = None,
+        every: int = 1,
+        prompt_2: PromptArgument | None = None,
+        prompt_3: PromptArgument | None = None,
+        dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
+        clip_skip: int | None = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+        steps: int | None = None,
+        max_sequence_length: int | None = None,
+    ) -> Steering:
+        """Condition prompts whose weights act on the denoiser's prediction, each phrase's where it acts in the picture.
+
+        0 takes a phrase out of the picture, less pushes away from it, more than 1 strengthens it; draw with
+        `clipcond.draw_steered(pipe, steering, …)`, or with `with clipcond.steered(pipe, steering): pipe(**steering.kwargs, …)`.
+        replace: other words for phrases of the prompt, in place of weights; `weighting` is then the dialect's own if not
+        given, and `counterfactual` otherwise.   every: the phrases are predicted anew at every so many steps.
+        Further settings are those of a call; a prompt with AND is composed, as by `compose`.
+        Raises ConfigError for settings that do not fit, a phrase that the prompt has not, AND in Flux, and other pipelines
+        than those of Stable Diffusion 1, 2, XL, 3 and Flux.
+        """
+        if not self.pipeline.shape.composes and self.family != "flux":
+            raise ConfigError(
+                f"the prediction of {self.pipeline.name} cannot be steered; use one of Stable Diffusion 1, 2, XL, 3 or Flux"
+            )
+        if replace is None and weighting not in (None, COUNTERFACTUAL):
+            raise ConfigError(f"weighting is {weighting!r}, which steers nothing; leave it out, or give replace")
+        if replace is not None and weighting == COUNTERFACTUAL:
+            raise ConfigError("weighting is 'counterfactual' and there is something to replace; do one after the other")
+        options = self.planner.options(
+            dialect=dialect,
+            weighting=COUNTERFACTUAL if replace is None else weighting,
+            chunking=chunking,
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=_steerable(lengths),
+            max_sequence_length=max_sequence_length,
+        )
+        prompts = self.planner.prompts(prompt, negative_prompt, others={"_2": prompt_2, "_3": prompt_3})
+        if negative_prompt is None and self.pipeline.shape.own_negative:
+            prompts = Sides(prompts.positive, ())
+        request = CounterfactualRequest(
+            prompts=prompts,
+            replaced=None if replace is None else replaced_prompts(prompts, replace, dialect),
+            empty_negative=negative_prompt is None and self.pipeline.force_zeros,
+            steps=steps,
+            every=every,
+        )
+        return encode_counterfactual(self.planner, request, options, cache=self.cache)
+
+    @torch.no_grad()
     def compose(
         self,
         prompt: PromptArgument,
@@ -288,9 +376,70 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
+        if options.method.name == COUNTERFACTUAL:
+            raise ConfigError(
+                "weighting is 'counterfactual', which composes AND as well; use conditioner.counterfactual(...)"
+            )
         return compose(
             self.planner,
             self.planner.prompts(prompt, negative_prompt),
+            options,
+            cache=self.cache,
+            force_zeros=negative_prompt is None and self.pipeline.force_zeros,
+            num_images_per_prompt=num_images_per_prompt,
+            steps=steps,
+        )
+
+    @torch.no_grad()
+    def regions(
+        self,
+        prompt: str,
+        regions: Iterable[Region],
+        negative_prompt: str | None = None,
+        *,
+        dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
+        clip_skip: int | None = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+        num_images_per_prompt: int = 1,
+        steps: int | None = None,
+        max_sequence_length: int | None = None,
+    ) -> Composition:
+        """Condition one picture on a base prompt and on regions with prompts of their own, of any length each.
+
+        Draw with `with composed(pipe, parts): pipe(**parts.kwargs, …)`. In each region the denoiser's output is that of the
+        region's prompt, elsewhere that of the base prompt; at soft edges both, and where regions overlap they share. The
+        negative prompt is for all of the picture. Settings are those of a call, for all prompts; AND composes within a region.
+        Raises ConfigError for no region, for settings that a call refuses, in Flux for AND and for a negative prompt, and for
+        pipelines whose denoiser regions cannot be put together in.
+        """
+        _check_images(num_images_per_prompt)
+        flux = self.family == "flux"
+        if self.pipeline.modular or not (self.pipeline.shape.composes or flux):
+            raise ConfigError(f"{self.pipeline.name} has no denoiser that regions could be put together in")
+        places = tuple(regions)
+        if not places or not all(isinstance(each, Region) for each in places):
+            raise ConfigError(f"regions holds {len(places)}, expected one Region or more, and nothing else")
+        if flux and negative_prompt:
+            raise ConfigError(
+                f"{self.pipeline.name} reads a negative prompt apart, where regions cannot be; leave it out"
+            )
+        options = self.planner.options(
+            dialect=dialect,
+            weighting=weighting,
+            chunking=chunking,
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=lengths,
+            max_sequence_length=max_sequence_length,
+        )
+        prompts = self.planner.prompts([prompt, *(each.prompt for each in places)], negative_prompt)
+        return compose_regions(
+            self.planner,
+            Sides(prompts.positive, () if flux else prompts.negative[:1]),
+            places,
             options,
             cache=self.cache,
             force_zeros=negative_prompt is None and self.pipeline.force_zeros,
@@ -317,6 +466,22 @@ def composition_of(
 ) -> Composition:
     """`Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **settings)` as one function, for pipeline files."""
     return Conditioner.from_pipeline(pipe).compose(prompt, negative_prompt, **settings)
+
+
+def counterfactual_of(
+    pipe: Any,
+    prompt: PromptArgument,
+    negative_prompt: PromptArgument | None = None,
+    **settings: Any,
+) -> Steering:
+    """`Conditioner.from_pipeline(pipe).counterfactual(…)` as one function, for pipeline files."""
+    return Conditioner.from_pipeline(pipe).counterfactual(prompt, negative_prompt, **settings)
+
+
+def _steerable(lengths: str | None) -> str | None:
+    if lengths == "mask":
+        raise ConfigError("lengths is 'mask', which a steering cannot do; leave it out")
+    return lengths
 
 
 def _check_images(num_images_per_prompt: int) -> None:

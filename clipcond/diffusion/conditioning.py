@@ -16,6 +16,7 @@ from clipcond.diffusion.pipeline_view import PipelineView, view_pipeline
 from clipcond.encode.shapes import check_axes
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.families import FAMILIES
+from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
 from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.wording import html_table
@@ -75,6 +76,7 @@ class Conditioning:
     takes: frozenset[str] | None = None  # the tensors that the pipeline's call takes, None where it is not known
     arguments: Mapping[str, str] = field(default_factory=dict)  # the call's names of tensors, where they differ
     callback: StepCallback | None = None  # for callback_on_step_end where a prompt changes over the steps
+    operations: tuple[Operation, ...] = ()  # the operations that were applied to the positive side
     edited: Edited | None = None  # of compel's `.swap()`: the states that the swaps lead to, and where
 
     def __post_init__(self) -> None:
@@ -160,7 +162,7 @@ class Conditioning:
             for name, each in self.tensors.items()
         ]
         title = f"{'; '.join(self.prompts)} ({self.family}, {self.dialect}, weighting {self.weighting})"
-        notes = [f"{found.argument}: {found.message}" for found in self.findings]
+        notes = [*map(str, self.operations), *(f"{found.argument}: {found.message}" for found in self.findings)]
         return html_table(title, ("tensor", "shape", "dtype", "device"), rows, notes=notes)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -181,6 +183,7 @@ class Conditioning:
             taken=frozenset(self._taken),
             arguments=self.arguments,
             fingerprints=self.fingerprints,
+            operations=self.operations,
             edited=self.edited,
             timeline=None if self.callback is None else self.callback.timeline,
             states=() if self.callback is None else self.callback.states,
@@ -239,6 +242,7 @@ class Conditioning:
             takes=record.taken,
             arguments=record.arguments,
             fingerprints=record.fingerprints,
+            operations=record.operations,
             edited=record.edited,
         )
 

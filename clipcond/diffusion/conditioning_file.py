@@ -2,9 +2,10 @@
 
 Format 2: tensors by the names of the pipeline's arguments; for a prompt that changes over the steps those of its further
 variants as `1/prompt_embeds` and so on, for one with `.swap()` the edited side as `edited/prompt_embeds`. Metadata:
-`format`, `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits
-and the fingerprints of the encoders, and `crc32`, a checksum of all this; files without one, of earlier versions, are
-read. No tensor holds a number that is not finite. Format 1, of version 0.1, held two tensors and the prompts, and is still read.
+`format`, `conditioning`, a JSON object with the plans of all texts, the findings, the settings, the schedule, the edits,
+the operations that were applied and the fingerprints of the encoders, and `crc32`, a checksum of all this; files without
+one, of earlier versions, are read. No tensor holds a number that is not finite. Format 1, of version 0.1, held two tensors
+and the prompts, and is still read.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from clipcond.diffusion.plan_documents import from_document, to_document
 from clipcond.diffusion.timeline import Timeline
 from clipcond.errors import ClipCondError, DataError, ModelError, ResourceMissing
 from clipcond.files import write_file
+from clipcond.prompt.operations import Operation, parse_operations
 from clipcond.prompt.plan import PromptPlan, plan
 from clipcond.wording import visible
 
@@ -55,6 +57,7 @@ class ConditioningRecord:
     taken: frozenset[str] | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    operations: tuple[Operation, ...] = ()
     edited: Edited | None = None
     timeline: Timeline | None = None
     states: Sequence[Mapping[str, Tensor]] = ()
@@ -191,6 +194,7 @@ def _document(record: ConditioningRecord) -> dict[str, Any]:
         "arguments": sorted(record.taken or ()),
         "names": dict(record.arguments),
         "fingerprints": dict(record.fingerprints),
+        "operations": [str(each) for each in record.operations],
         "edits": None if record.edited is None else [[asdict(each) for each in own] for own in record.edited.edits],
         "schedule": None if record.timeline is None else _timeline_document(record.timeline),
     }
@@ -284,6 +288,7 @@ def _second(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Condi
         taken=frozenset(document["arguments"]),
         arguments=dict(document.get("names", {})),
         fingerprints=dict(document["fingerprints"]),
+        operations=parse_operations(document.get("operations", ())),  # files of earlier versions have none
         edited=None if document["edits"] is None else _edited(document["edits"], tensors),
         timeline=timeline,
         states=() if timeline is None else _states(own, tensors, len(timeline.prompts)),

@@ -16,12 +16,19 @@ from clipcond.errors import ConfigError, ModelError
 _SEQUENCE, _POOLED = "encoder_hidden_states", "pooled_projections"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiserChange:
-    """At one timestep: ‖after - before‖ / ‖before‖ of the predictions, mean over the prompts."""
+    """At one timestep: ‖other - before‖ / ‖before‖ of the predictions, means over the prompts.
+
+    change: under the encoder after.   text, pooled: under the encoder before with the empty prompt in place of each, and with
+    its pooled vector alone in place of theirs: how much there is to lose; None where no prompt has words, and `pooled` where
+    the pipeline reads no pooled vector.
+    """
 
     timestep: float
     change: float
+    text: float | None = None
+    pooled: float | None = None
 
 
 @torch.no_grad()
@@ -38,33 +45,63 @@ def denoiser_changes(
     if steps < 1:
         raise ConfigError(f"steps is {steps}, expected 1 or more")
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    changes: list[list[float]] = []
+    found: list[list[_Changes]] = []
     times: list[float] = []
     for prompt in prompts:
-        tensors = [_conditioned(pipe, prompt, part, module) for module in (before, after)]
+        own, empty = _conditioned(pipe, prompt, part, before)
+        other, _ = _conditioned(pipe, prompt, part, after)
         with _recorded(denoiser) as calls:
             pipe(
-                **tensors[0], guidance_scale=1.0, num_inference_steps=steps, output_type="latent",
+                **own, guidance_scale=1.0, num_inference_steps=steps, output_type="latent",
                 generator=torch.Generator("cpu").manual_seed(seed),
             )  # fmt: skip
         times = [_time(args, kwargs) for args, kwargs, _ in calls]
-        changes.append([_change(denoiser, call, tensors[1]) for call in calls])
+        found.append([_changes(denoiser, call, own, other, empty if prompt else None) for call in calls])
     return tuple(
-        DenoiserChange(time, sum(each) / len(each))
-        for time, each in zip(times, zip(*changes, strict=True), strict=True)
-    )
+        DenoiserChange(
+            timestep=time, change=sum(each["change"] for each in step) / len(step), text=_mean(step, "text"),
+            pooled=_mean(step, "pooled"),
+        )
+        for time, step in zip(times, zip(*found, strict=True), strict=True)
+    )  # fmt: skip
 
 
 Call = tuple[tuple[Any, ...], dict[str, Any], Tensor]
+_Changes = Mapping[str, float]
 
 
-def _conditioned(pipe: Any, prompt: str, part: str, module: nn.Module) -> dict[str, Tensor]:
-    """Return the positive arguments of the pipeline's call for a prompt, with another encoder in its place."""
+def _changes(
+    denoiser: nn.Module,
+    call: Call,
+    own: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    empty: Mapping[str, Tensor] | None,
+) -> _Changes:
+    """The changes of one call's prediction, by the names of DenoiserChange."""
+    found = {"change": _change(denoiser, call, other)}
+    if empty is not None:
+        found["text"] = _change(denoiser, call, empty)
+        if "pooled_prompt_embeds" in own:
+            pooled = {**own, "pooled_prompt_embeds": empty["pooled_prompt_embeds"]}
+            found["pooled"] = _change(denoiser, call, pooled)
+    return found
+
+
+def _mean(step: Sequence[_Changes], name: str) -> float | None:
+    known = [each[name] for each in step if name in each]
+    return sum(known) / len(known) if known else None
+
+
+def _conditioned(pipe: Any, prompt: str, part: str, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the positive arguments of the pipeline's call for a prompt and, equally long, for the empty one, with another
+    encoder in its place."""
     own = getattr(pipe, part)
     setattr(pipe, part, module.to(device=own.device, dtype=own.dtype))
     try:
-        made = Conditioner.from_pipeline(pipe)(prompt).kwargs
-        return {name: value for name, value in made.items() if not name.startswith("negative")}
+        made = Conditioner.from_pipeline(pipe)([prompt, ""]).kwargs
+        positive = {name: value for name, value in made.items() if not name.startswith("negative")}
+        first, second = ({name: value[row : row + 1] for name, value in positive.items()} for row in (0, 1))
+        return first, second
     finally:
         setattr(pipe, part, own)
 

@@ -41,10 +41,14 @@ _Key = tuple[object, ...]  # the identities of the plans, by encoder, and what i
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncodedSides:
-    """The tensors of both sides by the names of the pipeline's arguments, (B, …) on its device, and their findings."""
+    """The tensors of both sides by the names of the pipeline's arguments, (B, …) on its device, and their findings.
+
+    appended: the last positions that are T5's, 0 in families that append none; None where positions were repeated or masked.
+    """
 
     tensors: dict[str, Tensor]
     findings: tuple[PlacedFinding, ...]
+    appended: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +113,7 @@ def encode_plans(
         both = (*whole.positive, *whole.negative)
         if any(plan.adapters for each in both for plan in each.by_argument.values()):
             findings += adapters_not_loaded(both, active_adapters(pipeline.pipe))
-        done.append(EncodedSides(tensors=tensors, findings=tuple(findings)))
+        done.append(EncodedSides(tensors=tensors, findings=tuple(findings), appended=batch.appended))
     return done
 
 
@@ -134,6 +138,7 @@ class _Batch:
     def __init__(self, pipeline: PipelineView, options: EncodeOptions, inversions: Inversions) -> None:
         self._pipeline, self._layout, self._options = pipeline, pipeline.layout, options
         self._device = pipeline.device  # asked once: offload hooks are looked for in every module
+        self.appended: int | None = 0
         self._passes: dict[str, EncoderPass] = {}
         self._vector_names: dict[str, dict[str, Sequence[int | str]]] = {}
         for name, encoder in pipeline.encoders.items():
@@ -314,6 +319,9 @@ class _Batch:
             states = self._padded(states)
         rows = [self._assembled(each) for each in states.values()]
         lengths = {len(each) for each in rows}
+        if self._layout.append_tokens:
+            own = {len(each.append_tokens) for each in states.values() if each.append_tokens is not None}
+            self.appended = own.pop() if len(own) == len(lengths) == 1 else None
         per_token = count * rows[0].shape[1] * rows[0].element_size()
         masks: list[Tensor] = []
         if self._options.lengths == "mask":

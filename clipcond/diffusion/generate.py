@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,8 @@ from clipcond.diffusion.adapters import check_adapters_finite
 from clipcond.diffusion.compose_denoiser import Composition, composed
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.counterfactual.drawing import draw_steered
+from clipcond.diffusion.counterfactual.steering import Steering
 from clipcond.diffusion.pipelines import advice
 from clipcond.errors import ConfigError, ModelError
 
@@ -36,7 +39,7 @@ def generate(
     prompt: str = "",
     *,
     negative_prompt: str = "",
-    conditioning: Conditioning | Composition | None = None,
+    conditioning: Conditioning | Composition | Steering | None = None,
     count: int = 8,
     steps: int | None = None,
     guidance_scale: float | None = None,
@@ -54,11 +57,74 @@ def generate(
     the CPU, whatever the batch size and the device.   through: `conditioner` reads the whole prompt in `dialect`;
     `stock` leaves it to the pipeline, which reads 75 tokens.   conditioning: of one prompt, made or loaded before, in
     place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
-    pictures that it moved on.
+    pictures that it moved on; a steering draws each twice.
     The same call gives the same bytes on the same machine; another batch size the same pictures up to rounding.
     Raises ConfigError for numbers out of range, ModelError for a pipeline that is not supported or draws from a picture,
     and for an adapter with a number that is not finite.
     """
+    call = prepared(
+        pipe,
+        prompt,
+        negative_prompt=negative_prompt,
+        conditioning=conditioning,
+        count=count,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        dialect=dialect,
+        clip_skip=clip_skip,
+        through=through,
+        batch_size=batch_size,
+    )
+    return _batches(pipe, call, count, seed, batch_size, on_step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedCall:
+    """The conditioning of one prompt, None where the pipeline reads it, and the arguments of the pipeline's call."""
+
+    conditioning: Conditioning | Composition | Steering | None
+    arguments: Mapping[str, Any]
+
+    @property
+    def callback(self) -> Callable[..., dict[str, Any]] | None:
+        """The callback of a prompt that changes over the steps."""
+        return self.conditioning.callback if isinstance(self.conditioning, Conditioning) else None
+
+    def rows(self, count: int) -> dict[str, Any]:
+        """The arguments for so many pictures.
+
+        Rows are repeated here: the call of SD3 repeats prompts, and not their embeddings.
+        """
+        repeated = {
+            name: each.repeat_interleave(count, dim=0) if isinstance(each, torch.Tensor) else each
+            for name, each in self.arguments.items()
+        }
+        inputs = getattr(self.callback, "tensor_inputs", None)
+        taken = {} if inputs is None else {"callback_on_step_end_tensor_inputs": inputs}
+        return {**repeated, **taken, "num_images_per_prompt": count if self.conditioning is None else 1}
+
+    def open(self, pipe: Any) -> AbstractContextManager[None]:
+        """The context that must be open while the pipeline runs."""
+        return composed(pipe, self.conditioning) if isinstance(self.conditioning, Composition) else nullcontext()
+
+
+def prepared(
+    pipe: Any,
+    prompt: str,
+    *,
+    negative_prompt: str,
+    conditioning: Conditioning | Composition | Steering | None,
+    count: int,
+    steps: int | None,
+    guidance_scale: float | None,
+    seed: int,
+    dialect: str,
+    clip_skip: int,
+    through: Through,
+    batch_size: int,
+) -> PreparedCall:
+    """Check the settings of `generate`, which are told there, and condition the pipeline."""
     advised = advice(pipe)
     steps = advised.steps if steps is None else steps
     scale = advised.guidance_scale if guidance_scale is None else guidance_scale
@@ -88,7 +154,7 @@ def generate(
     options = {"num_inference_steps": steps, "guidance_scale": scale}
     if advised.guidance_rescale:
         options["guidance_rescale"] = advised.guidance_rescale
-    return _batches(pipe, conditioning, {**arguments, **options}, count, seed, batch_size, on_step)
+    return PreparedCall(conditioning=conditioning, arguments={**arguments, **options})
 
 
 def _check_numbers(*, count: int, steps: int, batch_size: int, seed: int) -> None:
@@ -130,41 +196,36 @@ def _own_skip(pipe: Any, clip_skip: int) -> dict[str, int]:
     return {"clip_skip": clip_skip}
 
 
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """The generator of each picture, on the CPU."""
+    return [torch.Generator("cpu").manual_seed(seed + number) for number in range(count)]
+
+
 def _batches(
-    pipe: Any,
-    conditioning: Conditioning | Composition | None,
-    options: Mapping[str, Any],
-    count: int,
-    seed: int,
-    batch_size: int,
-    on_step: Callable[[int], None] | None,
+    pipe: Any, call: PreparedCall, count: int, seed: int, batch_size: int, on_step: Callable[[int], None] | None
 ) -> Iterator[Picture]:
-    callback = conditioning.callback if isinstance(conditioning, Conditioning) else None
-    inputs = {} if callback is None else {"callback_on_step_end_tensor_inputs": callback.tensor_inputs}
+    callback = call.callback
     for first in range(0, count, batch_size):
         size = min(batch_size, count - first)
-        seeds = [seed + index for index in range(first, first + size)]
 
         def after(pipe: Any, step: int, time: Any, state: dict[str, Any], moved: int = size) -> dict[str, Any]:
             if on_step is not None:
                 on_step(moved)
             return state if callback is None else callback(pipe, step, time, state)
 
-        # rows are repeated here: the call of SD3 repeats prompts, and not their embeddings
-        rows = {
-            name: each.repeat_interleave(size, dim=0) if isinstance(each, torch.Tensor) else each
-            for name, each in options.items()
-        }
-        with composed(pipe, conditioning) if isinstance(conditioning, Composition) else nullcontext():
-            images = pipe(
-                **rows,
-                **inputs,
-                num_images_per_prompt=size if conditioning is None else 1,
-                generator=[torch.Generator("cpu").manual_seed(each) for each in seeds],
-                callback_on_step_end=after,
-            ).images
-        for index, (image, each) in enumerate(zip(images, seeds, strict=True), start=first):
-            yield Picture(image, each, index)
+        how: dict[str, Any] = {"generator": generators(seed + first, size)}
+        if isinstance(call.conditioning, Steering):
+            moved_on = partial(on_step, size) if on_step is not None else _ignore
+            images = draw_steered(pipe, call.conditioning, **call.rows(size), **how, on_step=moved_on).images
+        else:
+            with call.open(pipe):
+                images = pipe(**call.rows(size), **how, callback_on_step_end=after).images
+        for number, image in enumerate(images):
+            yield Picture(image, seed + first + number, first + number)
+
+
+def _ignore() -> None:
+    """Of a step that nobody waits for."""
 
 
 def settings_of(

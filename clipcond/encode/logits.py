@@ -38,6 +38,11 @@ class LogitHead:
         if self.activation == "sigmoid":
             sigmoid: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits))  # no overflow on either side
             return sigmoid
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-        return shares
+        return softmax(logits)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """exp(x) / Σ exp(x) over the last axis, without overflow."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return shares

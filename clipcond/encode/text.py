@@ -136,16 +136,32 @@ class TextTower:
         """
         return _finite(self._pass(rows, vectors, clip_skip, final_norm).run(max_tokens))
 
-    @torch.no_grad()
     def pool_rows(
-        self, rows: Sequence[TokenSequence], *, vectors: Mapping[str, Tensor] = _NONE, max_tokens: int = MAX_TOKENS
+        self,
+        rows: Sequence[TokenSequence],
+        *,
+        vectors: Mapping[str, Tensor] = _NONE,
+        max_tokens: int = MAX_TOKENS,
+        grad: bool = False,
     ) -> TextStates:
         """Only the pooled and projected vectors of N rows of one length, as `encode_rows` gives them.
 
-        Rows are cut behind their EOS and packed without padding. Returns hidden of shape (N, 0, D). Raises what
-        `encode_rows` raises.
+        Rows are cut behind their EOS and packed without padding.   grad: keep the graph, back to `vectors` too (ignored
+        under torch.no_grad). Returns hidden of shape (N, 0, D). Raises what `encode_rows` raises.
         """
-        return _finite(self._pass(rows, vectors, 0, True).pool(max_tokens))
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            return _finite(self._pass(rows, vectors, 0, True).pool(max_tokens))
+
+    @torch.no_grad()
+    def token_embeddings(self, ids: Sequence[int]) -> Tensor:
+        """The rows of the token table of M token ids: (M, D) float32 on the CPU, as `vectors` of rows take them.
+
+        Raises ShapeError for an id beyond the table.
+        """
+        table: Tensor = self._backend.table.get_parameter("weight")
+        if ids and not 0 <= min(ids) <= max(ids) < len(table):
+            raise ShapeError(f"ids: {min(ids)} to {max(ids)}, expected 0 to {len(table) - 1}")
+        return table[torch.tensor(ids, dtype=torch.long, device=table.device)].float().cpu()
 
     def _pass(
         self, rows: Sequence[TokenSequence], vectors: Mapping[str, Tensor], clip_skip: int, final_norm: bool

@@ -1,1 +1,1 @@
-"""Answers about pictures from embeddings alone: classes, rules, questions, searches, captions and probes."""
+"""Answers about pictures from embeddings alone: classes, rules, questions, searches, captions, probes and tuned prompts."""

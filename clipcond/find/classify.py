@@ -14,10 +14,12 @@ from clipcond.find.gallery import Gallery, Unread
 from clipcond.find.labels import Label
 from clipcond.rerank.scorer import Scorer
 from clipcond.score.classification import accuracy
-from clipcond.score.zero_shot import classifier, ensemble, top_k
+from clipcond.score.zero_shot import class_cosines, class_probabilities, classifier, ensemble, top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from clipcond.encode.embedding_cache import EmbeddingCache
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -30,12 +32,11 @@ class Classifier:
 
     def probabilities(self, pictures: Gallery) -> NDArray[np.float64]:
         """(N, C) float64: among the labels, or of a SigLIP each label's own."""
-        return self.head.probabilities(self.cosines(pictures))
+        return class_probabilities(pictures.vectors, self.vectors, head=self.head)
 
     def cosines(self, pictures: Gallery) -> NDArray[np.float64]:
         """(N, C) float64, the cosine of each picture and label."""
-        found: NDArray[np.float64] = pictures.vectors.double().cpu().numpy() @ self.vectors.T
-        return found
+        return class_cosines(pictures.vectors, self.vectors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +74,31 @@ class Classification:
     probabilities: NDArray[np.float64]
 
 
-def build_classifier(scorer: Scorer, labels: Sequence[Label]) -> Classifier:
-    """Encode the texts of all labels in batches, each distinct text once.
+def build_classifier(scorer: Scorer, labels: Sequence[Label], *, cache: EmbeddingCache | None = None) -> Classifier:
+    """Encode the texts of all labels in batches, each distinct text once, and remember the vector of each label.
 
+    A label's vector is known by the model and the tokens of its texts: a label more costs its own texts.
     Raises ConfigError for a label whose texts cancel out, ModelError for vectors that are not finite.
     """
+    if cache is None:
+        return Classifier(labels=tuple(labels), vectors=_label_vectors(scorer, labels), head=scorer.dual.head)
+    space = scorer.label_space()
+    keys = scorer.text_keys([label.texts for label in labels])
+    known = cache.get(keys, space)
+    new = {key: label for key, label in zip(keys, labels, strict=True) if key not in known}
+    if new:
+        made = _label_vectors(scorer, list(new.values()))
+        known |= cache.put(dict(zip(new, made, strict=True)), space)
+    vectors = np.array([known[key] for key in keys], dtype=np.float64)
+    return Classifier(labels=tuple(labels), vectors=vectors, head=scorer.dual.head)
+
+
+def _label_vectors(scorer: Scorer, labels: Sequence[Label]) -> NDArray[np.float64]:
+    """(C, P) float64 unit rows."""
     texts = [text for label in labels for text in label.texts]
     owners = [number for number, label in enumerate(labels) for _ in label.texts]
     vectors = np.array([each.vector for each in scorer.texts(texts)])
-    return Classifier(labels=tuple(labels), vectors=classifier(vectors, owners, len(labels)), head=scorer.dual.head)
+    return classifier(vectors, owners, len(labels))
 
 
 def classify(pictures: Gallery, of: Classifier, *, top: int = 1, none_below: float = 0.0) -> Classification:

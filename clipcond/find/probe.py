@@ -6,6 +6,7 @@ A probe that starts from nothing forgets what the model knows: with one example 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,19 +52,21 @@ class ProbeRow:
     """Accuracy on the test pictures after training on `shots` examples a class (None for all), a mean over draws.
 
     probe: logistic regression from nothing.   from_zero_shot: from the zero-shot weights.   spread: the largest minus the
-    smallest accuracy of `from_zero_shot` over the draws.   alphas: accuracy of the weights between zero-shot (0) and
-    `from_zero_shot` (1).
+    smallest accuracy of `from_zero_shot` over the draws.   least: the smallest of them.   alphas: accuracy of the weights
+    between zero-shot (0) and `from_zero_shot` (1).
     """
 
     shots: int | None
     probe: float
     from_zero_shot: float
     spread: float
+    least: float
     alphas: tuple[float, ...]
 
     def to_json(self) -> dict[str, object]:
         return {
             "shots": self.shots, "probe": self.probe, "from_zero_shot": self.from_zero_shot, "spread": self.spread,
+            "least": self.least,
             "alphas": dict(zip(map(str, ALPHAS), self.alphas, strict=True)),
         }  # fmt: skip
 
@@ -109,7 +112,9 @@ def logistic_regression(train: Examples, regularisation: float, count: int) -> N
     if len(present) == 1:
         weights[present[0], -1] = 0.0
         return weights
-    fitted = _sklearn().LogisticRegression(C=regularisation, max_iter=1000).fit(train.vectors, train.classes)
+    with warnings.catch_warnings():  # one example of most classes is what was asked for
+        warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+        fitted = _sklearn().LogisticRegression(C=regularisation, max_iter=1000).fit(train.vectors, train.classes)
     slopes, bias = fitted.coef_, fitted.intercept_
     if len(present) == 2:  # one row that stands for both
         slopes, bias = np.concatenate([-slopes, slopes]), np.concatenate([-bias, bias])
@@ -191,7 +196,7 @@ def probe(
         rows.append(
             ProbeRow(
                 shots=count, probe=float(plain.mean()), from_zero_shot=float(near[:, -1].mean()),
-                spread=float(np.ptp(near[:, -1])), alphas=tuple(map(float, near.mean(axis=0))),
+                spread=float(np.ptp(near[:, -1])), least=float(near[:, -1].min()), alphas=tuple(map(float, near.mean(axis=0))),
             )
         )  # fmt: skip
         on_progress(1)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipcond.encode.logits import softmax
 from clipcond.errors import DataError, ResourceMissing
 from clipcond.find.gallery import Gallery, Unread
 from clipcond.rerank.tables import IMAGE_COLUMNS, column_of, read_table
-from clipcond.score.scales import logit, softmax
+from clipcond.score.scales import logit
 from clipcond.score.thresholds import Calibration, threshold_for
 from clipcond.wording import first_line, visible
 

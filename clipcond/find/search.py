@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipcond.errors import ImageError
-from clipcond.find.gallery import Gallery, gallery
+from clipcond.find.gallery import Gallery, Unread, gallery
 from clipcond.rerank.rows import Header, RankedImage, Ranking
 from clipcond.rerank.scorer import Scorer
 from clipcond.score.query import QueryTerm
@@ -94,21 +94,56 @@ def search(
     kept = [row for row in ranks.order if by.min_score is None or cosines[row] >= by.min_score]
     best = set(kept[:top])
     rows = tuple(
-        RankedImage(
-            path=found[row].path, rank=rank, tied=ranks.tied[row], score=float(cosines[row]),
-            scores={"cosine": float(cosines[row]), "clipscore": float(np.round(clipscore(cosines[row]), DIGITS))},
-            prompt=query, prompt_source="given", width=found[row].width, height=found[row].height,
-            share_seen=found[row].share_seen, kept=row in best,
-        )
+        _row(found[row], rank, ranks.tied[row], float(cosines[row]), query, kept=row in best)
         for rank, row in enumerate(ranks.order, 1)
-    )  # fmt: skip
+    )
     bad = tuple(RankedImage(path=each.path, stage="read", error=each.error) for each in pictures.unread)
-    image = pictures.scorer.dual.image
-    header = Header(
-        model=pictures.scorer.dual.name, score="cosine", scales=(("cosine", _FORMULA),),
-        preprocessing=image.preprocess.described(), dtype=str(image.dtype).removeprefix("torch."), noise=NOISE,
-    )  # fmt: skip
     return Ranking(
-        rows=(*rows, *bad), model=pictures.scorer.dual.name, prompt=query, header=header, embedded=pictures.computed,
-        vectors=dict(zip(pictures.paths, pictures.vectors.numpy(), strict=True)),
+        rows=(*rows, *bad), model=pictures.scorer.dual.name, prompt=query, header=_header(pictures.scorer),
+        embedded=pictures.computed, vectors=dict(zip(pictures.paths, pictures.vectors.numpy(), strict=True)),
+    )  # fmt: skip
+
+
+def ranking_of(
+    found: Sequence[Picture],
+    cosines: Sequence[float],
+    vectors: NDArray[np.float32],
+    scorer: Scorer,
+    query: str,
+    *,
+    top: int,
+    unread: Sequence[Unread] = (),
+    computed: int = 0,
+) -> Ranking:
+    """The ranking of pictures that an index found, all kept but those beyond the first `top`, which say whether its last is tied.
+
+    vectors: (N, P), of them.   unread, computed: as of a gallery.
+    """
+    scores = np.round(np.asarray(cosines, dtype=np.float64), DIGITS) + 0.0
+    ranks = tied_ranks(scores, [str(picture.path) for picture in found], noise=NOISE)
+    rows = [
+        _row(found[row], rank, ranks.tied[row], float(scores[row]), query, kept=True)
+        for rank, row in enumerate(ranks.order[:top], 1)
+    ]
+    bad = [RankedImage(path=each.path, stage="read", error=each.error) for each in unread]
+    return Ranking(
+        rows=(*rows, *bad), model=scorer.dual.name, prompt=query, header=_header(scorer), embedded=computed,
+        vectors={picture.path: own for picture, own in zip(found, vectors, strict=True)},
+    )  # fmt: skip
+
+
+def _row(picture: Picture, rank: int, tied: bool, score: float, query: str, *, kept: bool) -> RankedImage:
+    return RankedImage(
+        path=picture.path, rank=rank, tied=tied, score=score,
+        scores={"cosine": score, "clipscore": float(np.round(clipscore(score), DIGITS))},
+        prompt=query, prompt_source="given", width=picture.width, height=picture.height,
+        share_seen=picture.share_seen, kept=kept,
+    )  # fmt: skip
+
+
+def _header(scorer: Scorer) -> Header:
+    image = scorer.dual.image
+    return Header(
+        model=scorer.dual.name, score="cosine", scales=(("cosine", _FORMULA),),
+        preprocessing=image.preprocess.described(), dtype=str(image.dtype).removeprefix("torch."), noise=NOISE,
     )  # fmt: skip

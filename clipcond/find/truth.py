@@ -56,7 +56,7 @@ def numbered(paths: Sequence[Path], truth: dict[Path, str], names: Sequence[str]
     unknown = sorted(set(truth.values()) - set(place))
     if unknown:
         raise DataError(
-            f"{len(unknown)} of the right labels are not among the labels ({visible(unknown[0])!r}, for instance)"
+            f"{len(unknown)} of the right labels are not among the labels ({visible(unknown[0])!r}, for instance); name them too"
         )
     rows = [row for row, path in enumerate(paths) if path in truth]
     if not rows:

@@ -1,11 +1,13 @@
-"""Pictures behind an address that fsspec knows (`s3://…`, `memory://…`): listed, and fetched for a while."""
+"""Pictures and tars behind an address that fsspec knows (`s3://…`, `memory://…`): listed, and fetched for a while."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +15,7 @@ from typing import Any
 
 from clipcond.errors import ImageError
 from clipcond.images.suffixes import PICTURES
-from clipcond.images.tars import ENDINGS
+from clipcond.images.tars import ENDINGS, workroom, written_out
 from clipcond.wording import first_line, visible
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[A-Za-z][A-Za-z0-9+.-]+::")
@@ -52,6 +54,40 @@ def fetched(addresses: Sequence[str]) -> Iterator[list[Path]]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(_fetch, addresses, paths))
         yield paths
+
+
+@cache
+def fetched_tars(address: str) -> tuple[Path, ...]:
+    """Copy the tars that an address stands for into a folder that goes when the process ends, once a process.
+
+    address: of a tar, a folder of them, a glob or a brace pattern. Raises ImageError where there is none, and before the
+    copies would fill the disk.
+    """
+    with _one_line(address):
+        found = [pair for each in written_out(address) for pair in _tars(each)]
+        if not found:
+            raise ImageError(f"{visible(address)} names no tar; expected addresses that end in {', '.join(ENDINGS)}")
+        folder = workroom() / f"fetched-{len(list(workroom().iterdir()))}"
+        folder.mkdir()
+        size, free = sum(int(system.size(path) or 0) for system, path in found), shutil.disk_usage(folder).free
+        if size > free:
+            raise ImageError(f"{visible(address)} is {size >> 20:,} MiB, but {folder} has room for {free >> 20:,}")
+        copies = [folder / f"{number:05d}-{path.rsplit('/', 1)[-1]}" for number, (_, path) in enumerate(found)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda pair, copy: pair[0].get_file(pair[1], str(copy)), found, copies))
+        return tuple(copies)
+
+
+def _tars(address: str) -> list[tuple[Any, str]]:
+    """Return the tars of an address without braces, sorted, each with its file system."""
+    system, path = _system(address)
+    if "*" in path or "?" in path:
+        found = [str(each) for each in system.glob(path)]
+    elif system.isdir(path):
+        found = [str(each) for each in system.find(path, maxdepth=1)]
+    else:
+        found = [path]
+    return [(system, each) for each in sorted(found) if each.endswith(ENDINGS)]
 
 
 def _fetch(address: str, path: Path) -> None:

@@ -170,8 +170,8 @@ class _Headers:
 
 
 @cache
-def _workroom() -> Path:
-    """Make a folder that goes when the process ends."""
+def workroom() -> Path:
+    """Return a folder, one for the process, that goes when it ends."""
     folder = mkdtemp(prefix="clipcond-tars-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
@@ -181,7 +181,7 @@ def _workroom() -> Path:
 def _unpacked(path: Path, _changed: int) -> Path:
     """Unpack a compressed tar to a file that goes when the process ends. Raises DataError."""
     most = (64 << 20) + _MOST_UNPACKED * path.stat().st_size
-    folder = _workroom()
+    folder = workroom()
     target = folder / f"{len(list(folder.iterdir()))}.tar"
     try:
         with gzip.open(path) as packed, target.open("wb") as file:

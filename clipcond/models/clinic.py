@@ -77,8 +77,17 @@ def _shapes(before: ClinicEncoder, after: ClinicEncoder) -> list[Difference]:
         found.append(Difference("layers", f"{counts[0]} layers before, {counts[1]} after"))
     lengths = [each.state[POSITIONS].shape[0] for each in (before, after)]
     if lengths[0] != lengths[1]:
-        found.append(Difference("length", f"{lengths[0]} positions before, {lengths[1]} after"))
+        same = _same_rows(*(each.state[POSITIONS] for each in (before, after)))
+        told = f"; of the table the first {same} rows are the same"
+        found.append(Difference("length", f"{lengths[0]} positions before, {lengths[1]} after{told}"))
     return found
+
+
+def _same_rows(before: Tensor, after: Tensor) -> int:
+    """The number of rows at the beginning of two tables that are equal."""
+    common = min(len(before), len(after))
+    equal = (before[:common].float() == after[:common].float()).all(dim=1).int()
+    return int(equal.cumprod(dim=0).sum())
 
 
 def _config(before: ClinicEncoder, after: ClinicEncoder) -> list[Difference]:

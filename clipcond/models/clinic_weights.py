@@ -26,10 +26,12 @@ class WeightChange:
 def name_weight_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[WeightChange]:
     """Return the causes of the differences between weights in nested names, none for equal ones.
 
-    Weights that one of the two lacks (of further layers) are left out; of position tables of different lengths the
-    common rows are compared.
+    Weights that one of the two lacks (of further layers) are left out, and position tables of different lengths, which
+    differ by that; of token tables of different lengths the common rows are compared.
     """
     pairs = {name: _common(before[name], after[name]) for name in before.keys() & after.keys()}
+    if _POSITIONS in pairs and len(before[_POSITIONS]) != len(after[_POSITIONS]):
+        del pairs[_POSITIONS]
     changed = {
         name: pair for name, pair in sorted(pairs.items()) if pair[0].shape == pair[1].shape and not torch.equal(*pair)
     }
@@ -113,19 +115,26 @@ def _swapped(changed: Pairs, before: Mapping[str, Tensor], count: int) -> Answer
     """Weights under one another's names, or turned over."""
     moved = {}
     for name, (was, now) in changed.items():
-        if _cosine(was, now) >= _UNRELATED or not bool(now.any()):
-            continue
         if was.ndim == 2 and was.shape[0] == was.shape[1] and torch.equal(now, was.T):
             moved[name] = f"{_short([name])} is transposed"
-            continue
-        twin = next((o for o, value in before.items() if o != name and value.shape == now.shape and now.std() > 0
-                     and torch.equal(value.float(), now)), None)  # fmt: skip
-        if twin is not None:
+        elif (twin := _twin(name, now, before)) is not None:
             moved[name] = f"{_short([name])} is {_short([twin])} of before"
     if not moved:
         return _NONE
     first = next(iter(moved.values()))
     return WeightChange("swapped weights", first + (f", and {len(moved) - 1} more" if len(moved) > 1 else "")), moved
+
+
+def _twin(name: str, now: Tensor, before: Mapping[str, Tensor]) -> str | None:
+    """The name under which a weight stood before, None for one that is new, or is one number throughout."""
+    start = now.flatten()[:32]
+    if now.numel() < 2 or bool((now == start[0]).all()):
+        return None
+    for other, value in before.items():
+        alike = other != name and value.shape == now.shape and torch.equal(value.flatten()[:32].float(), start)
+        if alike and torch.equal(value.float(), now):
+            return other
+    return None
 
 
 def _half_loaded(changed: Pairs, before: Mapping[str, Tensor], count: int) -> Answer:
@@ -156,8 +165,9 @@ def _quantised(changed: Pairs, before: Mapping[str, Tensor], count: int) -> Answ
     if len(grids) < _MOST * len(matrices):
         return _NONE
     kinds = sorted(set(grids.values()), key=list(grids.values()).count)
-    error = max(float((now - was).norm() / was.norm().clamp_min(1e-12)) for was, now in matrices.values())
+    error = max(_off(*matrices[name]) for name in grids)
     rounded = [n for n, (was, now) in changed.items() if was.ndim < 2 and _float_of(was, now) is not None]
+    rounded += [name for name, pair in matrices.items() if name not in grids and _off(*pair) <= error]
     return (
         WeightChange(
             "quantised", f"{len(grids)} matrices are those before rounded to {kinds[-1]}, {error:.2%} off at most"
@@ -166,11 +176,16 @@ def _quantised(changed: Pairs, before: Mapping[str, Tensor], count: int) -> Answ
     )
 
 
+def _off(was: Tensor, now: Tensor) -> float:
+    """The distance of a weight from what it was, in units of its norm."""
+    return float((now - was).norm() / was.norm().clamp_min(1e-12))
+
+
 def _grid(was: Tensor, now: Tensor) -> str | None:
     """The type or grid that a matrix was rounded to, in words; None if it was not."""
     if (name := _float_of(was, now)) is not None:
         return name
-    if float((now - was).norm() / was.norm().clamp_min(1e-12)) > 0.5:
+    if _off(was, now) > 0.5:
         return None
     for size in dict.fromkeys((now.shape[1], 128, 64, 32, 16)):
         if now.shape[1] % size:
@@ -231,7 +246,7 @@ def _rank(change: Tensor) -> int:
 
 
 def _retrained(changed: Pairs, before: Mapping[str, Tensor], count: int) -> Answer:
-    moved = {name: float((now - was).norm() / was.norm().clamp_min(1e-12)) for name, (was, now) in changed.items()}
+    moved = {name: _off(*pair) for name, pair in changed.items()}
     most = max(moved, key=lambda name: moved[name])
     return WeightChange(
         "retrained", f"{len(moved)} of {count} weights moved, {_short([most])} most, by {moved[most]:.2%}"

@@ -25,6 +25,7 @@ from clipcond.runtime.quiet import quiet_calls, quiet_logs, without_bars
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 TOLERANCE = 1e-5  # of the largest value of a tensor, or of 1
+_LONGEST = 512  # of a probe: no more is asked of a file that claims more positions
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _OURS = (
     "vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads",
@@ -98,8 +99,8 @@ def _projected(outputs: Mapping[str, Tensor], state: Mapping[str, Tensor], own: 
 
 
 def probes(context: int = 77) -> Tensor:
-    """Return (5, 77) int64 rows: the empty prompt, short and full ones, padded as either kind of tower is."""
-    length = min(context, 77)
+    """Return (5, L) int64 rows: the empty prompt, short and full ones, padded as either kind of tower is."""
+    length = min(context, _LONGEST)
     draw = torch.Generator().manual_seed(0)
     rows = torch.full((5, length), EOS)
     rows[:, 0] = BOS

@@ -8,7 +8,7 @@ many layers of the text tower the pipelines read that were trained with it; thos
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -181,11 +181,18 @@ def write_open_clip_folder(model: CLIP, config: dict[str, Any], folder: str | Pa
 
     packed: leave out the rows of the token table that are zero; only clipcond reads the result.
     """
+    return write_open_clip_weights(model.state_dict(), config, folder, packed=packed)
+
+
+def write_open_clip_weights(
+    state: Mapping[str, Tensor], config: dict[str, Any], folder: str | Path, *, packed: bool = False
+) -> Path:
+    """Write weights by their names in a model, and its config, as `write_open_clip_folder` does."""
     from safetensors.torch import save
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if packed:
         weights = _packed(weights)
     write_file(folder / WEIGHTS, save(weights), overwrite=True)

@@ -70,8 +70,8 @@ def load_text_encoder(spec: str, encoder: str | None = None) -> TextEncoder:
         dual = load_dual(spec)
         tower = dual.text
         module: Any = dual.image.model
-        if tower.context != CONTEXT:
-            raise ModelError(f"{spec} reads {tower.context} positions; a pipeline's text encoder has {CONTEXT}")
+        if tower.context < CONTEXT:
+            raise ModelError(f"{spec} reads {tower.context} positions; a pipeline's text encoder has {CONTEXT} or more")
         config = module.config.text_config.to_dict() if hasattr(module, "vision_model") else clip_text_config(module)
         return TextEncoder(
             name=spec, module=module, tower=tower, config=config, notes=dual.notes,

@@ -1,14 +1,20 @@
-"""The token tables of text encoders in files, looked at a row at a time: which tokens no training ever reached."""
+"""The token tables of text encoders in files, looked at a row at a time: which tokens no training ever reached.
+
+A table may be packed, as `clipcond.models.open_clip_folder` writes it: the numbers of its rows that are not zero.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from clipcond.errors import ModelError
 from clipcond.models.safetensors_header import StoredTensor, read_header
 
-_NAME = "token_embedding.weight"
+_NAME, _PACKED = "token_embedding.weight", "token_embedding.weight.ids"
+
+_INTEGERS: Mapping[str, Literal["q", "i"]] = {"I64": "q", "I32": "i"}  # as memoryview names them
 
 
 class TokenTables:
@@ -31,10 +37,14 @@ def _table(folder: Path) -> tuple[Path, StoredTensor]:
         for name, tensor in read_header(path).tensors.items():
             if name.endswith(_NAME) and len(tensor.shape) == 2 and tensor.shape[0]:
                 return path, tensor
+            if name.endswith(_PACKED) and len(tensor.shape) == 1 and tensor.dtype in _INTEGERS:
+                return path, tensor
     raise ModelError(f"{folder} holds no token table in safetensors; the words that it has never seen are unknown")
 
 
 def _zero_rows(path: Path, table: StoredTensor, ids: Iterable[int]) -> frozenset[int]:
+    if len(table.shape) == 1:
+        return frozenset(ids) - _numbers(path, table)
     width = (table.end - table.start) // table.shape[0]
     zero = set()
     with path.open("rb") as file:
@@ -44,3 +54,10 @@ def _zero_rows(path: Path, table: StoredTensor, ids: Iterable[int]) -> frozenset
                 if not any(file.read(width)):
                     zero.add(number)
     return frozenset(zero)
+
+
+def _numbers(path: Path, packed: StoredTensor) -> frozenset[int]:
+    with path.open("rb") as file:
+        file.seek(packed.start)
+        content = file.read(packed.end - packed.start)
+    return frozenset(memoryview(content).cast(_INTEGERS[packed.dtype]))

@@ -14,12 +14,14 @@ from clipcond.images.decode import quiet_pillow, workers
 from clipcond.images.thumbnail import thumbnail_uri
 from clipcond.pages.inline import safe_json
 from clipcond.rerank.chosen_list import KIND, VERSION
+from clipcond.score.scales import SCALES
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
     from clipcond.rerank.rows import RankedImage, Ranking
 
 THUMBNAIL = 320  # pixels of the longer side
+_PERCENTILE = "percentile"  # a column of rankings, not of searches
 _TITLE = 80  # letters of a prompt in the title
 
 
@@ -45,8 +47,7 @@ def contact_sheet(ranking: Ranking, *, on_progress: Callable[[int], object] = la
         header=escape(visible(header.line()) if header else ""),
         warning=f'<p class="warning">{escape(visible(ranking.warning))}</p>' if ranking.warning else "",
         scales="".join(
-            f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(formula))}</dd>"
-            for name, formula in (header.scales if header else ())
+            f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(formula))}</dd>" for name, formula in _scales(ranking)
         ),
         data=safe_json(data),
         errors="".join(
@@ -69,7 +70,15 @@ def _title(ranking: Ranking) -> str:
 def _columns(ranking: Ranking) -> list[str]:
     known = [name for name, _ in ranking.header.scales] if ranking.header else []
     alone = ranking.header is None or ranking.header.score in known
-    return [*([] if alone else ["score"]), *known, "percentile"]
+    within = [_PERCENTILE] if any(_PERCENTILE in row.scores for row in ranking.scored) else []
+    return [*([] if alone else ["score"]), *known, *within]
+
+
+def _scales(ranking: Ranking) -> list[tuple[str, str]]:
+    """Each column with its formula."""
+    known = list(ranking.header.scales) if ranking.header else []
+    percentile = [(_PERCENTILE, SCALES[_PERCENTILE].formula)] if _PERCENTILE in _columns(ranking) else []
+    return known + [each for each in percentile if each not in known]
 
 
 def _row(row: RankedImage, thumbnail: int) -> dict[str, object]:

@@ -121,13 +121,33 @@ class Collection:
         new = [source for source in dict.fromkeys(sources) if source not in known]
         if new:
             lines = "".join(json.dumps(source) + "\n" for source in new)
-            write_file(self.folder / f"sources-{len(parts):04}.jsonl", lines)
+            write_file(self._sources(len(parts)), lines)
         return len(new)
 
     def shards(self, size: int) -> list[Shard]:
         """Return all shards, done or not."""
         stretches = [part[at : at + size] for part in self._parts() for at in range(0, len(part), size)]
         return [Shard(number=number, sources=tuple(sources)) for number, sources in enumerate(stretches)]
+
+    def count(self) -> int:
+        """Return the number of pictures, usable or not; nothing of them is kept in memory."""
+        return sum(self._counts())
+
+    def shard_files(self, size: int) -> list[Path]:
+        """Return the paths of all shards, written or not."""
+        return [self.file(number) for number in range(sum(-(-count // size) for count in self._counts()))]
+
+    def error_count(self, size: int) -> int:
+        """Return the number of pictures of finished shards that cannot be used."""
+        return sum(len(_lines(self._errors(number))) for number in range(len(self.shard_files(size))))
+
+    def _counts(self) -> list[int]:
+        """The number of pictures of each run that brought new ones."""
+        found: list[int] = []
+        while (path := self._sources(len(found))).is_file():
+            with open(path, "rb") as lines:
+                found.append(sum(1 for _ in lines))
+        return found
 
     def is_done(self, number: int) -> bool:
         """True if a shard is in the folder."""
@@ -149,13 +169,16 @@ class Collection:
     def _parts(self) -> list[list[str]]:
         """The pictures of each run that brought new ones."""
         found: list[list[str]] = []
-        while lines := _lines(self.folder / f"sources-{len(found):04}.jsonl"):
+        while lines := _lines(self._sources(len(found))):
             found.append([str(json.loads(line)) for line in lines])
         return found
 
     def file(self, number: int) -> Path:
         """Return the path of a shard."""
         return self.folder / f"{number:05}.parquet"
+
+    def _sources(self, part: int) -> Path:
+        return self.folder / f"sources-{part:04}.jsonl"
 
     def _errors(self, number: int) -> Path:
         return self.folder / f"{number:05}.errors.jsonl"
@@ -173,8 +196,8 @@ def check_complete(folder: Path) -> CollectionSettings:
     settings = Collection(folder).settings() if (folder / ABOUT).is_file() else None
     if settings is None:
         raise DataError(f"{folder} holds no embeddings; expected a folder that clipcond embed made")
-    shards = Collection(folder).shards(settings.shard_size)
-    missing = sum(not Collection(folder).is_done(shard.number) for shard in shards)
+    shards = Collection(folder).shard_files(settings.shard_size)
+    missing = sum(not path.is_file() for path in shards)
     if missing or not shards:
         raise DataError(
             f"{folder} lacks {missing:,} of {len(shards):,} shards; run the same clipcond embed again, it goes on"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipcond.images.metadata.image_prompt import ImagePrompt, plain_prompt
+from clipcond.images.metadata.image_prompt import ImagePrompt, plain_negative_prompt, plain_prompt
 from clipcond.images.metadata.reading import read_metadata
 from clipcond.images.sidecar import read_sidecar
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from clipcond.prompt.infotext import Infotext
 
 _BEFORE_COMMA = re.compile(r"\s+(?=,)")
 _COMMAS = re.compile(r",{2,}")
@@ -55,12 +57,16 @@ def picture_prompt(path: Path, image: Image.Image, *, decoded: bool) -> PictureP
     return PicturePrompt(reason=(beside.reason if beside else "") or found.reason)
 
 
+def text_to_score(infotext: Infotext) -> str:
+    """Return the text that a picture with such an infotext is scored by."""
+    return _tidy(plain_prompt(infotext))
+
+
 def _stripped(found: ImagePrompt, place: str) -> PicturePrompt:
     infotext = found.infotext
     assert infotext is not None
-    text = _tidy(plain_prompt(infotext))
-    negative = infotext.negative_prompt
-    plain_negative = _tidy(plain_prompt(replace(infotext, prompt=negative))) if negative.strip() else ""
+    text = text_to_score(infotext)
+    plain_negative = _tidy(plain_negative_prompt(infotext))
     source = f"{place} ({found.source})" if found.source else place
     seed = next((value for name, value in infotext.settings.items() if name.casefold() == "seed"), "")
     return PicturePrompt(

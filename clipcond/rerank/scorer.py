@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from clipcond.encode.content_key import content_key
 from clipcond.encode.embedding_space import EmbeddingSpace, preprocessing_id
 from clipcond.encode.fingerprint import Fingerprint
 from clipcond.encode.precision import Precision, cast_tower, dtype_of
@@ -21,6 +22,7 @@ from clipcond.runtime.devices import device_of
 from clipcond.score.scales import clipscore
 from clipcond.score.similarity import DIGITS, cosines
 
+_TEXTS_VERSION = 1  # of the way in which texts become one vector
 _LOOK_BACK = 20  # tokens, as the comma backtracking of generators
 
 if TYPE_CHECKING:
@@ -149,6 +151,19 @@ class Scorer:
             width=self.image_width(),
             name=self.dual.name,
         )
+
+    def label_space(self) -> EmbeddingSpace:
+        """The space of vectors that stand for several texts, as a cache keeps them."""
+        return EmbeddingSpace(
+            model=Fingerprint(self.dual.image.model)(), preprocess=f"texts;{_TEXTS_VERSION}", width=self.image_width(),
+            name=f"{self.dual.name}, labels",
+        )  # fmt: skip
+
+    def text_keys(self, groups: Sequence[Sequence[str]]) -> list[bytes]:
+        """A key for each group of texts, of what the encoder is given of them: the same for the same tokens in order."""
+        chunks = iter(self._chunks([text for group in groups for text in group]))
+        layout = self.dual.texts.layout
+        return [content_key(repr((layout, [next(chunks) for _ in group])).encode()) for group in groups]
 
     def score(self, images: Sequence[Image.Image] | Tensor, prompt: str, *, batch_size: int = 32) -> Scores:
         """Score pictures against one text of any length.

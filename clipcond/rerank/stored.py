@@ -24,14 +24,19 @@ def read_embeddings(folder: Path) -> tuple[Embedded, CollectionSettings]:
     pictures: list[Picture] = []
     vectors = [np.zeros((0, settings.width), dtype=np.float32)]
     for shard in shards:
-        path = collection.file(shard.number)
-        rows, own, space = read_shard(path)
-        if (space.fingerprint, space.preprocessing) != (settings.fingerprint, settings.preprocessing):
-            raise DataError(f"{path} holds vectors of another model or preprocessing than {ABOUT} beside it says")
-        pictures += map(_picture, rows)
+        found, own = read_stored_shard(collection.file(shard.number), settings)
+        pictures += found
         vectors.append(own)
     bad = [Picture(path=Path(each.path), error=each.error) for each in collection.errors(shards)]
     return Embedded(pictures=(*pictures, *bad), vectors=torch.from_numpy(np.concatenate(vectors)), computed=0), settings
+
+
+def read_stored_shard(path: Path, settings: CollectionSettings) -> tuple[list[Picture], np.ndarray]:
+    """Return the pictures of a shard and their vectors, (N, P) float32. Raises DataError as `read_embeddings` does."""
+    rows, vectors, space = read_shard(path)
+    if (space.fingerprint, space.preprocessing) != (settings.fingerprint, settings.preprocessing):
+        raise DataError(f"{path} holds vectors of another model or preprocessing than {ABOUT} beside it says")
+    return [_picture(row) for row in rows], vectors
 
 
 def _picture(row: ShardRow) -> Picture:

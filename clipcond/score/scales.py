@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipcond.encode.logits import softmax
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.score.checks import finite, groups_of, matrix, not_negative, positive, vector
 
@@ -109,13 +110,6 @@ def margin(cosine: Numbers, negative_cosine: Numbers, weight: float = NEGATIVE_W
     own = vector("cosine", cosine)
     negative = vector("negative_cosine", negative_cosine, len(own))
     return own - not_negative("weight", weight) * np.maximum(negative, 0.0)
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """exp(x) / Σ exp(x) over the last axis, without overflow."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
 
 
 def _scale(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipcond.encode.logits import LogitHead
 from clipcond.errors import ConfigError
 from clipcond.score.checks import at_least_one, matrix, unit_rows, vector
-from clipcond.score.scales import LOGIT_SCALE, logit, softmax
+from clipcond.score.scales import LOGIT_SCALE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from clipcond.score.checks import Numbers
 
+OPENAI = LogitHead(scale=LOGIT_SCALE)
 _DIGITS = 12  # of a cosine: what does not depend on the rows beside it
 _CANCELLED = 1e-6  # length of a sum, over the lengths that went in, below which only rounding is left
 
@@ -56,15 +58,24 @@ def classifier(texts: Numbers, classes: Sequence[int], count: int) -> NDArray[np
     return np.array([ensemble(rows[labels == number]) for number in range(count)])
 
 
-def class_probabilities(images: Numbers, classes: Numbers, *, logit_scale: float = LOGIT_SCALE) -> NDArray[np.float64]:
-    """softmax(logit_scale · cosine) over the classes: (N, C) float64.
+def class_cosines(images: Numbers, classes: Numbers) -> NDArray[np.float64]:
+    """(N, C) float64 cosines of pictures and classes.
 
-    images: (N, P).   classes: (C, P), as `classifier` makes them. Both are made unit length.
+    images: (N, P).   classes: (C, P), as `classifier` makes them, one or more. Both are made unit length.
     """
     weights = unit_rows("classes", classes)
     if not len(weights):
         raise ConfigError("classes: there is none; expected one or more")
-    return softmax(logit(unit_rows("images", images, weights.shape[1]) @ weights.T, logit_scale))
+    cosines: NDArray[np.float64] = unit_rows("images", images, weights.shape[1]) @ weights.T
+    return cosines
+
+
+def class_probabilities(images: Numbers, classes: Numbers, *, head: LogitHead = OPENAI) -> NDArray[np.float64]:
+    """Probabilities of classes, (N, C) float64: softmax(scale · cosine) over them, or of a SigLIP each class's own.
+
+    images: (N, P).   classes: (C, P).   head: the model's.
+    """
+    return head.probabilities(class_cosines(images, classes))
 
 
 def top_k(scores: Numbers, k: int) -> Best:

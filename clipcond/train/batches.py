@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 
-from clipcond.errors import DataError
 from clipcond.prompt.tokenizer import BOS, CONTENT, EOS, batch_ids
 from clipcond.train.augment import AugmentedPixels
 from clipcond.train.data import Pairs
@@ -18,6 +17,7 @@ from clipcond.train.hard_negatives import Drawn, HardNegatives, picture_key
 from clipcond.train.match_ids import PairKeys, match_ids
 from clipcond.train.pixels import Pixels
 from clipcond.train.ranks import ALONE, Ranks
+from clipcond.train.schedule import steps_per_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Batch:
     """One step's pairs, or a rank's share of them.
 
     rows: (B,) int64, the images' numbers in the run's pairs. pixels: (B, H, W, 3) uint8, None in a run that reads none.
-    ids: (B, L) int64. cut: how many captions were cut to 75 tokens. matches: ids of the images and of the texts,
+    ids: (B, L) int64. cut: how many captions were cut. matches: ids of the images and of the texts,
     (B + F, K) and (B + E, K) int64, equal in some column where a text belongs to another row's image; None where there is
     no such text.
     drawn: (B,) int64, the number of each caption among those of its image. negative_ids: (E, L) int64 and
@@ -53,15 +53,17 @@ class Batches:
 
     def __init__(
         self, pairs: Pairs, pixels: Pixels | AugmentedPixels | None, *, batch_size: int, seed: int, captions: str = "random",
-        hard_negatives: HardNegatives | None = None, ranks: Ranks = ALONE,
+        hard_negatives: HardNegatives | None = None, ranks: Ranks = ALONE, content: int = CONTENT,
     ) -> None:  # fmt: skip
-        """batch_size: of all ranks together; each decodes and tokenises its own share, of equal size."""
-        if len(pairs) < batch_size:
-            raise DataError(f"batch_size is {batch_size}, but {pairs.source} holds {len(pairs)} images for training")
+        """batch_size: of all ranks together; each decodes and tokenises its own share, of equal size.
+
+        content: the most tokens of a caption, between BOS and EOS.
+        """
+        self._shown = pairs.shown()
+        self.per_epoch = steps_per_epoch(pairs, batch_size)
         self.pairs, self.pixels, self.batch_size, self.seed = pairs, pixels, batch_size, seed
-        self.per_epoch = len(pairs) // batch_size
         self._any = captions == "random"
-        self._hard = hard_negatives
+        self._hard, self._content = hard_negatives, content
         share = batch_size // ranks.count
         self._own = slice(ranks.rank * share, (ranks.rank + 1) * share)
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -70,7 +72,7 @@ class Batches:
         """Return the (B,) rows of a step, counted from 0, of all ranks."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
+            self._order = self._shown[np.random.default_rng([self.seed, 2, epoch]).permutation(len(self._shown))]
             self._epoch = epoch
         return self._order[index * self.batch_size : (index + 1) * self.batch_size]
 
@@ -81,11 +83,11 @@ class Batches:
         drawn = np.array([int(share * len(of)) if self._any else 0 for of, share in zip(said, draw, strict=True)])
         texts = [of[number] for of, number in zip(said, drawn, strict=True)]
         hard = self._hard.draw(rows, step) if self._hard else Drawn()
-        ids, cut = id_rows(texts[own])
+        ids, cut = id_rows(texts[own], content=self._content)
         negative_ids, negative_pixels = None, None
         if self._hard:
             mine = hard.of(own)
-            negative_ids = id_rows(mine.texts)[0] if mine.texts else None
+            negative_ids = id_rows(mine.texts, content=self._content)[0] if mine.texts else None
             negative_pixels = self._hard.pixels(mine)
         pixels = None if self.pixels is None else self.pixels.at(step, rows[own])
         return Batch(
@@ -151,14 +153,14 @@ class Batches:
 
 
 def id_rows(
-    texts: Sequence[str], normalisation: Literal["openai", "transformers"] = "openai"
+    texts: Sequence[str], normalisation: Literal["openai", "transformers"] = "openai", *, content: int = CONTENT
 ) -> tuple[np.ndarray, int]:
-    """Return (B, L) int64 ids, L that of the longest row, padded with EOS, and how many texts were cut to 75 tokens."""
+    """Return (B, L) int64 ids, L that of the longest row, padded with EOS, and how many texts were cut to `content` tokens."""
     rows = batch_ids(list(texts), normalisation)
-    length = min(CONTENT, max(map(len, rows))) + 2
+    length = min(content, max(map(len, rows))) + 2
     ids = np.full((len(rows), length), EOS, dtype=np.int64)
     ids[:, 0] = BOS
-    for row, content in zip(ids, rows, strict=True):
-        kept = content[:CONTENT]
+    for row, tokens in zip(ids, rows, strict=True):
+        kept = tokens[:content]
         row[1 : 1 + len(kept)] = kept
-    return ids, sum(len(content) > CONTENT for content in rows)
+    return ids, sum(len(tokens) > content for tokens in rows)

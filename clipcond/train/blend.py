@@ -9,22 +9,25 @@ from pathlib import Path
 from torch import Tensor
 
 from clipcond.files import write_file
-from clipcond.models.trainable import load_trainable
+from clipcond.train.context import lengthen
 from clipcond.train.job import Job
 from clipcond.train.pareto_picture import pareto_picture
+from clipcond.train.start import load_start
 from clipcond.train.wise_ft import AlphaPoint, choose, mixed, sweep
 
 
-def blend(job: Job, alpha: str, out: Path) -> str:
-    """Mix the weights from before the first step into the model, in place; return the outcome in a line.
+def blend(job: Job, alpha: str, out: Path) -> tuple[float, str]:
+    """Mix the weights from before the first step into the model, in place; return the place of the dial, and it in a line.
 
     alpha: `auto`, which leaves `alpha.json` and `alpha.svg` in `out`, or a number from 0 to 1.
     """
-    before = load_trainable(job.config.model).model.to(job.device).state_dict()
+    start = load_start(job.config)
+    lengthen(start, job.config.context_length, job.config.model)
+    before = start.model.to(job.device).state_dict()
     after = {name: value.clone() for name, value in job.model.state_dict().items()}
     if alpha != "auto":
         job.model.load_state_dict(mixed(before, after, float(alpha)))
-        return f"the model is {float(alpha):g} of the way from {job.config.model} to what was trained"
+        return float(alpha), f"the model is {float(alpha):g} of the way from {job.config.model} to what was trained"
 
     def measure(weights: Mapping[str, Tensor]) -> tuple[float, float]:
         job.model.load_state_dict(weights)
@@ -36,7 +39,8 @@ def blend(job: Job, alpha: str, out: Path) -> str:
     document = {"chosen": chosen.alpha, "points": [point.to_json() for point in points]}
     write_file(out / "alpha.json", json.dumps(document, indent=2) + "\n", overwrite=True)
     write_file(out / "alpha.svg", pareto_picture(points, chosen), overwrite=True)
-    return f"alpha is {chosen.alpha:g}: {_said(chosen)}; at 0 {_said(points[0])}; at 1 {_said(points[-1])}"
+    said = f"alpha is {chosen.alpha:g}: {_said(chosen)}; at 0 {_said(points[0])}; at 1 {_said(points[-1])}"
+    return chosen.alpha, said
 
 
 def _measured(job: Job) -> tuple[float, float]:

@@ -27,6 +27,8 @@ class Checkpoint:
     cut: captions cut so far. rng: the state of torch's generator, (S,) uint8, or (N, S) of N processes. data, pictures:
     fingerprints of the index and of the pictures; pictures is empty in checkpoints of an earlier version. average: of the
     weights, empty where the run keeps none. best: the record of the best measurement, empty in those of an earlier version.
+    base: the fingerprint of the weights under an adapter, which is then all that `model` holds; empty without one.
+    scaling: of the loss, in float16.
     """
 
     step: int
@@ -39,6 +41,8 @@ class Checkpoint:
     pictures: str
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
+    base: str = ""
+    scaling: dict[str, float] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -153,10 +157,9 @@ def _checked(state: Any, path: Path) -> Checkpoint:
             raise TypeError(f"its {name} is no {kind.__name__}")
     if state["step"] != _step_of(path) or state["cut"] < 0:
         raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
-    average = state.get("average", {})
-    best = state.get("best", {})
-    if not isinstance(average, dict) or not isinstance(best, dict):
-        raise TypeError("its average or its best is no dict")
+    average, best, scaling = state.get("average", {}), state.get("best", {}), state.get("scaling", {})
+    if not all(isinstance(each, dict) for each in (average, best, scaling)):
+        raise TypeError("its average, its best or its scaling is no dict")
     Best.of(best)
     if not all(isinstance(value, Tensor) for value in (*state["model"].values(), *average.values())):
         raise TypeError("its model holds more than tensors")
@@ -164,7 +167,8 @@ def _checked(state: Any, path: Path) -> Checkpoint:
     if not isinstance(config, dict):
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
-                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average, best=best)  # fmt: skip
+                      config=renamed(config), pictures=str(state.get("pictures", "")), average=average, best=best,
+                      base=str(state.get("base", "")), scaling=scaling)  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:
@@ -179,8 +183,10 @@ def _not_finite(checkpoint: Checkpoint) -> str | None:
     return not_finite(checkpoint.model) or not_finite(checkpoint.average) or not_finite(moments)
 
 
-def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, where: Path) -> None:
-    """Raise ConfigError if a setting that decides the weights, or the data, is not what the checkpoint knows."""
+def refuse_changes(
+    saved: Checkpoint, config: TrainConfig, *, data: str, pictures: str, base: str = "", where: Path
+) -> None:
+    """Raise ConfigError if a setting that decides the weights, or the data, or what is under an adapter is not what it was."""
     now, then = json.loads(json.dumps(config.to_dict())), saved.config
     fixed = (name for name in now if name not in RESUME_MAY_CHANGE and then.get(name, now[name]) != now[name])
     changed = [f"{name} {then[name]!r} → {now[name]!r}" for name in fixed]
@@ -188,6 +194,8 @@ def refuse_changes(saved: Checkpoint, config: TrainConfig, *, data: str, picture
         changed.append("the content of the training data")
     elif saved.pictures not in ("", pictures):
         changed.append("the content of the training pictures")
+    if base and saved.base and saved.base != base:
+        changed.append(f"the weights of {config.model}")
     if changed:
         raise ConfigError(
             f"{where} was made with other settings: {'; '.join(changed)}. Choose another out, or allow the change "

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ConfigError
-from clipcond.train.config_checks import FREEZABLE, check_settings
+from clipcond.train.config_checks import FREEZABLE, LORA_TARGETS, check_settings
+from clipcond.train.presets import with_preset
 
 # What may change between a run and its resumption: it does not touch the weights.
 RESUME_MAY_CHANGE = (
@@ -30,6 +31,7 @@ RESUME_MAY_CHANGE = (
     "cache_gib",
     "val_data",
     "max_drift",
+    "grad_checkpointing",  # the same bits
     "max_bad_rows",  # what is left out decides the data, which is compared by itself
 )
 RENAMED = {"rate": "learning_rate"}  # old names of settings, which work for one version more
@@ -44,11 +46,21 @@ class TrainConfig:
     val_count: hold out this many images of `data` instead of naming `val_data`; 0 holds out none.
     steps, epochs: one of the two; an epoch drops its last incomplete batch.
     warmup: steps of linear warm-up before the cosine; left out, a tenth of the run, 500 at the most.
+    precision: `float32`; `bf16` or, on a GPU, `fp16` for products of 16 bits with float32 weights.
+    grad_checkpointing: keep the inputs of the towers' blocks alone and compute the rest again in the backward pass.
+    fsdp: divide the towers' blocks among the processes of `torchrun`, for models that one device cannot hold.
+    compile: let torch compile the towers' blocks; the first steps take minutes, and the last bits may differ.
     freeze: `text` keeps the text trunk (embeddings, transformer, final norm) as it is while the text projection, the
-        temperature and the image tower train; `image` keeps the whole image tower.
-    train_blocks: of the text trunk, train the last so many blocks and the final norm alone.
+        temperature and the image tower train; `image` keeps the whole image tower; `temperature` the scale of the logits.
+    lora_rank: train low-rank adapters on the text tower, and the temperature, in place of weights; the image tower is
+        locked. The result has them merged, and `out/lora.safetensors` is the adapter apart.
+    lora_alpha: an adapter's change counts lora_alpha / lora_rank; None for the rank, which is 1.
+    lora_targets: the layers of a block that have one: `attn` (query, key, value, output) and `mlp` (both).
+    train_blocks: of the text trunk, train the last so many blocks and the final norm alone; adapters, on those blocks.
     layer_decay: factor of the learning rate from each block of a tower to the one below it; embeddings come last.
     lock_image: freeze the image tower, and embed every picture once: each step then takes the text tower alone.
+    context_length: positions of the text tower, 134, 191 or 248, stretched from its 77 before the first step, of which the
+        first 20 stay as they are; captions are then cut later. None: those of the model.
     ema: share that a moving average of the weights keeps at each step, such as 0.999; the averages are what is evaluated
         and written. None: the weights of the last step.
     alpha: the result's place between the start (0) and what was trained (1): weights (1 - alpha)·before + alpha·after.
@@ -104,10 +116,17 @@ class TrainConfig:
     grad_clip: float = 1.0
     seed: int = 0
     precision: str = "float32"
+    grad_checkpointing: bool = False
+    compile: bool = False
+    fsdp: bool = False
     freeze: tuple[str, ...] = ()
     train_blocks: int | None = None
     layer_decay: float = 1.0
     lock_image: bool = False
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_targets: tuple[str, ...] = LORA_TARGETS
+    context_length: int | None = None
     ema: float | None = None
     alpha: str | None = None
     unseen_rate: float | None = None
@@ -153,8 +172,9 @@ class TrainConfig:
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """The towers that stay as they are, of `freeze` and `lock_image`."""
-        return tuple(part for part in FREEZABLE if part in self.freeze or (part == "image" and self.lock_image))
+        """The parts that stay as they are, of `freeze` and `lock_image`; beside an adapter the image tower does, too."""
+        locked = self.lock_image or self.lora_rank is not None
+        return tuple(part for part in FREEZABLE if part in self.freeze or (part == "image" and locked))
 
     @property
     def rate(self) -> float:
@@ -204,11 +224,11 @@ def renamed(given: Mapping[str, Any], *, source: str | None = None) -> dict[str,
 
 
 def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> TrainConfig:
-    """Build the config from names and values; lists become tuples.
+    """Build the config from names and values; lists become tuples, a `preset` the settings that it stands for.
 
     Raises ConfigError for an unknown name (naming the nearest), a missing or wrongly typed one, or one out of range.
     """
-    given = renamed(given, source=source)
+    given = with_preset(renamed(given, source=source))
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for name in given:
         if name not in fields:
@@ -224,6 +244,11 @@ def from_mapping(given: Mapping[str, Any], *, source: str = "the settings") -> T
 
 def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a flat TOML file; `overrides` (command-line flags) win. Raises ConfigError."""
+    return from_mapping(read_settings(path, overrides), source=str(path))
+
+
+def read_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of a flat TOML file under their names of today; `overrides` win. Raises ConfigError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:  # pragma: no cover
@@ -237,8 +262,7 @@ def from_toml(path: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is not TOML of settings: it is nested too deeply") from None
-    settings = {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
-    return from_mapping(settings, source=str(path))
+    return {**renamed(given, source=str(path)), **renamed(overrides or {}, source="the command line")}
 
 
 def _typed(name: str, kind: str, value: Any, source: str) -> Any:
@@ -247,8 +271,8 @@ def _typed(name: str, kind: str, value: Any, source: str) -> Any:
         return None
     base = kind.replace(" | None", "")
     if base.startswith("tuple"):
-        if name in ("freeze", "retention_weights", "log_to") and isinstance(value, str):
-            value = [value]
+        if name in ("freeze", "retention_weights", "lora_targets", "log_to") and isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
         if isinstance(value, (list, tuple)):
             return tuple(value)
     elif base == "bool" and isinstance(value, bool):

@@ -8,8 +8,10 @@ from typing import Any
 from clipcond.errors import ConfigError
 from clipcond.train.retention_weights import parse_weights
 
-FREEZABLE = ("text", "image")
-PRECISIONS = ("float32", "bf16")
+FREEZABLE = ("text", "image", "temperature")
+LORA_TARGETS = ("attn", "mlp")
+CONTEXT_LENGTHS = (134, 191, 248)  # of the 77 positions the first 20, and the other 57 two, three or four times
+PRECISIONS = ("float32", "bf16", "fp16")
 INITS = ("weights", "random")
 CAPTIONS = ("random", "first")
 LOSSES = ("infonce", "siglip")
@@ -19,7 +21,7 @@ TARGET_NAMES = ("sd15", "sd2", "sdxl-l", "sdxl-g", "sd3-l", "sd3-g", "flux")
 _ABOVE_ZERO = (
     "steps", "epochs", "learning_rate", "grad_clip", "threads", "log_every", "eval_every", "save_every", "keep",
     "retention_batch", "denoise_batch", "unseen_rate", "train_blocks", "layer_decay", "max_drift", "chunk_size", "grad_cache",
-    "patience",    "teacher_weight",
+    "patience", "teacher_weight", "lora_rank", "lora_alpha",
 )  # fmt: skip
 _NOT_BELOW_ZERO = (
     "val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention", "denoise_weight",
@@ -32,6 +34,8 @@ def check_settings(config: Any) -> None:
     _check_numbers(config)
     _check_losses(config)
     _check_towers(config)
+    _check_adapter(config)
+    _check_shares(config)
     if config.steps is not None and config.epochs is not None:
         raise ConfigError(f"steps is {config.steps} and epochs is {config.epochs}; give one of the two")
     if config.measures_best and not (config.val_data or config.val_count):
@@ -112,8 +116,52 @@ def _check_towers(config: Any) -> None:
         raise ConfigError(f"layer_decay is {config.layer_decay:g}, expected a factor above 0 and up to 1")
     if config.alpha is not None:
         _check_alpha(config)
+    if config.context_length not in (None, *CONTEXT_LENGTHS):
+        raise ConfigError(
+            f"context_length is {config.context_length}, expected {', '.join(map(str, CONTEXT_LENGTHS))}: the first 20 of 77 "
+            "positions, and the others two, three or four times"
+        )
     if config.train_blocks is not None and "text" in config.freeze:
         raise ConfigError(f"train_blocks is {config.train_blocks}, but freeze holds text; give one of the two")
+
+
+def _check_adapter(config: Any) -> None:
+    """Refuse settings of an adapter without one, and those beside it that speak of weights which it leaves alone."""
+    if config.lora_rank is None:
+        for name, given in (
+            ("lora_alpha", config.lora_alpha is not None),
+            ("lora_targets", config.lora_targets != LORA_TARGETS),
+        ):
+            if given:
+                raise ConfigError(f"{name} is given, but no lora_rank, which asks for an adapter; give both")
+        return
+    if not config.lora_targets or not set(config.lora_targets) <= set(LORA_TARGETS):
+        raise ConfigError(f"lora_targets is {','.join(config.lora_targets)!r}, expected attn, mlp or attn,mlp")
+    for name, given, why in (
+        ("freeze", "text" in config.freeze, "holds text, which the adapter is to change"),
+        ("unseen_rate", config.unseen_rate is not None, "trains token rows, which no adapter holds"),
+        ("context_length", config.context_length is not None, "stretches positions, which no adapter holds"),
+        ("init", config.init == "random", "is random, and an adapter changes weights that are there"),
+    ):
+        if given:
+            raise ConfigError(f"lora_rank is {config.lora_rank}, and {name} {why}; leave one out")
+
+
+def _check_shares(config: Any) -> None:
+    """Refuse beside `fsdp` what would need the weights whole in every process."""
+    for name, given, why in (
+        ("lora_rank", config.lora_rank is not None, "is small enough to be whole everywhere"),
+        ("ema", config.ema is not None, "averages whole weights"),
+        ("alpha", config.alpha is not None, "mixes whole weights"),
+        ("compile", config.compile, "compiles whole blocks"),
+        (
+            "precision",
+            config.precision == "fp16",
+            "is fp16, and overflows of a share are not told to the others; use bf16",
+        ),
+    ):
+        if config.fsdp and given:
+            raise ConfigError(f"fsdp divides the weights, and {name} {why}; leave one out")
 
 
 def _check_alpha(config: Any) -> None:

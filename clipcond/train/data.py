@@ -1,4 +1,4 @@
-"""Image-caption pairs of a table or of WebDataset tars: an index from which any one can be read."""
+"""Image-caption pairs of a table, of WebDataset tars or of a folder: an index from which any one can be read."""
 
 from __future__ import annotations
 
@@ -6,37 +6,32 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from clipcond.errors import DataError
+from clipcond.errors import DataError, ImageError
 from clipcond.images.image_source import ImageSource
+from clipcond.images.remote import fetched_tars, is_remote
 from clipcond.images.tars import ENDINGS, find_shards
-from clipcond.train.rows import BadRows, PairRow
+from clipcond.train.folders import holds_pictures, index_folder
+from clipcond.train.indexed import Indexed, Relations
+from clipcond.train.rows import MISSING, BadRows, PairRow, RowError
 from clipcond.train.tables import JSON_LINES, PARQUET, TABLES, table_rows
-from clipcond.train.tars import Indexed, index_shard
+from clipcond.train.tars import index_shard
 from clipcond.wording import visible
 
 _METADATA = tuple(f"metadata{ending}" for ending in (TABLES[0], JSON_LINES[0], PARQUET[0]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relations:
-    """The relations of an image to others: captions and pictures that are near and wrong, and its groups."""
-
-    negatives: tuple[str, ...] = ()
-    negative_images: tuple[ImageSource, ...] = ()
-    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """N images with one or more captions each, in the order of the source.
 
-    left_out: what is wrong with each row that is not among them. notes: what else of the source is not used.
-    relations: one for each image, or none at all where the source has no such columns.
+    left_out: what is wrong with each row that is not among them, and the kind of each fault in `faults`.
+    notes: what else of the source is not used. relations: one for each image, or none at all where the source has no
+    such columns. repeats: how often each image is shown in an epoch, or none at all for once each.
     """
 
     images: Sequence[ImageSource]
@@ -45,6 +40,8 @@ class Pairs:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     relations: Sequence[Relations] = ()
+    repeats: Sequence[int] = ()
+    faults: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,7 +51,13 @@ class Pairs:
         rows = [int(row) for row in rows]
         images, captions = [self.images[row] for row in rows], [self.captions[row] for row in rows]
         relations = [self.relations[row] for row in rows] if self.relations else ()
-        return Pairs(images, captions, self.source, self.left_out, self.notes, relations)
+        repeats = [self.repeats[row] for row in rows] if self.repeats else ()
+        return replace(self, images=images, captions=captions, relations=relations, repeats=repeats)
+
+    def shown(self) -> np.ndarray:
+        """Return the rows of an epoch before they are shuffled, (E,) int64: each as often as it is repeated."""
+        rows = np.arange(len(self))
+        return np.repeat(rows, np.asarray(self.repeats)) if self.repeats else rows
 
     def sample(self, most: int = 500) -> list[int]:
         """Return `most` evenly spread rows, or all."""
@@ -64,9 +67,12 @@ class Pairs:
     def fingerprint(self) -> str:
         """Return a hash of the index: names, places in tars, captions and relations; nothing of the pictures."""
         digest = hashlib.sha256()
+        if self.repeats:
+            digest.update(f"{list(self.repeats)}\n".encode())
         for each in self.relations:
             names = [image.path.name for image in each.negative_images]
-            digest.update(f"{each.negatives}\0{names}\0{each.groups}\n".encode("utf-8", "surrogateescape"))
+            seconds = f"\0{each.seconds}" if each.seconds else ""
+            digest.update(f"{each.negatives}\0{names}\0{each.groups}{seconds}\n".encode("utf-8", "surrogateescape"))
         for image, captions in zip(self.images, self.captions, strict=True):
             line = f"{image.path.name}\0{image.start}\0{image.size}\0{captions}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -95,7 +101,8 @@ def same_caption(caption: str) -> str:
 
 def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: int = 0) -> Pairs:
     """Index a data source: `.csv`, `.tsv`, `.jsonl`, `.parquet`; a `.tar` or `.tar.gz`, a glob or a brace pattern of
-    them; a folder of tars, or one with `metadata.csv` or `metadata.jsonl`.
+    them, also behind an address that fsspec knows; a folder of tars, one with `metadata.csv` or `metadata.jsonl`, or one
+    of pictures with texts beside them.
 
     separator: of a CSV's columns; left out, it is the one that makes the header hold an image and a caption column.
     max_bad_rows: leave out so many rows that will not do before one is an error.
@@ -103,18 +110,33 @@ def read_pairs(data: str | Path, *, separator: str | None = None, max_bad_rows: 
     place: a missing file, an empty caption, no rows, a tar without captions.
     """
     bad = BadRows(max_bad_rows)
+    if is_remote(str(data)):
+        return _checked(_from_tars(_fetched(str(data)), data, bad))
     path = _inside(Path(data)) if Path(data).is_dir() else Path(data)
     if path.is_dir():
-        pairs = _from_tars(_tars_of(path), path, bad)
+        shards = _tars_of(path)
+        pairs = _from_tars(shards, path, bad) if shards else _from_folder(path, bad)
     elif path.name.endswith(ENDINGS):
         pairs = _from_tars(find_shards(str(data)), path, bad)
     elif not path.is_file():
-        raise DataError(f"{path} does not exist; expected a CSV, TSV, JSONL or Parquet file, or tars")
+        raise DataError(f"{path} does not exist; expected a CSV, TSV, JSONL or Parquet file, tars, or a folder")
     else:
         pairs = _from_table(path, separator, bad)
+    return _checked(pairs)
+
+
+def _checked(pairs: Pairs) -> Pairs:
     if not len(pairs):
-        raise DataError(f"{path} holds no pairs" + "".join(f"; {why}" for why in (*pairs.left_out, *pairs.notes)[:1]))
+        why = (*pairs.left_out, *pairs.notes)[:1]
+        raise DataError(f"{pairs.source} holds no pairs" + "".join(f"; {each}" for each in why))
     return pairs
+
+
+def _fetched(address: str) -> list[Path]:
+    try:
+        return list(fetched_tars(address))
+    except ImageError as error:
+        raise DataError(str(error)) from error
 
 
 def split(pairs: Pairs, count: int, seed: int) -> tuple[Pairs, Pairs]:
@@ -126,12 +148,12 @@ def split(pairs: Pairs, count: int, seed: int) -> tuple[Pairs, Pairs]:
 
 
 def _inside(folder: Path) -> Path:
-    """Return the table of metadata that a folder holds, or the folder itself if it holds tars. Raises DataError."""
+    """Return the table of metadata that a folder holds, or the folder itself for tars or pictures. Raises DataError."""
     tables = [folder / name for name in _METADATA if (folder / name).is_file()]
     tars = _tars_of(folder)
     found = [path.name for path in (*tables, *tars[:1])]
-    if not found:
-        raise DataError(f"no file matches {folder}/*.tar, and there is no {_METADATA[0]}")
+    if not found and not holds_pictures(folder):
+        raise DataError(f"no file matches {folder}/*.tar, and there is no {_METADATA[0]} and no picture in it")
     if len(found) > 1:
         raise DataError(f"{folder} holds {' and '.join(found)}; name one of them")
     return tables[0] if tables else folder
@@ -141,13 +163,26 @@ def _tars_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and path.name[0] != ".")
 
 
-def _from_tars(shards: list[Path], source: Path, bad: BadRows) -> Pairs:
+def _from_tars(shards: list[Path], source: Path | str, bad: BadRows) -> Pairs:
     notes: list[str] = []
     found: list[Indexed] = []
     for shard in shards:
         found += index_shard(shard, bad, notes)
-    images, captions = [image for image, _ in found], [said for _, said in found]
-    return Pairs(images, captions, str(source), tuple(bad.reasons), tuple(notes))
+    return _pairs(found, source, bad, notes)
+
+
+def _from_folder(folder: Path, bad: BadRows) -> Pairs:
+    notes: list[str] = []
+    return _pairs(index_folder(folder, bad, notes), folder, bad, notes)
+
+
+def _pairs(found: list[Indexed], source: Path | str, bad: BadRows, notes: list[str]) -> Pairs:
+    relations, repeats = [each.relations for each in found], [each.repeats for each in found]
+    return Pairs(
+        [each.image for each in found], [each.captions for each in found], str(source), tuple(bad.reasons), tuple(notes),
+        relations=relations if any(each != Relations() for each in relations) else (),
+        repeats=repeats if any(each != 1 for each in repeats) else (), faults=tuple(bad.kinds),
+    )  # fmt: skip
 
 
 def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:
@@ -173,18 +208,20 @@ def _from_table(path: Path, separator: str | None, bad: BadRows) -> Pairs:
     said = [tuple(caption for row in own for caption in row.captions) for own in rows.values()]
     relations = [_relations(own, path) for own in rows.values()]
     given = relations if any(each != Relations() for each in relations) else ()
-    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given)
+    return Pairs(list(sources.values()), said, str(path), tuple(bad.reasons), relations=given, faults=tuple(bad.kinds))
 
 
 def _relations(rows: list[PairRow], table: Path) -> Relations:
     images = dict.fromkeys(name for row in rows for name in row.negative_images)
+    seconds = tuple(text for row in rows for text in row.seconds or row.captions)
     return Relations(
         negatives=tuple(dict.fromkeys(text for row in rows for text in row.negatives)),
         negative_images=tuple(ImageSource(table.parent / name) for name in images),
         groups=tuple(dict.fromkeys(name for row in rows for name in row.groups)),
+        seconds=seconds if any(row.seconds for row in rows) else (),
     )
 
 
 def _absent(row: PairRow, name: str, count: int, table: Path) -> DataError:
     more = f" ({count} such images in {table})" if count > 1 else ""
-    return DataError(visible(f"{row.where}: {table.parent / name} does not exist{more}"))
+    return RowError(visible(f"{row.where}: {table.parent / name} does not exist{more}"), MISSING)

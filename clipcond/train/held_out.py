@@ -57,4 +57,5 @@ class HeldOut:
         return image_features(self._model, self._normalise(self._pixels[rows], self._device)).cpu()
 
     def _texts(self, said: list[str]) -> Tensor:
-        return text_features(self._model, torch.from_numpy(id_rows(said)[0]).to(self._device)).cpu()
+        ids, _ = id_rows(said, content=len(self._model.positional_embedding) - 2)
+        return text_features(self._model, torch.from_numpy(ids).to(self._device)).cpu()

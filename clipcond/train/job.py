@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,40 +12,38 @@ import torch
 from torch import Tensor
 
 from clipcond.encode.image import Normalisation
+from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError, ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.open_clip_folder import pipeline_layers
-from clipcond.models.trainable import Trainable, load_trainable
-from clipcond.prompt.general import read_prompts
+from clipcond.models.trainable import Trainable
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.runtime.devices import device_of
 from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.average import Average
 from clipcond.train.batches import Batches
+from clipcond.train.brief_check import brief_check
 from clipcond.train.config import TrainConfig
 from clipcond.train.contrastive import Contrastive, Distillation
 from clipcond.train.data import Pairs, read_pairs, split
-from clipcond.train.denoising import Denoiser, Denoising
+from clipcond.train.denoising import Denoiser, Denoising, predicts_of
 from clipcond.train.hard_negatives import HardNegatives
 from clipcond.train.held_out import HeldOut
-from clipcond.train.model import (
-    begin_sigmoid,
-    check_model,
-    freeze,
-    has_batch_norm,
-    image_features,
-    not_finite,
-    train_mode,
-    use_plain_attention,
-)  # fmt: skip
+from clipcond.train.lora import Adapter
+from clipcond.train.loss_scaling import LossScaling, check_precision
+from clipcond.train.model import image_features
 from clipcond.train.objective import Objective, Term, Towers
 from clipcond.train.optimizer import Optimizer
 from clipcond.train.parts import Place
 from clipcond.train.pixels import Pixels, preflight
 from clipcond.train.ranks import ALONE, Ranks
-from clipcond.train.retention import Retention, TargetReader
-from clipcond.train.retention_weights import parse_weights
+from clipcond.train.retention import Retention
 from clipcond.train.risks import risks
 from clipcond.train.run_folder import refuse_unfinished
+from clipcond.train.schedule import lengths
+from clipcond.train.second_captions import for_encoder, second_captions_notes
+from clipcond.train.shards import divided_like, whole
+from clipcond.train.start import load_towers, target_reader
 from clipcond.train.stored import Store, Stored
 from clipcond.train.teacher import TeacherEmbeddings
 
@@ -56,9 +53,9 @@ class Job:
     """All that a run works with. The weights and the optimizer's moments change in place, and nothing else does.
 
     steps, warmup: of the whole run. retention: of general prompts, where the run names a target. stores: to be filled
-    before the first step. measure: retrieval on
-    the held-out pairs with the model as it stands, if there are any. notes: what the user should know about the data
-    before it trains.
+    before the first step. measure: retrieval on the held-out pairs with the model as it stands, if there are any.
+    notes: what the user should know before it trains. adapter: all that trains, in a run of one. scaling: of the loss, in
+    float16.
     """
 
     config: TrainConfig
@@ -76,12 +73,30 @@ class Job:
     measure: HeldOut | None
     notes: tuple[str, ...]
     ranks: Ranks = ALONE
+    adapter: Adapter | None = None
+    scaling: LossScaling | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Any:
         """The open_clip `CLIP`, float32."""
         return self.trainable.model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that a checkpoint keeps, whole: all, or an adapter's and the temperature.
+
+        All processes of a run with `fsdp` call this, and the first one gets them.
+        """
+        state: dict[str, Tensor] = self.model.state_dict() if self.adapter is None else self.adapter.state_dict()
+        return whole(state, keep=self.ranks.first) if self.config.fsdp else state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over the weights of a checkpoint. Raises ValueError, KeyError or RuntimeError where they do not fit."""
+        if self.adapter is not None:
+            self.adapter.load_state_dict(state)
+            return
+        own: dict[str, Tensor] = self.model.state_dict()
+        self.model.load_state_dict({name: divided_like(value, own.get(name, value)) for name, value in state.items()})
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return the context in which the model's weights are their averages, where the run keeps any."""
@@ -100,13 +115,18 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_of(config.device)
+    check_precision(config.precision, device)
     refuse_unfinished(config.model)
     train_pairs, held_out = _read(config)
 
-    trainable = _load(config, device)
+    start = load_towers(config, device, ranks.count)
+    trainable, retention = start.trainable, start.retention
+    content = len(trainable.model.positional_embedding) - 2
     if ranks.count > 1:
         torch.manual_seed(config.seed + 1_000_003 * (1 + ranks.rank))
     optimizer = Optimizer(trainable.model, config)
+    trains = [parameter for parameter in trainable.model.parameters() if parameter.requires_grad]
+    scaling = LossScaling(trains, device) if config.precision == "fp16" else None
     normalise = Normalisation(trainable.preprocess)
 
     train_pairs = preflight(train_pairs, trainable.preprocess, max_bad_rows=config.max_bad_rows)
@@ -117,13 +137,12 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     pixels = _pixels(config, train_pairs, trainable.preprocess) if decodes else None
     batches = Batches(
         train_pairs, pixels, batch_size=config.batch_size, seed=config.seed, captions=config.captions,
-        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks,
+        hard_negatives=_hard_negatives(config, train_pairs, trainable.preprocess), ranks=ranks, content=content,
     )  # fmt: skip
-    steps, warmup = _lengths(config, batches.per_epoch)
+    steps, warmup = lengths(config, batches.per_epoch)
     towers = Towers(
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
-    retention = _retention(config, trainable)
     denoising = _denoising(config, trainable, train_pairs, denoiser, place)
     teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out)) if config.teacher else None
     measure = None
@@ -133,62 +152,30 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
     return Job(
         config=config, device=device, trainable=trainable, optimizer=optimizer,
         average=None if config.ema is None else Average(trainable.model, config.ema), pairs=train_pairs, batches=batches,
-        objective=Objective(_terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks),
+        objective=Objective(
+            _terms(config, retention, denoising, teacher, ranks), towers, config.grad_cache, ranks,
+            scaled=scaling.scaled if scaling else None,
+        ),
         ranks=ranks, retention=retention,
         stores=[each for each in (features, denoising.latents if denoising else None, teacher) if each is not None],
         steps=steps, warmup=warmup, measure=measure,
-        notes=_notes(train_pairs, config) + _risks(config, trainable)
-        + (_left_out(held_out) if held_out and config.val_data else ()),
-        fingerprints=fingerprints,
+        notes=_notes(train_pairs, config) + _risks(config, trainable) + start.notes
+        + (_left_out(held_out) if held_out and config.val_data else ())
+        + brief_check(config, train_pairs, held_out, TextTower.from_open_clip(trainable.model), content),
+        adapter=start.adapter, scaling=scaling,
+        fingerprints=fingerprints | ({"base": start.adapter.base} if start.adapter else {}),
     )  # fmt: skip
 
 
 def _read(config: TrainConfig) -> tuple[Pairs, Pairs | None]:
-    pairs = read_pairs(config.data, max_bad_rows=config.max_bad_rows)
+    pairs = for_encoder(config.target, read_pairs(config.data, max_bad_rows=config.max_bad_rows))
     if config.val_data:
-        return pairs, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows)
+        return pairs, for_encoder(config.target, read_pairs(config.val_data, max_bad_rows=config.max_bad_rows))
     return split(pairs, config.val_count, config.seed) if config.val_count else (pairs, None)
-
-
-def _load(config: TrainConfig, device: torch.device) -> Trainable:
-    """Load the model to its device, with its frozen parts out of training."""
-    trainable = load_trainable(config.model, random_weights=config.init == "random")
-    model = trainable.model
-    check_model(model)
-    if name := not_finite(model.state_dict()):
-        raise ModelError(f"{config.model} holds weights that are not finite ({name}); training would spread them")
-    if config.loss == "siglip":
-        begin_sigmoid(model, trainable.config)
-    if config.grad_cache is not None and has_batch_norm(model.visual) and "image" not in config.frozen:
-        raise ConfigError(
-            f"grad_cache does not work with {config.model}: its batch normalisation would see parts of a batch; "
-            "leave grad_cache out, or freeze the image tower"
-        )
-    freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
-    use_plain_attention(model)
-    train_mode(model.to(device))
-    return trainable
-
-
-def _retention(config: TrainConfig, trainable: Trainable) -> Retention | None:
-    """Return the retention of the model as it stands, before its first step; None where the run names no target."""
-    if config.target is None:
-        return None
-    weights = parse_weights(config.retention_weights)
-    prompts = read_prompts(Path(config.retention_prompts) if config.retention_prompts else None)
-    return Retention(
-        _reader(config, trainable, config.target), prompts,
-        weights=weights, batch=config.retention_batch, seed=config.seed,
-    )  # fmt: skip
 
 
 def _risks(config: TrainConfig, trainable: Trainable) -> tuple[str, ...]:
     return risks(config, len(trainable.model.transformer.resblocks), pipeline_layers(trainable.config))
-
-
-def _reader(config: TrainConfig, trainable: Trainable, target: str) -> TargetReader:
-    """Return the text tower as a target reads it."""
-    return TargetReader(trainable.model, target, config.model, pipeline_layers=pipeline_layers(trainable.config))
 
 
 def _compares(config: TrainConfig) -> bool:
@@ -222,14 +209,18 @@ def _denoising(
         )
     if config.target not in (None, denoiser.target):
         raise ConfigError(f"{config.pipeline} is a pipeline of {denoiser.target}, target is {config.target}")
+    if (positions := len(trainable.model.positional_embedding)) > CONTEXT:
+        raise ModelError(
+            f"{config.pipeline} reads {CONTEXT} positions, the text tower has {positions}; leave one of them out"
+        )
     width = trainable.model.token_embedding.embedding_dim
     if width != denoiser.width:
         raise ModelError(f"{config.pipeline} reads states of width {denoiser.width}, {config.model} gives {width}")
     latents = Stored(
         pairs, denoiser.preprocess, denoiser.latents, what="latents", most_gib=config.cache_gib, place=place
     )
-    reader = _reader(config, trainable, denoiser.target)
-    return Denoising(denoiser, reader, latents, batch=config.denoise_batch, seed=config.seed)
+    reader = target_reader(config, trainable, denoiser.target)
+    return Denoising(predicts_of(denoiser, pairs), reader, latents, batch=config.denoise_batch, seed=config.seed)
 
 
 def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
@@ -244,6 +235,11 @@ def _hard_negatives(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -
     """Return the hard negatives that the data name, None where the contrastive loss is left out or there are none."""
     if not config.contrastive or not any(each.negatives or each.negative_images for each in pairs.relations):
         return None
+    if config.fsdp:
+        raise ConfigError(
+            f"{pairs.source} brings hard negatives, of which each process would have another number, and fsdp needs all "
+            "processes to compute alike; leave the columns out, or fsdp"
+        )
     return HardNegatives(pairs, preprocess, cache_gib=config.cache_gib, seed=config.seed)
 
 
@@ -264,15 +260,6 @@ def _terms(
     return found
 
 
-def _lengths(config: TrainConfig, per_epoch: int) -> tuple[int, int]:
-    """Return the steps of the whole run and of its warm-up."""
-    steps = config.steps or max(1, round((config.epochs or 5) * per_epoch))
-    warmup = config.warmup if config.warmup is not None else min(500, math.ceil(steps / 10), steps - 1)
-    if warmup >= steps:
-        raise ConfigError(f"warmup is {warmup} steps, the whole run {steps}; expected fewer")
-    return steps, warmup
-
-
 def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
     """Say what of the data counts in the losses beside the pairs themselves."""
     notes = []
@@ -289,6 +276,7 @@ def _notes(pairs: Pairs, config: TrainConfig) -> tuple[str, ...]:
     if told := [f"{count} {what}" for what, count in counts.items() if count]:
         groups = f"; within a batch a pair of one group {meaning}" if counts["name a group"] else ""
         notes.append(f"of {len(pairs)} images {', '.join(told)}{groups}")
+    notes += second_captions_notes(pairs, config)
     if config.grad_cache is not None and config.grad_cache >= config.batch_size:
         notes.append(f"grad_cache is {config.grad_cache}, batch_size {config.batch_size}: batches are encoded whole")
     return (*_left_out(pairs), *pairs.notes, *notes)

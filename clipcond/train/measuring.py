@@ -16,13 +16,14 @@ from clipcond.train.shown_pairs import keep_before
 
 def measure_start(run: Run) -> None:
     """Measure retrieval before the first step of a new run, so that its end has something to be held against."""
-    if run.step or not run.ranks.first or run.job.measure is None:
+    if run.step or run.job.measure is None or not (run.ranks.first or run.job.config.fsdp):
         return
     run.log.phase("measuring before the first step")
     found = run.job.measure()
     run.best.start = combined_score(found, None)  # nothing has moved yet
     run.say(event="evaluation", **found.to_dict())
-    keep_before(run.folder.path, run.job.measure.margins())
+    if run.ranks.first:
+        keep_before(run.folder.path, run.job.measure.margins())
     run.window.since = time.monotonic()
 
 
@@ -31,12 +32,13 @@ def evaluate(run: Run) -> None:
 
     Raises ConfigError, after saving, where the drift is beyond `max_drift`.
     """
-    problem, score = _measure(run) if run.ranks.first else ("", 0.0)
+    measures = run.ranks.first or run.job.config.fsdp  # divided towers compute together
+    problem, score = _measure(run) if measures else ("", 0.0)
     if run.ranks.any(bool(problem)):
         save(run)
         raise ConfigError(problem or f"the general prompts collapsed by step {run.step}; the first process says how")
     if run.job.config.measures_best:
-        _compare(run, float(run.ranks.sum(torch.tensor(score, dtype=torch.float64))))
+        _compare(run, float(run.ranks.sum(torch.tensor(score if run.ranks.first else 0.0, dtype=torch.float64))))
 
 
 def _compare(run: Run, score: float) -> None:

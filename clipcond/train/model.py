@@ -37,8 +37,13 @@ def text_trunk(model: Any) -> list[nn.Parameter]:
     ]
 
 
+def temperature(model: Any) -> list[nn.Parameter]:
+    """Return the scale of the logits and, where a sigmoid loss has one, their bias."""
+    return [each for each in (model.logit_scale, getattr(model, "logit_bias", None)) if each is not None]
+
+
 def freeze(model: Any, parts: Collection[str], *, text_blocks: int | None = None, but_unseen: bool = False) -> None:
-    """Take the named parts out of training; what is left must hold something to train.
+    """Take the named parts, of FREEZABLE, out of training; what is left must hold something to train.
 
     text_blocks: of the text trunk, the last so many blocks and the final norm train alone.   but_unseen: the token table of
     a text tower that is frozen in whole or in part trains all the same; the optimizer takes its unseen rows.
@@ -53,6 +58,8 @@ def freeze(model: Any, parts: Collection[str], *, text_blocks: int | None = None
         kept += [model.token_embedding.weight, model.positional_embedding, *below]
     if "image" in parts:
         kept += model.visual.parameters()
+    if "temperature" in parts:
+        kept += temperature(model)
     for parameter in kept:
         parameter.requires_grad_(False)
     if but_unseen:
@@ -92,10 +99,10 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
 
 
 def text_state(model: Any, ids: Tensor, *, group: int = 64) -> Tensor:
-    """Encode (B, L) int64 rows of BOS … EOS …, L ≤ 77, to the (B, D) state at the first EOS after the final norm.
+    """Encode (B, L) int64 rows of BOS … EOS … to the (B, D) state at the first EOS after the final norm.
 
     Rows of like length go through in groups of `group`, each cut to its longest row: the tower is causal, so that gives
-    what 77 positions give. No graph is built for a frozen trunk.
+    what all positions give. No graph is built for a frozen trunk.
     """
     trains = any(parameter.requires_grad for parameter in text_trunk(model))
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
@@ -147,11 +154,16 @@ def _attend(
     assert key is value
     assert not need_weights
     joint = linear(query, self.in_proj_weight, self.in_proj_bias)
-    q, k, v = torch.unflatten(joint, -1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+    q, k, v = torch.unflatten(joint, -1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return linear(attended(q, k, v, attn_mask), self.out_proj.weight, self.out_proj.bias), None
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None) -> Tensor:
+    """Attention of (B, H, T, D/H) queries, keys and values under a (T, T) mask that is added; returns (B, T, D)."""
     if q.dtype == torch.bfloat16 and q.device.type == "cpu":
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         mixed = torch.softmax(scores if attn_mask is None else scores + attn_mask.to(scores.dtype), dim=-1) @ v
     else:
         mask = attn_mask.to(q.dtype) if attn_mask is not None else None
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return linear(mixed.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias), None
+    return mixed.transpose(1, 2).flatten(2)

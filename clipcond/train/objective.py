@@ -20,12 +20,15 @@ from clipcond.train.model import image_features, text_features
 from clipcond.train.ranks import ALONE, Ranks
 from clipcond.train.stored import Stored
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Towers:
     """Both towers as a run encodes with them.
 
-    precision: `float32`, or `bf16` for bfloat16 products.   stored: the features of all pictures, of a locked image tower.
+    precision: `float32`, or `bf16` or `fp16` for products in these.   stored: the features of all pictures, of a locked
+    image tower.
     """
 
     model: Any
@@ -57,7 +60,8 @@ class Towers:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which a tower computes; a loss computes outside it, in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        dtype = _AUTOCAST.get(self.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
 
 class Outputs:
@@ -160,10 +164,15 @@ class Objective:
     """Terms with their weights, in the order in which they are computed."""
 
     def __init__(
-        self, terms: Sequence[tuple[float, Term]], towers: Towers, micro_batch: int | None = None, ranks: Ranks = ALONE
-    ) -> None:
-        """micro_batch: pairs that are encoded at once, by gradient caching; None for the whole batch."""
+        self, terms: Sequence[tuple[float, Term]], towers: Towers, micro_batch: int | None = None, ranks: Ranks = ALONE,
+        scaled: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        """micro_batch: pairs that are encoded at once, by gradient caching; None for the whole batch.
+
+        scaled: of a loss what is sent back in its place, where its gradients are to be of another size.
+        """
         self.terms, self._towers, self._micro_batch, self._ranks = tuple(terms), towers, micro_batch, ranks
+        self._scaled = scaled or (lambda loss: loss)
 
     def backward(self, batch: Batch) -> Losses:
         """Add the gradient of the weighted sum to the parameters' gradients, and return what the terms came to.
@@ -177,11 +186,11 @@ class Objective:
             value = term(outputs) / (1 if term.shared else self._ranks.count)
             values.append(float(value.detach()))
             if term.apart:
-                (weight * value).backward()  # type: ignore[no-untyped-call]
+                self._scaled(weight * value).backward()  # type: ignore[no-untyped-call]
             else:
                 joint.append(weight * value)
         if joint:
-            torch.stack(joint).sum().backward()  # type: ignore[no-untyped-call]
+            self._scaled(torch.stack(joint).sum()).backward()  # type: ignore[no-untyped-call]
         outputs.backward()
         named = {term.name: value for (_, term), value in zip(self.terms, self._summed(values), strict=True)}
         return Losses(sum(weight * named[term.name] for weight, term in self.terms), named)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipcond.train.config import TrainConfig
+from clipcond.train.shards import divided_like, is_share, joint_norm, own_part, whole
 
 _BELOW = (
     "token_embedding",
@@ -99,12 +100,29 @@ class Optimizer:
             return norm
         return clip_gradients(gradients, most)
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self.parts]
+    def state_dict(self, *, keep: bool = True) -> list[dict[str, Any]]:
+        """Return the states of all parts, whole; all processes of a divided model call this.   keep: as `whole`."""
+        found = []
+        for part in self.parts:
+            state = part.state_dict()
+            moments = {number: whole(values, keep=keep) for number, values in state["state"].items()}
+            found.append(state | {"state": moments})
+        return found
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Take over what `state_dict` gave."""
         for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+            parameters = [p for group in part.param_groups for p in group["params"]]
+            moments = {
+                number: {name: _moment_of(parameters[number], value) for name, value in values.items()}
+                for number, values in state["state"].items()
+            }
+            part.load_state_dict(state | {"state": moments})
+
+
+def _moment_of(parameter: nn.Parameter, value: Any) -> Any:
+    """Return a moment as its parameter is divided; a counter of steps as it is."""
+    return divided_like(value, parameter) if getattr(value, "shape", None) == parameter.shape else value
 
 
 def _row_groups(model: Any, config: TrainConfig) -> list[_Rows]:
@@ -120,14 +138,16 @@ def _row_groups(model: Any, config: TrainConfig) -> list[_Rows]:
 
 
 def _groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
-    """Return AdamW's groups: parameters of one decay and one factor of the learning rate."""
+    """Return AdamW's groups: parameters of one decay and one factor of the learning rate, divided ones apart."""
     factors = layer_factors(model, config.layer_decay)
     by_parameter = {id(parameter): factors[name] for name, parameter in model.named_parameters()}
     found = []
     for params, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True):
         for factor in sorted({by_parameter[id(p)] for p in params}, reverse=True):
             own = [p for p in params if by_parameter[id(p)] == factor]
-            found.append({"params": own, "weight_decay": decay, "factor": factor})
+            for alike in ([p for p in own if not is_share(p)], [p for p in own if is_share(p)]):
+                if alike:
+                    found.append({"params": alike, "weight_decay": decay, "factor": factor})
     return found
 
 
@@ -163,10 +183,16 @@ def split_by_decay(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 @torch.no_grad()
 def clip_gradients(gradients: Iterable[Tensor], most: float) -> Tensor:
-    """Scale dense and coalesced sparse gradients in place to a joint norm of at most `most`; return the norm before."""
+    """Scale dense and coalesced sparse gradients in place to a joint norm of at most `most`; return the norm before.
+
+    Of gradients that are divided among processes, all of which call this, the whole counts.
+    """
     values = [g.values() if g.is_sparse else g for g in gradients]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
-    torch._foreach_mul_(values, torch.clamp(most / (norm + 1e-6), max=1.0))
+    if any(is_share(value) for value in values):
+        norm = joint_norm(values)
+    else:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    torch._foreach_mul_([own_part(value) for value in values], torch.clamp(most / (norm + 1e-6), max=1.0))
     return norm
 
 

@@ -14,7 +14,7 @@ from clipcond.images.decode import decoded, workers
 from clipcond.images.image_source import ImageSource
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.data import Pairs
-from clipcond.train.rows import BadRows
+from clipcond.train.rows import UNREADABLE, BadRows, RowError
 
 
 def prepare(source: ImageSource, preprocess: Preprocess) -> np.ndarray:
@@ -23,7 +23,7 @@ def prepare(source: ImageSource, preprocess: Preprocess) -> np.ndarray:
         with source.stream() as stream, decoded(stream, name=str(source)) as image:
             return preprocess.pixels(image)
     except ImageError as error:
-        raise DataError(f"cannot decode {error}") from error
+        raise RowError(f"cannot decode {error}", UNREADABLE) from error
 
 
 def prepare_all(sources: Sequence[ImageSource], preprocess: Preprocess) -> np.ndarray:
@@ -67,6 +67,7 @@ def preflight(pairs: Pairs, preprocess: Preprocess, *, most: int = 500, max_bad_
     """
     bad = BadRows(max_bad_rows)
     bad.reasons.extend(pairs.left_out)
+    bad.kinds.extend(pairs.faults)
     unreadable: set[int] = set()
     for row in pairs.sample(most):
         try:
@@ -77,4 +78,4 @@ def preflight(pairs: Pairs, preprocess: Preprocess, *, most: int = 500, max_bad_
     if not unreadable:
         return pairs
     rest = pairs.take(row for row in range(len(pairs)) if row not in unreadable)
-    return replace(rest, left_out=tuple(bad.reasons))
+    return replace(rest, left_out=tuple(bad.reasons), faults=tuple(bad.kinds))

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from clipcond.errors import ConfigError
+from clipcond.train.shards import is_share
 
 _BUCKET = 1 << 24  # elements that are sent at once
 _PATIENCE = timedelta(hours=4)  # the first rank evaluates while the others wait; a dead one is noticed at once
@@ -67,9 +68,13 @@ class Ranks:
         return joined
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Put the sum over all ranks in the place of every gradient: dense ones in buckets, sparse ones by their rows."""
+        """Put the sum over all ranks in the place of every gradient: dense ones in buckets, sparse ones by their rows.
+
+        Those of parameters that are divided among the ranks have been summed already.
+        """
         if self.count == 1:
             return
+        parameters = [parameter for parameter in parameters if not is_share(parameter)]
         known = self.sum(torch.tensor([float(p.grad is not None) for p in parameters]))
         used = [parameter for parameter, count in zip(parameters, known, strict=True) if count]
         for parameter in used:

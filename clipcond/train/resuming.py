@@ -103,11 +103,13 @@ def _restore(checkpoint: Checkpoint, path: Path, run: Run) -> None:
     job = run.job
     frozen, now = _trained(checkpoint.config), _trained(job.config.to_dict())
     try:
-        job.model.load_state_dict(checkpoint.model)
+        job.load_state_dict(checkpoint.model)
         if frozen == now:
             job.optimizer.load_state_dict(checkpoint.optimizer)
         if job.average is not None:
             job.average.load_state_dict(checkpoint.average or checkpoint.model)
+        if job.scaling is not None and checkpoint.scaling:
+            job.scaling.load_state_dict(checkpoint.scaling)
         if checkpoint.processes == run.ranks.count:
             torch.set_rng_state(checkpoint.rng_of(run.ranks.rank))
     except Exception as error:  # whatever torch says of tensors that do not fit
@@ -121,8 +123,11 @@ def _restore(checkpoint: Checkpoint, path: Path, run: Run) -> None:
 
 def _trained(settings: Mapping[str, Any]) -> str:
     """The settings that say what trains, in words: optimizers of runs where they differ do not fit."""
+    if settings.get("lora_rank") is not None:
+        return f"an adapter of rank {settings['lora_rank']} on {' and '.join(settings['lora_targets'])}"
     frozen = sorted({*settings.get("freeze", ()), *(["image"] if settings.get("lock_image") else [])})
     if settings.get("train_blocks") is not None:
         frozen.append(f"the text tower below its last {settings['train_blocks']} blocks")
     rows = "" if settings.get("unseen_rate") is None else ", unseen rows apart"
+    rows += ", in shares" if settings.get("fsdp") else ""
     return f"all but {' and '.join(frozen)}{rows}" if frozen else f"everything{rows}"

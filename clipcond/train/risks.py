@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from clipcond.condition.targets import TARGETS, reading
 from clipcond.train.config import TrainConfig
-
-COLLAPSE = 1e-4  # a learning rate; see docs/training.md
+from clipcond.train.rates import collapse
 
 
 def risks(config: TrainConfig, layers: int, pipeline_layers: int | None = None) -> tuple[str, ...]:
     """Return the lines for a run whose text tower has so many layers, of which pipelines read the first so many."""
-    return (*_collapse(config), *_unread(config, layers, pipeline_layers))
-
-
-def _collapse(config: TrainConfig) -> tuple[str, ...]:
-    """Say it where the learning rate is one at which pretrained towers are known to collapse."""
-    towers = [part for part in ("text", "image") if part not in config.frozen]
-    if config.init == "random" or not towers or config.learning_rate < COLLAPSE:
-        return ()
-    return (
-        f"learning_rate is {config.learning_rate:g}: at {COLLAPSE:g} and above, fine-tuning has collapsed pretrained towers; "
-        "1e-6 to 1e-5 is usual",
-    )
+    told = collapse(config)
+    return (*([told] if told else []), *_unread(config, layers, pipeline_layers))
 
 
 def _unread(config: TrainConfig, layers: int, pipeline_layers: int | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from clipcond.errors import ModelError, OutputExists
 from clipcond.files import UNFINISHED, write_file
 from clipcond.train import checkpoints
 from clipcond.train.config import TrainConfig
+from clipcond.train.toml_text import to_toml
 from clipcond.wording import visible
 
 LOCK = "run.lock"
@@ -29,6 +30,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model, self.checkpoints, self._log = path / "model", path / "checkpoints", path / "log.jsonl"
+        self.lora = path / "lora.safetensors"
 
     def refuse_foreign(self) -> None:
         """Raise OutputExists if the folder holds a model or a config that no run wrote, or that none can go on from."""
@@ -41,11 +43,16 @@ class RunFolder:
             raise OutputExists(f"{config} is there, but {self.path} is no training run; choose another out")
 
     def begin(self, config: TrainConfig) -> None:
-        """Write the config, and take away what a killed run did not write to its end: files, and a line of the log."""
+        """Write the config, as JSON and as TOML that begins the same run.
+
+        What a killed run did not write to its end is taken away: files, and a line of the log.
+        """
         for folder in (self.path, self.checkpoints, self.model):
             for unfinished in folder.glob(f".*{UNFINISHED}"):
                 unfinished.unlink(missing_ok=True)
-        write_file(self.path / "config.json", json.dumps(config.to_dict(), indent=2) + "\n", overwrite=True)
+        settings = config.to_dict()
+        write_file(self.path / "config.json", json.dumps(settings, indent=2) + "\n", overwrite=True)
+        write_file(self.path / "config.toml", to_toml(settings), overwrite=True)
         if self._log.exists():
             with self._log.open("rb+") as file:
                 content = file.read()

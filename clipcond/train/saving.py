@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from clipcond.errors import ConfigError
-from clipcond.models.open_clip_folder import write_open_clip_folder
+from clipcond.models.open_clip_folder import pipeline_layers, write_open_clip_folder, write_open_clip_weights
 from clipcond.train import checkpoints
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
+from clipcond.train.lora import lora_place, write_lora
 from clipcond.train.run import Run, TrainResult
 from clipcond.train.shown_pairs import write_pairs
 
@@ -21,11 +21,12 @@ def save(run: Run) -> None:
     """
     if run.saved == run.step:
         return
-    states = run.ranks.stack(torch.get_rng_state())
+    checkpoint = _checkpoint(run)
     error: Exception | None = None
     if run.ranks.first:
         try:
-            _write_checkpoint(run, states)
+            spare = run.best.step if run.job.config.keep_best else None
+            checkpoints.write(run.folder.checkpoints, checkpoint, keep=run.job.config.keep, spare=spare)
         except (ConfigError, OSError) as found:
             error = found
     if run.ranks.any(error is not None):  # the others wait here until it is written
@@ -41,7 +42,9 @@ def interrupted(run: Run, kept: str = "") -> TrainResult:
 
 def finish(run: Run) -> TrainResult:
     """Write the model."""
-    if run.ranks.first:
+    if run.job.config.fsdp:
+        _write_divided_model(run)
+    elif run.ranks.first:
         _write_model(run)
     run.ranks.wait()
     measured = {} if run.retrieval is None else {"retrieval": run.retrieval.to_dict()}
@@ -49,31 +52,59 @@ def finish(run: Run) -> TrainResult:
     return run.result(run.folder.model)
 
 
-def _write_checkpoint(run: Run, states: Tensor) -> None:
-    job = run.job
-    checkpoint = Checkpoint(
-        step=run.step, cut=run.cut, model=job.model.state_dict(), optimizer=job.optimizer.state_dict(),
+def _checkpoint(run: Run) -> Checkpoint:
+    """Return the state of a run, to which all its processes give their part; the first one has it whole."""
+    job, states = run.job, run.ranks.stack(torch.get_rng_state())
+    return Checkpoint(
+        step=run.step, cut=run.cut, model=job.state_dict(), optimizer=job.optimizer.state_dict(keep=run.ranks.first),
         rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
-        average=job.average.state_dict() if job.average else {}, best=run.best.to_dict(), **job.fingerprints,
+        average=job.average.state_dict() if job.average else {}, best=run.best.to_dict(),
+        scaling=job.scaling.state_dict() if job.scaling else {}, **job.fingerprints,
     )  # fmt: skip
-    spare = run.best.step if job.config.keep_best else None
-    checkpoints.write(run.folder.checkpoints, checkpoint, keep=job.config.keep, spare=spare)
 
 
-def _write_model(run: Run) -> None:
-    """Write the weights, or their averages, mixed with those of the start where that was asked for; and measure them."""
+def _write_divided_model(run: Run) -> None:
+    """Put the weights together and write them, in the first process; all have a part in it, in measuring too."""
     job = run.job
     if job.config.keep_best and run.best.step:
         _take_best(run)
+    if job.measure and run.retrieval is None:
+        run.retrieval = job.measure()
+    weights = job.state_dict()
+    if run.ranks.first:
+        write_open_clip_weights(weights, job.trainable.config, run.folder.model)
+        _leave_measurements(run)
+
+
+def _write_model(run: Run) -> None:
+    """Write the weights, or their averages, mixed with those of the start where that was asked for; and measure them.
+
+    An adapter is put into them, and written apart.
+    """
+    job, strength = run.job, 1.0
+    if job.config.keep_best and run.best.step:
+        _take_best(run)
     with job.averaged():
+        factors = None if job.adapter is None else job.adapter.merge()
         if job.config.alpha is not None:
-            run.say(event="note", note=blend(job, job.config.alpha, run.folder.path))
+            strength, outcome = blend(job, job.config.alpha, run.folder.path)
+            run.say(event="note", note=outcome)
             run.retrieval = None
         if job.measure and run.retrieval is None:  # other weights, or resumed after the last step
             run.retrieval = job.measure()
-        if job.measure:
-            write_pairs(run.folder.path, job.measure.gallery, job.measure.margins())
         write_open_clip_folder(job.model, job.trainable.config, run.folder.model)
+    if factors is not None:
+        lora = lora_place(job.model, job.config.target, pipeline_layers(job.trainable.config))
+        write_lora(run.folder.lora, factors, lora, strength=strength)
+        run.say(event="note", note=f"the adapter is in {run.folder.lora}")
+    _leave_measurements(run)
+
+
+def _leave_measurements(run: Run) -> None:
+    """Write what the captions fared, by the last measurement, and take away what was stored for the steps."""
+    job = run.job
+    if job.measure:
+        write_pairs(run.folder.path, job.measure.gallery, job.measure.margins())
     for stored in job.stores:
         stored.forget()
 
@@ -89,7 +120,7 @@ def _take_best(run: Run) -> None:
             run.say(event="note", note=f"{path} is gone, which was the best; the model is that of step {run.step}")
             return
         checkpoint = checkpoints.read(path)
-        job.model.load_state_dict(checkpoint.model)
+        job.load_state_dict(checkpoint.model)
         if job.average is not None:
             job.average.load_state_dict(checkpoint.average)
         run.retrieval = None

@@ -11,6 +11,7 @@ import torch
 
 from clipcond.errors import ConfigError, DataError
 from clipcond.train import checkpoints
+from clipcond.train.bad_batch import keep_batch
 from clipcond.train.batches import Batch
 from clipcond.train.losses.temperature import clamp_logit_scale
 from clipcond.train.optimizer import learning_rate_at
@@ -37,16 +38,19 @@ def batches(run: Run) -> Iterator[Batch]:
 
 
 def optimise(run: Run, batch: Batch) -> None:
-    """Take one step. Raises ConfigError, before it reaches the weights, for a loss that is not finite."""
+    """Take one step, or in float16 leave one out whose gradients overflow.
+
+    Raises ConfigError, before it reaches the weights, for a loss that is not finite, and keeps the batch.
+    """
     job = run.job
     with run.pace.of("forward_backward"):
         job.optimizer.zero_grad()
         losses = job.objective.backward(batch)
         if job.device.type == "cuda":  # which goes on alone; the norm below would wait for it
             torch.cuda.synchronize(job.device)
-    _check_finite("loss", losses.total, run)
+    _check_finite("loss", losses.total, run, batch)
     with run.pace.of("step"):
-        _update(run)
+        _take_gradients(run, batch)
     run.step += 1
     run.cut += int(run.ranks.sum(torch.tensor(batch.cut)))
     run.loss = losses.total
@@ -54,12 +58,22 @@ def optimise(run: Run, batch: Batch) -> None:
     run.log.step(_progress(run))
 
 
-def _update(run: Run) -> None:
-    """Take the gradients into the weights, unless they are not finite."""
+def _take_gradients(run: Run, batch: Batch) -> None:
+    """Sum the gradients up over all processes and take them into the weights, in float16 unless they overflow."""
     job = run.job
     run.ranks.sum_gradients([p for p in job.model.parameters() if p.requires_grad])
+    if job.scaling is None:
+        _update(run, batch)
+    elif not job.scaling.take_step(lambda: _update(run, batch)):
+        now = f"the loss is scaled by {job.scaling.scale:g} from now on"
+        run.say(event="note", note=f"a step overflowed and is left out; {now}")
+
+
+def _update(run: Run, batch: Batch) -> None:
+    """Change the weights by the gradients, unless they are not finite."""
+    job = run.job
     run.grad_norm = float(job.optimizer.clip(job.config.grad_clip))
-    _check_finite("gradient's norm", run.grad_norm, run)
+    _check_finite("gradient's norm", run.grad_norm, run, batch)
     run.learning_rate = learning_rate_at(run.step, job.steps, job.config.learning_rate, job.warmup)
     job.optimizer.step(run.learning_rate)
     clamp_logit_scale(job.model.logit_scale)
@@ -97,9 +111,10 @@ def _bias(run: Run) -> dict[str, float]:
     return {"logit_bias": round(float(run.job.model.logit_bias.detach()), 3)} if siglip else {}
 
 
-def _check_finite(what: str, value: float, run: Run) -> None:
+def _check_finite(what: str, value: float, run: Run, batch: Batch) -> None:
     if not math.isfinite(value):
+        kept = keep_batch(run, batch, what)
         raise ConfigError(
             f"the {what} is {value} at step {run.step + 1}; {checkpoints.last_good(run.folder.checkpoints)}; "
-            f"lower the learning rate ({run.job.config.learning_rate:g})"
+            f"lower the learning rate ({run.job.config.learning_rate:g}), or look at the pairs of this batch in {kept}"
         )

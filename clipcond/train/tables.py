@@ -19,6 +19,7 @@ from clipcond.train.rows import (
     IMAGE_COLUMNS,
     NEGATIVE_COLUMNS,
     NEGATIVE_IMAGE_COLUMNS,
+    SECOND_COLUMNS,
     PairRow,
     captions_of,
     image_of,
@@ -30,9 +31,13 @@ from clipcond.wording import first_line, visible
 TABLES = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet",)
-_SEPARATORS = (",", "\t", ";", "|")
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_SEPARATORS = tuple(_NAMES)
 _LONGEST_LINE = 1 << 24  # bytes
-_OPTIONAL = {"negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS}
+_OPTIONAL = {
+    "negatives": NEGATIVE_COLUMNS, "negative_images": NEGATIVE_IMAGE_COLUMNS, "groups": GROUP_COLUMNS,
+    "seconds": SECOND_COLUMNS,
+}  # fmt: skip
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -50,6 +55,25 @@ def table_rows(path: Path, separator: str | None = None) -> Iterator[PairRow | D
         return _csv_rows(path, separator)
     ending = path.suffix or "nothing"
     raise DataError(f"{path} ends in {ending!r}, expected .csv, .tsv, .jsonl, .parquet, .tar or .tar.gz")
+
+
+def table_outline(path: Path, separator: str | None = None) -> str | None:
+    """Say what a table was read as: its kind, and of a CSV the separator and the columns; None for what is no table.
+
+    Raises DataError where its header does not name the columns.
+    """
+    if path.suffix in JSON_LINES:
+        return "JSON lines"
+    if path.suffix in PARQUET:
+        return "Parquet"
+    if path.suffix not in TABLES:
+        return None
+    line = next(_lines(path), "")
+    header = _header(line, path, separator)
+    names = [name.strip() for name in _columns(line, header.separator)]
+    chosen = {"images": header.image, "captions": header.caption, **header.optional}
+    columns = ", ".join(f"{what.replace('_', ' ')} in {visible(names[at])!r}" for what, at in chosen.items())
+    return f"a table separated by {_NAMES.get(header.separator, repr(header.separator))}, {columns}"
 
 
 def _lines(path: Path) -> Iterator[str]:

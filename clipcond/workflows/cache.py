@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import OptionsError
@@ -36,13 +39,27 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexInfo:
+    """An index of a large collection, kept beside the embeddings: of which pictures, for which model, and its bytes."""
+
+    folder: Path
+    model: str
+    sources: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheReport:
-    """The cache as it is now, how many embeddings went, what is wrong with it, and what else there is to say."""
+    """The cache as it is now, how many embeddings went, what is wrong with it, and what else there is to say.
+
+    indexes: those that are left.
+    """
 
     info: CacheInfo
     removed: int
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    indexes: tuple[IndexInfo, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The document of `clipcond cache --json`."""
@@ -58,6 +75,10 @@ class CacheReport:
             "files": self.info.files,
             "embeddings": self.info.embeddings,
             "spaces": spaces,
+            "indexes": [
+                {"path": str(each.folder), "model": each.model, "sources": list(each.sources), "bytes": each.bytes}
+                for each in self.indexes
+            ],
             "removed": self.removed,
             "problems": list(self.problems),
         }
@@ -73,9 +94,29 @@ def run(options: CacheOptions) -> CacheReport:
         removed = cache.prune(None if options.to is None else size_of(options.to))
     elif options.what == "clear":
         removed = cache.clear()
-    report = CacheReport(info=cache.info(), removed=removed, problems=cache.problems, notes=cache.notes)
+        for each in _indexes(cache.path):
+            shutil.rmtree(each.folder, ignore_errors=True)
+    report = CacheReport(
+        info=cache.info(), removed=removed, problems=cache.problems, notes=cache.notes, indexes=_indexes(cache.path)
+    )
     cache.close()
     return report
+
+
+def _indexes(cache: Path) -> tuple[IndexInfo, ...]:
+    """The indexes beside a database of embeddings, by the sources that they are of."""
+    from clipcond.workflows.search_index import ABOUT, indexes_folder
+
+    found = []
+    for about in indexes_folder(cache).glob(f"*/{ABOUT}"):
+        try:
+            document = json.loads(about.read_text(encoding="utf-8"))
+            model, sources = str(document["model"]), tuple(map(str, document["sources"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            model, sources = "", ()
+        size = sum(path.stat().st_size for path in about.parent.iterdir() if path.is_file())
+        found.append(IndexInfo(folder=about.parent, model=model, sources=sources, bytes=size))
+    return tuple(sorted(found, key=lambda each: each.sources))
 
 
 def size_of(text: str) -> int:

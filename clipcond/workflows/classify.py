@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clipcond.find.classify import Classification, TemplateGain
     from clipcond.find.gallery import Gallery
     from clipcond.find.labels import Label, Templates
+    from clipcond.find.tuned import Tuned
     from clipcond.score.classification import Classified
 
 FOLDERS = "folders"
@@ -24,6 +25,7 @@ FOLDERS = "folders"
 class ClassifyOptions:
     """Pictures, classes, and what to say of each picture.
 
+    tuned: a file that `tune` made, for its own classes or, unless its context is per class, for those of `labels`.
     labels: names.   labels_file: names, or names with sentences that describe them.   templates: a shipped set or a file
     of sentences with `{}`.   top: labels a picture.   none_below: the least probability of a label.
     truth: `folders`, or a table of pictures and their labels.   try_templates: measure each template, and choose greedily.
@@ -38,9 +40,12 @@ class ClassifyOptions:
     none_below: float = 0.0
     truth: str | None = None
     try_templates: bool = False
+    tuned: Path | None = None
 
     def __post_init__(self) -> None:
-        if bool(self.labels) == (self.labels_file is not None):
+        if self.tuned is not None:
+            self._check_tuned()
+        elif bool(self.labels) == (self.labels_file is not None):
             raise OptionsError("give the classes with --labels a,b,c or with --labels-file FILE, one of the two")
         if self.top < 1:
             raise OptionsError(f"--top is {self.top}; expected 1 or more")
@@ -48,6 +53,15 @@ class ClassifyOptions:
             raise OptionsError(f"--none-below is {self.none_below:g}; expected a probability from 0 to 1")
         if self.try_templates and self.truth is None:
             raise OptionsError("--try-templates needs the right labels; give them with --truth folders or --truth FILE")
+
+    def _check_tuned(self) -> None:
+        if self.labels_file is not None:
+            raise OptionsError(
+                "--tuned knows classes by name alone; give them with --labels a,b,c, or leave --labels-file out"
+            )
+        if self.templates != "none" or self.try_templates:
+            flag = "--try-templates" if self.try_templates else "--templates"
+            raise OptionsError(f"--tuned brings its own sentences; leave {flag} out")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -96,28 +110,49 @@ def run(options: ClassifyOptions, events: Events = ignore) -> ClassifyResult:
 
     Raises OptionsError, DataError and ResourceMissing before a model is loaded, ImageError where no picture can be read.
     """
-    from clipcond.find.labels import read_templates
+    from clipcond.find.labels import Templates, read_templates
 
-    templates = read_templates(options.templates)
-    labels = _labels(options, templates)
+    tuned = _tuned(options)
+    templates = (
+        read_templates(options.templates) if tuned is None else Templates(name="tuned", sentences=tuned.sentences)
+    )
+    labels = _labels(options, templates, tuned)
     paths = gallery.find(options.gallery, events)
     truth = _truth(options, paths)
     if truth is not None:
         _check_truth(paths, truth, labels)
 
-    from clipcond.find.classify import build_classifier, classify
+    from clipcond.find.classify import classify
+    from clipcond.find.tuned import tuned_classifier
 
     scorer = gallery.load_scorer(options.gallery.model, events, tuple(text for label in labels for text in label.texts))
     pictures = gallery.embed(paths, scorer, options.gallery, events)
-    found = classify(pictures, build_classifier(scorer, labels), top=options.top, none_below=options.none_below)
+    if tuned is None:
+        of = gallery.text_classifier(scorer, labels, cache=options.gallery.cache)
+    else:
+        of = tuned_classifier(tuned, scorer, [label.name for label in labels])
+    found = classify(pictures, of, top=options.top, none_below=options.none_below)
     if truth is None:
         return ClassifyResult(classification=found, templates=templates.name, model=options.gallery.model)
     return _measured(options, found, pictures, labels, templates, truth, events)
 
 
-def _labels(options: ClassifyOptions, templates: Templates) -> tuple[Label, ...]:
+def _tuned(options: ClassifyOptions) -> Tuned | None:
+    """The tuned classes, which name all of --labels that they must. Raises ResourceMissing, DataError and ConfigError."""
+    if options.tuned is None:
+        return None
+    from clipcond.find.tuned import check_names, read_tuned
+
+    tuned = read_tuned(options.tuned)
+    check_names(tuned, options.labels)
+    return tuned
+
+
+def _labels(options: ClassifyOptions, templates: Templates, tuned: Tuned | None) -> tuple[Label, ...]:
     from clipcond.find.labels import labels_of, read_labels
 
+    if tuned is not None:
+        return labels_of(options.labels or tuned.names, templates)
     if options.labels_file is None:
         return labels_of(options.labels, templates)
     if not options.labels_file.is_file():

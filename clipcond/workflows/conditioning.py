@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipcond.condition.families import LAYOUTS
@@ -10,26 +12,56 @@ from clipcond.condition.weighting import DEFAULTS
 from clipcond.diffusion.compose_denoiser import Composition
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.counterfactual.steering import Steering
+from clipcond.diffusion.regions import Region
 from clipcond.errors import ConfigError
+from clipcond.images.metadata.image_prompt import REGIONS
 from clipcond.prompt.analysis.plan_summary import with_flag
 from clipcond.workflows.events import Events, Note
 from clipcond.workflows.prompt_options import PromptOptions, adapters_of_texts, composes
+from clipcond.workflows.regions_file import text_of_regions, with_all_texts
 
 
-def condition(pipe: Any, options: PromptOptions, steps: int, events: Events) -> Conditioning | Composition:
-    """Condition a pipeline on a prompt; one with AND becomes a composition. Findings of the texts become notes.
+def condition(
+    pipe: Any, options: PromptOptions, steps: int, events: Events, *, replaced: Mapping[str, str] | None = None
+) -> Conditioning | Composition | Steering:
+    """Condition a pipeline on a prompt; one with AND becomes a composition, one whose weights act on the prediction or whose
+    phrases are replaced a steering. Findings of the texts become notes.
 
-    pipe: a diffusers pipeline, which gets the LoRAs that the prompt names.   steps: of the sampler.
+    pipe: a diffusers pipeline, which gets the LoRAs that the prompt names.   steps: of the sampler.   replaced: other words
+    for phrases of the prompt.
     Raises ConfigError for an AND with prompts of its own for further encoders, and what the Conditioner raises.
     """
     conditioner = conditioner_for(pipe, options, events)
-    if not composes(options.text, options.dialect):
-        made: Conditioning | Composition = conditioner(options.text, **options.arguments, steps=steps)
+    made: Conditioning | Composition | Steering
+    if options.operations and (replaced or options.is_counterfactual):
+        raise ConfigError(
+            "--operation changes the whole conditioning, and replaced or counterfactual phrases only their places"
+        )
+    if replaced or options.is_counterfactual:
+        made = conditioner.counterfactual(options.text, **options.arguments, steps=steps, replace=replaced or None)
+        if not made.phrases:
+            events(Note("--weighting counterfactual: no phrase has a weight, so that the picture is the one without"))
+    elif not composes(options.text, options.dialect):
+        made = conditioner(options.text, **options.arguments, steps=steps)
     elif options.prompt_2 or options.prompt_3:
         raise ConfigError("the parts of AND are read by all encoders; leave out --prompt-2 and --prompt-3")
+    elif options.operations:
+        raise ConfigError("--operation is about one prompt, and AND makes several; leave one of them out")
     else:
         arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
         made = conditioner.compose(options.text, **arguments, steps=steps)
+    note_findings(made, events)
+    return made
+
+
+def condition_regions(
+    pipe: Any, options: PromptOptions, regions: Sequence[Region], steps: int, events: Events
+) -> Composition:
+    """Condition a pipeline on a base prompt, that of the options, and on regions; as `condition` otherwise."""
+    conditioner = conditioner_for(pipe, with_all_texts(options, regions), events)
+    arguments = {name: each for name, each in options.arguments.items() if name not in ("prompt_2", "prompt_3")}
+    made = conditioner.regions(options.text, regions, **arguments, steps=steps)
     note_findings(made, events)
     return made
 
@@ -49,6 +81,7 @@ def prompt_options_of(conditioning: Conditioning) -> PromptOptions:
         clip_skip=conditioning.clip_skip,
         pooled=conditioning.pooled,
         lengths=_unless(layout.lengths if layout else None, conditioning.lengths),
+        operations=tuple(map(str, conditioning.operations)),
     )
 
 
@@ -77,7 +110,7 @@ def load_loras(pipe: Any, options: PromptOptions, events: Events) -> None:
     events(Note(f"the prompt asks for {names}, which {are} left out; --lora-dir DIR names the folder"))
 
 
-def note_findings(conditioning: Conditioning | Composition, events: Events) -> None:
+def note_findings(conditioning: Conditioning | Composition | Steering, events: Events) -> None:
     """Note the findings of the texts, each once with its number."""
     found = Counter(
         (finding.argument, with_flag(finding))
@@ -114,8 +147,10 @@ def note_unseen(pipe: Any, options: PromptOptions, model: str, events: Events) -
         events(Note(tell_unseen(unseen, model, f"--pipeline {other}" if other and other != model else "")))
 
 
-def infotext_settings(options: PromptOptions) -> dict[str, object]:
-    """Return the settings of a prompt for `format_infotext`, those that are not usual.
+def infotext_settings(
+    options: PromptOptions, regions: Sequence[Region] = (), replaced: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Return the settings of a prompt for `format_infotext`, those that are not usual. replaced: phrases and their new words.
 
     The format's prompts are in A1111's syntax, so any other dialect is named.
     """
@@ -128,6 +163,9 @@ def infotext_settings(options: PromptOptions) -> dict[str, object]:
         "Prompt lengths": options.lengths,
         "Prompt 2": options.prompt_2,
         "Prompt 3": options.prompt_3,
+        "Prompt operations": json.dumps(options.operations, ensure_ascii=False) if options.operations else None,
+        REGIONS: text_of_regions(regions) if regions else None,
+        "Replaced": "; ".join(f"{old}={new}" for old, new in (replaced or {}).items()) or None,
     }
     return {name: value for name, value in named.items() if value is not None}
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from clipcond.errors import ConfigError, ModelError, OptionsError
+from clipcond.files import check_output
 from clipcond.prompt.families import FAMILIES, Family
 from clipcond.prompt.general import read_prompts
+from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
     from clipcond.models.clinic import Difference
     from clipcond.models.text_encoder import TextEncoder
     from clipcond.score.drift import Drift
+    from clipcond.score.drift_detail import DriftDetail
 
 DENOISER = "denoiser"
-_KINDS = ("bos", "words", "eos", "padding", "empty", "pooled")
-MEASURES = (*_KINDS, *(f"{kind}_norm" for kind in _KINDS), "spread", "gram", DENOISER)
+KIND_NAMES: Mapping[str, str] = {
+    "bos": "BOS", "words": "words", "eos": "EOS", "padding": "padding", "empty": 'the empty prompt ""',
+    "pooled": "pooled vector",
+}  # fmt: skip
+MEASURES = (*KIND_NAMES, *(f"{kind}_norm" for kind in KIND_NAMES), "spread", "gram", DENOISER)
 _PICTURES = 4  # prompts that the denoiser is tried on
 
 
@@ -33,7 +39,7 @@ class DriftOptions:
     before, after: any spec of a CLIP model or text encoder.   encoder: of a family with two; None for both where before
     and after are pipelines, else for the first.   prompts: a file, one a line; None for general ones that ship.
     pipeline: `mini` or a diffusers pipeline, whose denoiser is tried with both.   limits: measures by name, each 0 for
-    equal encoders; beyond one the report has failed.
+    equal encoders; beyond one the report has failed.   html: a page that will be written.   overwrite: in place of one.
     """
 
     before: str
@@ -43,6 +49,8 @@ class DriftOptions:
     prompts: Path | None = None
     pipeline: str | None = None
     limits: Mapping[str, float]
+    html: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.target not in get_args(Family):
@@ -60,22 +68,34 @@ class DriftOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderDrift:
-    """Drift of one encoder; differences: by name, with their evidence; none for equal encoders."""
+    """Drift of one encoder.
+
+    differences: by name, with their evidence; none for equal encoders.   detail: place by place and, in the order of
+    `texts`, prompt by prompt.   texts: the prompts with the texts of their tokens.
+    """
 
     drift: Drift
     layer: str
     differences: tuple[Difference, ...]
+    detail: DriftDetail
+    texts: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:
-    """Drift of all encoders that were compared, by name. failed: measures beyond their limits, as (value, limit)."""
+    """Drift of all encoders that were compared, by name. failed: measures beyond their limits, as (value, limit).
 
+    limits: all that were given.
+    """
+
+    before: str
+    after: str
     target: str
     prompts: int
     encoders: Mapping[str, EncoderDrift]
     denoiser: tuple[DenoiserChange, ...]
     failed: Mapping[str, tuple[float, float]]
+    limits: Mapping[str, float]
 
     def to_json(self) -> dict[str, object]:
         """Return the document of `clipcond drift --json`."""
@@ -93,7 +113,10 @@ class DriftReport:
                 }
                 for name, each in self.encoders.items()
             },
-            "denoiser": [{"timestep": each.timestep, "change": each.change} for each in self.denoiser],
+            "denoiser": [
+                {"timestep": each.timestep, "change": each.change, "text": each.text, "pooled": each.pooled}
+                for each in self.denoiser
+            ],
             "failed": {name: {"value": value, "limit": limit} for name, (value, limit) in self.failed.items()},
         }
 
@@ -113,7 +136,10 @@ def parse_limits(texts: Sequence[str]) -> dict[str, float]:
 
 
 def run(options: DriftOptions, events: Events = ignore) -> DriftReport:
-    """Measure. Raises ModelError for encoders of different widths, DataError for a file of prompts that will not do."""
+    """Measure. Raises ModelError for encoders of different widths, DataError for a file of prompts that will not do,
+    OutputExists and ResourceMissing, before the work, for a page that cannot be written."""
+    if options.html is not None:
+        check_output(options.html, "name another with --html, or say --overwrite", overwrite=options.overwrite)
     prompts = read_prompts(options.prompts)
     encoders: dict[str, EncoderDrift] = {}
     changes: tuple[DenoiserChange, ...] = ()
@@ -126,8 +152,8 @@ def run(options: DriftOptions, events: Events = ignore) -> DriftReport:
                 tried = _denoiser(options, name, pair, prompts)
             changes = tried if not changes or _most(tried) > _most(changes) else changes
     return DriftReport(
-        target=options.target, prompts=len(prompts), encoders=encoders, denoiser=changes,
-        failed=_failed(options.limits, encoders, changes),
+        before=options.before, after=options.after, target=options.target, prompts=len(prompts), encoders=encoders,
+        denoiser=changes, failed=_failed(options.limits, encoders, changes), limits=options.limits,
     )  # fmt: skip
 
 
@@ -159,15 +185,20 @@ def _compare(
     from clipcond.models.clinic import differences
     from clipcond.models.clinic_encoder import clinic_encoder
     from clipcond.score.drift import measure_drift
+    from clipcond.score.drift_detail import drift_detail
 
     if pair[0].tower.width != pair[1].tower.width:
         raise ModelError(
             f"{options.before} gives states of width {pair[0].tower.width}, {options.after} of {pair[1].tower.width}: "
             "they are no encoders of one pipeline, and no cosine compares them"
         )
-    rows, ends, cut = _rows(prompts, FAMILIES[options.target][name].pad_id)
+    length = min(CONTEXT, *(each.tower.context for each in pair))
+    rows, ends, cut = _rows(prompts, FAMILIES[options.target][name].pad_id, length)
+    if length < CONTEXT:
+        short = next(each for each in pair if each.tower.context == length)
+        events(Note(f"{short.name} has {length} positions and no place in a pipeline, which reads {CONTEXT}"))
     if cut:
-        events(Note(f"{cut} of {len(prompts)} prompts are cut at 75 tokens, as a stock pipeline cuts them"))
+        events(Note(f"{cut} of {len(prompts)} prompts are cut at {length - 2} tokens, as a stock pipeline cuts them"))
     outputs = [_states(options.target, name, each, rows, pair) for each in pair]
     (before, before_pooled, layer), (after, after_pooled, _) = outputs
     pooled = None if before_pooled is None or after_pooled is None else (before_pooled, after_pooled)
@@ -179,21 +210,30 @@ def _compare(
         clinic_encoder(each, tokenizer=tokenizer, pad_id=pad) for each, tokenizer in zip(pair, tokenizers, strict=True)
     ]
     return EncoderDrift(
-        drift=measure_drift(before, after, ends, pooled=pooled), layer=layer, differences=differences(*seen)
-    )
+        drift=measure_drift(before, after, ends, pooled=pooled), layer=layer, differences=differences(*seen),
+        detail=drift_detail(before, after, ends, pooled=pooled), texts=_texts(prompts),
+    )  # fmt: skip
 
 
-def _rows(prompts: Sequence[str], pad_id: int) -> tuple[Tensor, Tensor, int]:
-    """(N, 77) ids with the empty prompt first, the places of EOS (N), and the number of prompts that were cut."""
+def _rows(prompts: Sequence[str], pad_id: int, length: int) -> tuple[Tensor, Tensor, int]:
+    """(N, length) ids with the empty prompt first, the places of EOS (N), and the number of prompts that were cut."""
     import torch
 
     from clipcond.models.clinic import rows_of
-    from clipcond.prompt.tokenizer import CONTENT, EOS, batch_ids
+    from clipcond.prompt.tokenizer import EOS, batch_ids
 
     texts = ["", *(text for text in prompts if text)]
-    rows = rows_of(texts, pad_id=pad_id)
-    cut = sum(len(ids) > CONTENT for ids in batch_ids(texts))
+    rows = rows_of(texts, pad_id=pad_id, length=length)
+    cut = sum(len(ids) > length - 2 for ids in batch_ids(texts))
     return rows, (rows == EOS).to(torch.int).argmax(dim=1), cut
+
+
+def _texts(prompts: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The texts of `_rows` with those of their tokens, cut where rows are."""
+    from clipcond.prompt.tokenizer import CONTENT, tokenize
+
+    texts = ["", *(text for text in prompts if text)]
+    return tuple((text, tuple(token.text for token in tokenize(text)[:CONTENT])) for text in texts)
 
 
 def _states(

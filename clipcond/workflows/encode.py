@@ -34,6 +34,8 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if self.prompt.prompt is None:
             raise OptionsError("give a PROMPT")
+        if self.prompt.is_counterfactual:
+            raise OptionsError("--weighting counterfactual acts while a picture is drawn; it is for clipcond generate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

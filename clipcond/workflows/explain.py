@@ -67,6 +67,8 @@ def _problem(options: ExplainOptions) -> str | None:
         return f"--count {options.count} is for a prompt that is drawn; leave it out with a PICTURE"
     if options.stock and (unused := options.prompt.first_given(apart_from=("negative_prompt",))):
         return f"--stock leaves the prompt to the pipeline; leave out {unused}"
+    if options.prompt.is_counterfactual:
+        return "--weighting counterfactual acts while a picture is drawn; it is for clipcond generate"
     if options.phrases is not None and options.by == "word":
         return "--phrases names what --by word would; leave one of them out"
     if options.phrases is not None and not options.phrases:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -22,6 +23,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 Encoder = Literal["clip_l", "clip_g", "clip_h"]
 _BY_WIDTH: Mapping[int, Encoder] = {1024: "clip_h", 1280: "clip_g"}
 _OTHERWISE = "name another with --out, or say --force"
+_PAIR: Mapping[Encoder, str] = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}  # runs in the folder of a pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,10 @@ def export(
 def run(options: ExportOptions, events: Events = ignore) -> Exported:
     """Export as the options say. Raises OutputExists, ModelError, ConfigError, ResourceMissing; then nothing was written."""
     _check_out(options)
+    if _is_pair(options.model):
+        if options.encoder is None:
+            return _pair_into_pipeline(options, events)
+        options = _half(options, options.encoder)
     if options.to == "open_clip":
         return _open_clip(options, events)
     from clipcond.models.text_encoder import load_text_encoder
@@ -146,6 +152,38 @@ def _check_out(options: ExportOptions) -> None:
             raise OutputExists(
                 f"{out} is or holds, or is in, {name}, from which the export is made; name another place"
             )
+
+
+def _is_pair(model: str) -> bool:
+    """True for the folder of a run that trained both encoders of a pipeline."""
+    return all((Path(model, run, "model", "open_clip_config.json")).is_file() for run in _PAIR.values())
+
+
+def _half(options: ExportOptions, encoder: Encoder) -> ExportOptions:
+    """Return the options for one encoder of a pair. Raises OptionsError for one that no pair has."""
+    if encoder not in _PAIR:
+        raise OptionsError(f"{options.model} holds {' and '.join(_PAIR)}; encoder is {encoder!r}")
+    return replace(options, model=str(Path(options.model, _PAIR[encoder])), encoder=encoder)
+
+
+def _pair_into_pipeline(options: ExportOptions, events: Events) -> Exported:
+    """Export both encoders of a pair into one copy of a pipeline, by way of one that holds the first."""
+    if options.to != "diffusers" or options.into is None:
+        raise OptionsError(
+            f"{options.model} holds two encoders: say --to diffusers --into PIPELINE for both, or --encoder for one of them"
+        )
+    with tempfile.TemporaryDirectory(dir=options.out.resolve().parent, prefix=f".{options.out.name}.") as folder:
+        between = Path(folder, "first")
+        first = run(replace(_half(options, "clip_l"), out=between), events)
+        second = run(replace(_half(options, "clip_g"), into=str(between)), events)
+    return replace(
+        second, encoder="both", differences=_worst(first.differences, second.differences),
+        rounding=_worst(first.rounding, second.rounding),
+    )  # fmt: skip
+
+
+def _worst(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: max(one.get(name, 0.0), other.get(name, 0.0)) for name in {**one, **other}}
 
 
 def _check_length(options: ExportOptions, source: TextEncoder) -> None:

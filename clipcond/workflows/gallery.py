@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,9 @@ from clipcond.workflows.model_names import check_model
 from clipcond.workflows.stored_embeddings import StoredEmbeddings, check_made_by, find_stored
 
 if TYPE_CHECKING:
+    from clipcond.find.classify import Classifier
     from clipcond.find.gallery import Gallery
+    from clipcond.find.labels import Label
     from clipcond.rerank.scorer import Scorer
 
 
@@ -39,8 +43,9 @@ class GalleryOptions:
 
 
 def find(options: GalleryOptions, events: Events) -> tuple[Path, ...]:
-    """Return the files, with a note for a source without pictures. Raises ImageError where no source has any."""
+    """Return the files, with a note for a source without pictures. Raises ImageError where none has any, or all are gone."""
     from clipcond.images.find import find_pictures
+    from clipcond.images.tar_paths import tar_of
 
     check_model(options.model)
     if (stored := find_stored(options.images)) is not None:
@@ -49,6 +54,8 @@ def find(options: GalleryOptions, events: Events) -> tuple[Path, ...]:
     more = "" if options.recursive else "; --recursive looks into the folders below"
     if not found.paths:
         raise ImageError(f"no pictures in {', '.join(found.empty)}{more}")
+    if all(not os.path.lexists(path) and tar_of(path) is None for path in found.paths):
+        raise ImageError(f"there is no {found.paths[0]}; expected a picture, a folder of pictures, or a quoted pattern")
     for source in found.empty:
         events(Note(f"no pictures in {source}{more}"))
     return found.paths
@@ -88,11 +95,25 @@ def embed(paths: tuple[Path, ...], scorer: Scorer, options: GalleryOptions, even
     return found
 
 
+def text_classifier(scorer: Scorer, labels: Sequence[Label], *, cache: bool) -> Classifier:
+    """Build the classifier of some labels; with a cache, of those that are new."""
+    from clipcond.encode.embedding_cache import EmbeddingCache
+    from clipcond.find.classify import build_classifier
+
+    if not cache:
+        return build_classifier(scorer, labels)
+    remembered = EmbeddingCache()
+    try:
+        return build_classifier(scorer, labels, cache=remembered)
+    finally:
+        remembered.close()
+
+
 def _stored(stored: StoredEmbeddings, scorer: Scorer) -> Gallery:
     """The pictures of a folder of embeddings. Raises DataError where another model made them, ImageError where there are none."""
     from clipcond.find.gallery import embedded_gallery
 
-    check_made_by(stored, scorer)
+    check_made_by(stored.folder, stored.settings, scorer)
     found = embedded_gallery(stored.embedded, scorer)
     if not found.paths:
         raise ImageError(f"{stored.folder} holds no picture; the first could not be read: {found.unread[0].error}")

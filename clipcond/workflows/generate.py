@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,9 @@ from clipcond.workflows.prompt_options import PromptOptions, note_file, with_dia
 if TYPE_CHECKING:
     from clipcond.diffusion.compose_denoiser import Composition
     from clipcond.diffusion.conditioning import Conditioning
+    from clipcond.diffusion.counterfactual.steering import Steering
+    from clipcond.diffusion.generate import Picture
+    from clipcond.diffusion.regions import Region
     from clipcond.rerank.ranking import RankedImage
     from clipcond.rerank.scorer import Scorer
     from clipcond.workflows.picture_run import PictureRun
@@ -65,14 +68,31 @@ class PictureDone(Event):
 class _Source:
     """The prompt as it is drawn: its conditioning (None where the pipeline reads the prompt), options and steps.
 
-    numbers: the pictures of it, in a row.
+    numbers: the pictures of it, in a row.   regions: those that the conditioning has.   replaced: new words by the phrases that
+    they take the place of.
     """
 
-    conditioning: Conditioning | Composition | None
+    conditioning: Conditioning | Composition | Steering | None
     prompt: PromptOptions
     steps: int
     guidance_scale: float
     numbers: range
+    regions: tuple[Region, ...] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """The times that the pipeline draws each picture."""
+        return 2 if getattr(self.conditioning, "phrases", 0) else 1
+
+    @property
+    def text(self) -> str:
+        """The prompt that the picture shows: with the new words of a replacement."""
+        if not self.replaced:
+            return self.prompt.text
+        from clipcond.diffusion.counterfactual.replaced_prompts import replaced_text
+
+        return replaced_text(self.prompt.text, self.replaced)
 
 
 def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPicture, ...]:
@@ -83,9 +103,10 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     Raises OutputExists where the folder is a file, ResourceMissing for a file that is not there, OptionsError for steps
     other than those of a conditioning's schedule, and what loading and drawing raise.
     """
-    from clipcond.workflows.generate_inputs import check_inputs, prompts_of, with_infotext
+    from clipcond.workflows.generate_inputs import check_inputs, check_replaced, prompts_of, with_infotext, with_regions
 
     options = with_infotext(options, events)
+    options, regions = with_regions(options)
     options = replace(options, prompt=with_dialect(options.prompt, events))
     note_file(options.prompt, f"--infotext {options.prompt.prompt} draws what is in it", events)
     check_inputs(options)
@@ -93,6 +114,7 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
 
     planned = plan_run(options)
     prompts = prompts_of(options, planned.seed, events)
+    check_replaced(prompts, options)
     _note_run(planned, options, events)
     if options.stock:
         for prompt in dict.fromkeys(prompts):
@@ -102,8 +124,12 @@ def run(options: GenerateOptions, events: Events = ignore) -> tuple[WrittenPictu
     scorer = _scorer(options, events)  # both models before any work: a name that is not there costs no pictures
     pipe = _pipeline(options, events)
     with quiet_calls():
-        sources = list(_sources(pipe, options, prompts, events))
-        pictures = _draw(pipe, sources, options, planned, events)
+        sources = list(_sources(pipe, options, prompts, regions, events))
+        if options.adaptive:
+            assert scorer is not None
+            pictures = _draw_adaptively(pipe, sources[0], scorer, options, planned, events)
+        else:
+            pictures = _draw(pipe, sources, options, planned, events)
     if scorer is not None and options.keep is not None:
         rows = _rank(pictures, scorer, options.keep, events)
         pictures = list(_sort_out(pictures, rows, planned))
@@ -129,7 +155,10 @@ def _draw(
     """Make the pictures that are missing; returns all of them, in order."""
     planned.begin()
     starts = [_start(source, planned, options.batch_size) for source in sources]
-    total = sum(source.steps * (source.numbers.stop - start) for source, start in zip(sources, starts, strict=True))
+    total = sum(
+        source.steps * source.runs * (source.numbers.stop - start)
+        for source, start in zip(sources, starts, strict=True)
+    )
     pictures = []
     with task(events, "generating", total, "steps") as on_step:
         for source, start in zip(sources, starts, strict=True):
@@ -137,6 +166,61 @@ def _draw(
                 events(PictureDone(picture))
                 pictures.append(picture)
     return pictures
+
+
+def _draw_adaptively(
+    pipe: Any, source: _Source, scorer: Scorer, options: GenerateOptions, planned: PictureRun, events: Events
+) -> list[WrittenPicture]:
+    """Draw the better candidates to the end, and write those that are missing; a note tells the rows that this saved."""
+    from clipcond.diffusion.adaptive import generate_adaptively, moves
+    from clipcond.diffusion.generate import prepared
+
+    count, keep, text = options.count, options.keep or 1, _text_to_score(source)
+    total = moves(count, keep, source.steps)  # before anything is written
+    call = prepared(
+        pipe,
+        source.prompt.text,
+        negative_prompt=source.prompt.negative_prompt or "",
+        conditioning=source.conditioning,
+        count=count,
+        steps=source.steps,
+        guidance_scale=source.guidance_scale,
+        seed=planned.seed,
+        dialect=source.prompt.dialect,
+        clip_skip=source.prompt.clip_skip,
+        through=options.through,
+        batch_size=options.batch_size,
+    )
+    planned.begin()
+    with task(events, "generating", total, "steps") as on_step:
+        made = generate_adaptively(
+            pipe,
+            call,
+            lambda images: scorer.score(images, text).cosine.tolist(),
+            count=count,
+            keep=keep,
+            seed=planned.seed,
+            batch_size=options.batch_size,
+            on_step=on_step,
+        )
+    pictures = [_written(pipe, source, picture, options, planned) for picture in made.pictures]
+    for picture in pictures:
+        events(PictureDone(picture))
+    saved = made.whole - made.spent
+    left = f"{made.left[0]} after a third of the steps, {made.left[1]} after two thirds"
+    rows = f"{made.spent:,} rows of the denoiser, {saved:,} saved of {made.whole:,} ({saved / made.whole:.0%})"
+    events(Note(f"{count} candidates, {left}: {rows}"))
+    return pictures
+
+
+def _text_to_score(source: _Source) -> str:
+    """The text that the source's pictures will be ranked by."""
+    from clipcond.prompt.infotext import Infotext
+    from clipcond.rerank.picture_prompt import text_to_score
+    from clipcond.workflows.conditioning import infotext_settings
+
+    settings = {name: str(each) for name, each in infotext_settings(source.prompt, source.regions).items()}
+    return text_to_score(Infotext(source.prompt.text, "", settings))
 
 
 def _start(source: _Source, planned: PictureRun, batch_size: int) -> int:
@@ -186,32 +270,54 @@ def _pipeline(options: GenerateOptions, events: Events) -> Any:
 
 
 def _sources(
-    pipe: Any, options: GenerateOptions, prompts: Sequence[PromptOptions], events: Events
+    pipe: Any,
+    options: GenerateOptions,
+    prompts: Sequence[PromptOptions],
+    regions: tuple[Region, ...],
+    events: Events,
 ) -> Iterator[_Source]:
     """Yield the prompts as they are drawn, each with its pictures; neighbours of one prompt are drawn together."""
     start = 0
     for prompt, same in groupby(prompts):
         numbers = range(start, start + sum(1 for _ in same))
         start = numbers.stop
-        yield _source(pipe, options, prompt, numbers, events)
+        yield _source(pipe, options, prompt, regions, numbers, events)
 
 
-def _source(pipe: Any, options: GenerateOptions, prompt: PromptOptions, numbers: range, events: Events) -> _Source:
+def _source(
+    pipe: Any,
+    options: GenerateOptions,
+    prompt: PromptOptions,
+    regions: tuple[Region, ...],
+    numbers: range,
+    events: Events,
+) -> _Source:
     """Condition the pipeline on the prompt, or load what the file holds; with the steps and guidance to draw with."""
     from clipcond.diffusion.pipelines import advice
-    from clipcond.workflows.conditioning import condition, note_unseen
+    from clipcond.workflows.conditioning import condition, condition_regions, note_unseen
+    from clipcond.workflows.regions_file import with_all_texts
 
     advised = advice(pipe)
     steps = advised.steps if options.steps is None else options.steps
     guidance_scale = advised.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    made: Conditioning | Composition | None = None
+    made: Conditioning | Composition | Steering | None = None
     if options.conditioning is not None:
         made, prompt = _load(pipe, options.conditioning, force=options.force)
         steps = _steps_of(made, options.conditioning, given=options.steps, otherwise=steps)
+    elif regions:
+        made = condition_regions(pipe, prompt, regions, steps, events)
     elif not options.stock:
-        made = condition(pipe, prompt, steps, events)
-    note_unseen(pipe, prompt, options.pipeline, events)
-    return _Source(conditioning=made, prompt=prompt, steps=steps, guidance_scale=guidance_scale, numbers=numbers)
+        made = condition(pipe, prompt, steps, events, replaced=options.replacements)
+    note_unseen(pipe, with_all_texts(prompt, regions), options.pipeline, events)
+    return _Source(
+        conditioning=made,
+        prompt=prompt,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        numbers=numbers,
+        regions=regions,
+        replaced=options.replacements,
+    )
 
 
 def _load(pipe: Any, file: Path, *, force: bool) -> tuple[Conditioning, PromptOptions]:
@@ -244,11 +350,9 @@ def _write(
     on_step: Callable[[int], None],
 ) -> Iterator[WrittenPicture]:
     """Make the pictures of a prompt from number `start` on, a batch at a time, and write those that are missing."""
-    from clipcond.diffusion.generate import generate, settings_of
-    from clipcond.images.write import write_picture
-    from clipcond.workflows.conditioning import infotext_settings
+    from clipcond.diffusion.generate import generate
 
-    text, negative = source.prompt.text, source.prompt.negative_prompt or ""
+    text, negative = source.text, source.prompt.negative_prompt or ""
     for number in range(source.numbers.start, start):
         yield _picture(source, number, options, planned)
     if start == source.numbers.stop:
@@ -267,21 +371,37 @@ def _write(
         batch_size=options.batch_size,
         on_step=on_step,
     )
-    for number, picture in enumerate(made, start=start):
-        if planned.place(number) is None:
-            settings = settings_of(
-                pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
-            ) | infotext_settings(source.prompt)
-            file = planned.files[number]
-            write_picture(picture.image, file, prompt=text, negative_prompt=negative, settings=settings)
-        yield _picture(source, number, options, planned)
+    for picture in made:
+        yield _written(pipe, source, replace(picture, index=start + picture.index), options, planned)
+
+
+def _written(
+    pipe: Any, source: _Source, picture: Picture, options: GenerateOptions, planned: PictureRun
+) -> WrittenPicture:
+    """Write a picture, of the number that its index is, unless its file is there."""
+    from clipcond.diffusion.generate import settings_of
+    from clipcond.images.write import write_picture
+    from clipcond.workflows.conditioning import infotext_settings
+
+    if planned.place(picture.index) is None:
+        settings = settings_of(
+            pipe, picture, steps=source.steps, guidance_scale=source.guidance_scale, model=options.pipeline
+        ) | infotext_settings(source.prompt, source.regions, source.replaced)
+        write_picture(
+            picture.image,
+            planned.files[picture.index],
+            prompt=source.text,
+            negative_prompt=source.prompt.negative_prompt or "",
+            settings=settings,
+        )
+    return _picture(source, picture.index, options, planned)
 
 
 def _picture(source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:
     return WrittenPicture(
         path=planned.place(number) or planned.files[number],
         seed=planned.seed + number,
-        prompt=source.prompt.text,
+        prompt=source.text,
         negative_prompt=source.prompt.negative_prompt or "",
         steps=source.steps,
         guidance_scale=source.guidance_scale,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from clipcond.diffusion.regions import Region
 from clipcond.errors import DataError, ResourceMissing
+from clipcond.images.metadata.image_prompt import REGIONS
 from clipcond.prompt.infotext import Infotext
 from clipcond.workflows.events import Events, Note
 from clipcond.workflows.generate_options import GenerateOptions
-from clipcond.workflows.infotexts import dialect_of, drawing_settings, pasted_infotext, read_infotext, taken_apart
+from clipcond.workflows.infotexts import (
+    dialect_of,
+    drawing_settings,
+    operations_of,
+    pasted_infotext,
+    read_infotext,
+    taken_apart,
+)
 from clipcond.workflows.prompt_options import PromptOptions, check_folders
+from clipcond.workflows.regions_file import RegionsFile, read_regions, regions_of_text
 from clipcond.workflows.templates import expanded, template_hint
 
 _LONGEST_HEADER = 100 << 20  # bytes, as safetensors has it
@@ -35,6 +45,7 @@ def with_infotext(options: GenerateOptions, events: Events) -> GenerateOptions:
     return replace(
         options,
         infotext=None,
+        regions_text=infotext.settings.get(REGIONS) if options.regions is None else None,
         prompt=prompt_with_infotext(
             given if named is not None else replace(given, prompt=None), infotext, found.clip_skip
         ),
@@ -42,6 +53,23 @@ def with_infotext(options: GenerateOptions, events: Events) -> GenerateOptions:
         guidance_scale=found.guidance_scale if options.guidance_scale is None else options.guidance_scale,
         seed=found.seed if options.seed is None else options.seed,
     )
+
+
+def with_regions(options: GenerateOptions) -> tuple[GenerateOptions, tuple[Region, ...]]:
+    """Return the regions, none where there are none, and the options with their base prompt where none was given.
+
+    Raises what reading them raises.
+    """
+    if options.regions is not None:
+        found = read_regions(options.regions)
+    elif options.regions_text is not None:
+        found = RegionsFile(regions=regions_of_text(options.regions_text))
+    else:
+        return options, ()
+    given = options.prompt
+    negative = found.negative_prompt if given.negative_prompt is None else given.negative_prompt
+    base = (found.prompt or "") if given.prompt is None else given.prompt
+    return replace(options, prompt=replace(given, prompt=base, negative_prompt=negative)), found.regions
 
 
 def prompt_with_infotext(given: PromptOptions, infotext: Infotext, clip_skip: int | None) -> PromptOptions:
@@ -60,6 +88,7 @@ def prompt_with_infotext(given: PromptOptions, infotext: Infotext, clip_skip: in
         clip_skip=given.clip_skip or clip_skip or 0,
         pooled=settings.get("Prompt pooled", "first") if given.pooled == "first" else given.pooled,
         lengths=given.lengths or settings.get("Prompt lengths"),
+        operations=given.operations or operations_of(infotext),
     )
 
 
@@ -80,6 +109,16 @@ def prompts_of(options: GenerateOptions, seed: int, events: Events) -> tuple[Pro
         )
         for number in range(options.count)
     )
+
+
+def check_replaced(prompts: Sequence[PromptOptions], options: GenerateOptions) -> None:
+    """Raise ConfigError for a phrase to replace that a prompt has not."""
+    if options.replace:
+        from clipcond.diffusion.counterfactual.replaced_prompts import replaced_prompts
+        from clipcond.diffusion.prompt_plans import Sides
+
+        for prompt in dict.fromkeys(prompts):
+            replaced_prompts(Sides(({"": prompt.text},), ()), options.replacements, prompt.dialect)
 
 
 def check_inputs(options: GenerateOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +12,22 @@ from typing import TypeVar
 from clipcond.errors import DataError, ImageError, OptionsError, ResourceMissing
 from clipcond.prompt.infotext import Infotext, parse_infotext, recognise_infotext
 from clipcond.prompt.plan import DIALECTS
+from clipcond.wording import visible
 
 A1111 = "a1111"
 _LARGEST = 1 << 20  # bytes of a text
 _STARTS_OF_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
-_OUR_OWN = frozenset({"Prompt dialect", "Prompt weighting", "Prompt chunking", "Prompt pooled", "Prompt lengths"})
+_OUR_OWN = frozenset(
+    {
+        "Prompt dialect",
+        "Prompt weighting",
+        "Prompt chunking",
+        "Prompt pooled",
+        "Prompt lengths",
+        "Regions",
+        "Prompt operations",
+    }
+)
 _READ = frozenset({"Steps", "CFG scale", "Seed", "Clip skip", "Prompt 2", "Prompt 3", *_OUR_OWN})
 
 
@@ -86,6 +98,18 @@ def dialect_of(infotext: Infotext) -> str:
     """Return the dialect of an infotext's prompts: the one that clipcond wrote beside them, else A1111's."""
     named = infotext.settings.get("Prompt dialect", "")
     return named if named in DIALECTS else A1111
+
+
+def operations_of(infotext: Infotext) -> tuple[str, ...]:
+    """Return the operations on the conditioning that clipcond wrote. Raises OptionsError for a setting that is no list."""
+    written = infotext.settings.get("Prompt operations", "[]")
+    try:
+        found = json.loads(written)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise OptionsError(f"the infotext's Prompt operations is {visible(written)!r}, which is no list of operations")
+    return tuple(found)
 
 
 def drawing_settings(infotext: Infotext) -> DrawingSettings:

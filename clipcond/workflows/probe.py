@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipcond.errors import OptionsError, ResourceMissing
-from clipcond.workflows import gallery
+from clipcond.errors import OptionsError
+from clipcond.workflows import gallery, labelled
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.gallery import GalleryOptions
 
 if TYPE_CHECKING:
-    from clipcond.find.labels import Label
-    from clipcond.find.probe import Examples, ProbeReport
-    from clipcond.rerank.scorer import Scorer
+    from clipcond.find.probe import ProbeReport
 
 DEFAULT_SHOTS = (1, 2, 4, 8, 16)
 
@@ -47,76 +45,28 @@ class ProbeOptions:
 
 def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     """Read the pictures and classes, load the model, embed, fit and compare. Raises DataError, ImageError and ModelError."""
-    train_paths, train_labels = _labelled(options.train)
-    test_paths, test_labels = _labelled(options.test)
-    labels = _classes(options, sorted(set(train_labels.values()) | set(test_labels.values())))
+    train_pictures, test_pictures = labelled.find(options.train), labelled.find(options.test)
+    labelled.say_shared(train_pictures, test_pictures, events)
+    names = sorted(set(train_pictures.values()) | set(test_pictures.values()))
+    labels = labelled.classes(names, options.labels_file, options.templates)
 
-    from clipcond.find.classify import build_classifier
     from clipcond.find.probe import probe
 
     scorer = gallery.load_scorer(options.model, events, tuple(text for label in labels for text in label.texts))
     names = [label.name for label in labels]
-    train = _examples(train_paths, train_labels, names, scorer, options, events)
-    test = _examples(test_paths, test_labels, names, scorer, options, events)
+    of = GalleryOptions(
+        images=(str(options.train),), model=options.model, batch_size=options.batch_size, cache=options.cache
+    )
+    train = labelled.embed(train_pictures, names, scorer, of, events)
+    test = labelled.embed(test_pictures, names, scorer, replace(of, images=(str(options.test),)), events)
     most = train.most_of_a_class
     few = [count for count in options.shots if count <= most]
     if len(few) < len(options.shots):
         events(Note(f"no class has more than {most} examples; {max(options.shots)} shots and their like are left out"))
-    of = build_classifier(scorer, labels)
+    zero_shot = gallery.text_classifier(scorer, labels, cache=options.cache)
     with task(events, "fitting", len(few) + 1, "sets") as advance:
         report = probe(
-            train, test, of.vectors, logit_scale=of.head.scale, shots=(*few, None), draws=options.draws,
+            train, test, zero_shot.vectors, logit_scale=zero_shot.head.scale, shots=(*few, None), draws=options.draws,
             seed=options.seed, on_progress=advance,
         )  # fmt: skip
     return report
-
-
-def _labelled(source: Path) -> tuple[tuple[Path, ...], dict[Path, str]]:
-    """Return the pictures of a source and the label of each. Raises ResourceMissing and DataError."""
-    from clipcond.errors import DataError
-    from clipcond.find.truth import labelled_pictures, labels_by_folder
-    from clipcond.images.find import find_pictures
-
-    if source.is_dir():
-        paths = find_pictures([source], recursive=True).paths
-        if not paths:
-            raise DataError(f"no pictures in the folders of {source}; expected a folder for each class")
-        return paths, labels_by_folder(paths)
-    if not source.is_file():
-        raise ResourceMissing(f"there is no {source}; expected a folder of folders, or a table with image and label")
-    found = labelled_pictures(source)
-    return tuple(found), found
-
-
-def _classes(options: ProbeOptions, names: list[str]) -> tuple[Label, ...]:
-    from clipcond.errors import DataError
-    from clipcond.find.labels import labels_of, read_labels, read_templates
-
-    templates = read_templates(options.templates)
-    if options.labels_file is None:
-        return labels_of(names, templates)
-    labels = read_labels(options.labels_file, templates)
-    if missing := sorted(set(names) - {label.name for label in labels}):
-        raise DataError(f"{options.labels_file} does not name the class {missing[0]!r}")
-    return labels
-
-
-def _examples(
-    paths: tuple[Path, ...],
-    labels: dict[Path, str],
-    names: list[str],
-    scorer: Scorer,
-    options: ProbeOptions,
-    events: Events,
-) -> Examples:
-    from clipcond.find.probe import examples
-    from clipcond.find.truth import numbered
-
-    of = GalleryOptions(
-        images=(str(options.train),), model=options.model, batch_size=options.batch_size, cache=options.cache
-    )
-    pictures = gallery.embed(paths, scorer, of, events)
-    for each in pictures.unread:
-        events(Note(f"{each.path} is left out: {each.error}"))
-    rows, classes = numbered(pictures.paths, labels, names)
-    return examples(pictures.only(rows).vectors, classes)

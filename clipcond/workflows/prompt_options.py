@@ -9,6 +9,7 @@ from typing import Any
 
 from clipcond.errors import ConfigError, OptionsError, ResourceMissing
 from clipcond.prompt.items import Adapter, Compose, Parsed, adapters_in
+from clipcond.prompt.operations import parse_operations
 from clipcond.prompt.plan import CHUNKINGS, DIALECTS
 from clipcond.workflows.choices import DIALECT_ALIASES, chosen
 from clipcond.workflows.events import Events, Note
@@ -24,8 +25,9 @@ class PromptOptions:
 
     None is a default that the dialect or the family has. dialect: `auto`, and empty for one that was not given, are
     decided by `with_dialect`. Names may be written in any case.
-    embeddings: a folder of textual inversions.   lora_dir: a folder of LoRAs.
-    Raises OptionsError for a chunking and for a weighting that do not exist.
+    embeddings: a folder of textual inversions.   lora_dir: a folder of LoRAs.   operations: operations on the conditioning, as
+    `clipcond.prompt.operations` reads them.
+    Raises OptionsError for a chunking, a weighting and operations that do not exist.
     """
 
     prompt: str | None = None
@@ -40,6 +42,7 @@ class PromptOptions:
     lengths: str | None = None
     embeddings: Path | None = None
     lora_dir: Path | None = None
+    operations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dialect:
@@ -47,6 +50,10 @@ class PromptOptions:
             object.__setattr__(self, "dialect", named)
         if self.chunking is not None:
             object.__setattr__(self, "chunking", chosen("--chunking", self.chunking, CHUNKINGS))
+        try:
+            parse_operations(self.operations)
+        except ConfigError as error:
+            raise OptionsError(f"--operation: {error}") from None
         if self.weighting is not None:
             object.__setattr__(self, "weighting", self.weighting.lower())
             from clipcond.condition.weighting import parse_method
@@ -55,6 +62,11 @@ class PromptOptions:
                 parse_method(self.weighting)
             except ConfigError as error:
                 raise OptionsError(f"--weighting: {error}") from None
+
+    @property
+    def is_counterfactual(self) -> bool:
+        """True if the weights act while a picture is drawn."""
+        return self.weighting == "counterfactual"
 
     @property
     def text(self) -> str:
@@ -70,8 +82,9 @@ class PromptOptions:
     @property
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of a Conditioner's call beside the prompt; `auto` must be decided by then."""
-        apart = ("prompt", "embeddings", "lora_dir")
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
+        apart = ("prompt", "embeddings", "lora_dir", "operations")
+        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
+        return named | ({"operations": parse_operations(self.operations)} if self.operations else {})
 
     def first_given(self, *, apart_from: Collection[str] = ()) -> str | None:
         """Return the first option, as `--name`, that is not at its default; None where all are, apart from some."""

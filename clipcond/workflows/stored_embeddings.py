@@ -43,13 +43,17 @@ def find_stored(sources: Iterable[str]) -> StoredEmbeddings | None:
 
     Raises OptionsError where it names both, and what `read_stored` does.
     """
+    folder = stored_folder(sources)
+    return None if folder is None else read_stored(folder)
+
+
+def stored_folder(sources: Iterable[str]) -> Path | None:
+    """Return the folder of embeddings that a command names in place of pictures. Raises OptionsError where it names both."""
     sources = list(sources)
     folder = next((Path(each).expanduser() for each in sources if _holds_embeddings(each)), None)
-    if folder is None:
-        return None
-    if len(sources) > 1:
+    if folder is not None and len(sources) > 1:
         raise OptionsError(f"{folder} holds embeddings of pictures; name it alone")
-    return read_stored(folder)
+    return folder
 
 
 def _holds_embeddings(source: str) -> bool:
@@ -77,19 +81,19 @@ def stored_scorer(stored: StoredEmbeddings, model: str, events: Events) -> Score
 
     with task(events, f"loading {model}"):
         scorer = Scorer.load(model, view=stored.settings.view, draft=stored.settings.draft)  # type: ignore[arg-type]
-    check_made_by(stored, scorer)
+    check_made_by(stored.folder, stored.settings, scorer)
     for note in scorer.dual.notes:
         events(Note(note))
     return scorer
 
 
-def check_made_by(stored: StoredEmbeddings, scorer: Scorer) -> None:
-    """Raise DataError where other weights than the scorer's, in float32, made the embeddings."""
+def check_made_by(folder: Path, settings: CollectionSettings, scorer: Scorer) -> None:
+    """Raise DataError where other weights than the scorer's, in float32, made the embeddings of a folder."""
     from clipcond.encode.fingerprint import Fingerprint
 
-    if Fingerprint(scorer.dual.image.model)() != stored.settings.fingerprint:
-        made, given = visible(stored.model), visible(scorer.dual.name)
-        raise DataError(f"{stored.folder} was made by {made}, with other weights than {given}; name its model")
+    if Fingerprint(scorer.dual.image.model)() != settings.fingerprint:
+        made, given = visible(settings.model), visible(scorer.dual.name)
+        raise DataError(f"{folder} was made by {made}, with other weights than {given}; name its model")
 
 
 def with_stored_dtype(ranking: Ranking, stored: StoredEmbeddings) -> Ranking:

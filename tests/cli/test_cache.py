@@ -34,6 +34,17 @@ def test_the_cache_is_shown_pruned_and_cleared(filled: Path, capsys: pytest.Capt
     assert (report["removed"], report["embeddings"], report["problems"]) == (2, 0, [])
 
 
+def test_indexes_are_shown_and_cleared(filled: Path, dual_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = filled.parent
+    assert main(["search", str(pictures), "a", "--index", "--json", "--model", str(dual_folder)]) == 0
+    capsys.readouterr()
+    assert main(["cache"]) == 0
+    assert f"index of {pictures} (" in capsys.readouterr().out
+    assert main(["cache", "clear", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["indexes"] == []
+    assert not any((filled / "indexes").iterdir())
+
+
 def test_a_cache_of_an_earlier_version_is_no_failure(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(filled / "embeddings.sqlite") as connection:
         connection.execute("PRAGMA user_version = 1")

@@ -31,3 +31,26 @@ def test_a_limit_that_is_passed_exits_with_1_after_the_report(
     assert "words is 0." in said.err
     assert main([*given, "--fail-over", "words=nonsense"]) == 2
     assert main([*given[:-3], "--target", "sd9"]) == 2
+
+
+def test_a_page_is_written_and_never_over_another_unasked(
+    dual_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "drift.html"
+    given = [
+        "drift",
+        "--before",
+        str(dual_folder),
+        "--after",
+        str(dual_folder),
+        "--target",
+        "sdxl",
+        "--html",
+        str(page),
+    ]
+    assert main(given) == 0
+    assert "The words of clip_l turned by 0" in page.read_text("utf-8")
+    assert f"page: {page}" in capsys.readouterr().err
+    assert main(given) == 3
+    assert "say --overwrite" in capsys.readouterr().err
+    assert main([*given, "--overwrite"]) == 0

@@ -56,6 +56,19 @@ def test_the_table_of_classify_is_for_people(capsys, monkeypatch: pytest.MonkeyP
     shown = capsys.readouterr().out
     assert "probability" in shown
     assert "accuracy 100.0% of 2 pictures" in shown
+    assert "mostly taken for" in shown
+
+
+def test_classify_draws_what_is_taken_for_what(capsys, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "confusion.svg"
+    command = ["classify", ".", "-r", "--labels", "red, blue", "--plot", str(plot)]
+    assert main(command) == 2
+    assert "--plot needs the right labels; give them with --truth folders or --truth FILE" in capsys.readouterr().err
+    assert main([*command, "--truth", "folders"]) == 0
+    assert plot.read_text("utf-8").startswith("<?xml")
+    assert main([*command, "--truth", "folders"]) == 3
+    assert "confusion.svg is there already" in capsys.readouterr().err
 
 
 def test_ask_answers(capsys) -> None:
@@ -96,12 +109,16 @@ def test_search_finds_and_writes(capsys, tmp_path: Path) -> None:
     assert [row["path"] for row in lines(shown.out)] == [str(Path("red/a.png"))]
     assert "1 of 2 pictures" in shown.err
     assert "red circle - blue" in page.read_text("utf-8")
+    assert "percentile" not in page.read_text("utf-8")  # a search has none
+    assert page.read_text("utf-8").count("data:image/jpeg") == 1  # of what was found
     assert len(table.read_text("utf-8").splitlines()) == 3
     assert main(["search", ".", "blue/a.png", "-r", "-k", "1", "--paths"]) == 0
     assert capsys.readouterr().out == "blue/a.png\n"
     assert main(["search", ".", "red", "-r", "--min-score", "1"]) == 3
     assert main(["search", ".", "gone.png", "-r"]) == 0
     assert "there is no file gone.png; it is searched for as words" in capsys.readouterr().err
+    assert main(["search", "gone", "red"]) == 3
+    assert "there is no gone; expected a picture, a folder" in capsys.readouterr().err
 
 
 def test_captions_are_ranked_and_made(capsys, tmp_path: Path) -> None:

@@ -42,11 +42,13 @@ def test_training_says_its_progress_on_stderr_and_the_model_on_stdout(toml, caps
     assert (model / "open_clip_model.safetensors").is_file()
     told = said.err.splitlines()
     assert told[0].startswith("8 images, 8 captions; 2 steps an epoch; 4 steps, 1 of warm-up; ")
-    assert told[1] == "measuring before the first step"
-    assert told[2].startswith("step 0  R@1/5")
-    assert told[3].startswith("step 2/4  loss ")
-    assert re.search(r"\d pairs/s \(data .*, towers .*, update .*\)  0:0\d left$", told[3])
-    assert told[5].startswith("step 4  R@1/5")
+    assert told[1].startswith("note: 8 held-out images of 8 trained on as well; ")
+    assert told[2] == "note: clipcond train --check says more of the data"
+    assert told[3] == "measuring before the first step"
+    assert told[4].startswith("step 0  R@1/5")
+    assert told[5].startswith("step 2/4  loss ")
+    assert re.search(r"\d pairs/s \(data .*, towers .*, update .*\)  0:0\d left$", told[5])
+    assert told[7].startswith("step 4  R@1/5")
     assert "\r" not in said.err
 
 
@@ -71,7 +73,59 @@ def test_every_setting_has_a_flag_and_a_zero_wins_over_the_file(toml):
     record = json.loads((toml.parent / "run" / "config.json").read_text())
     assert (record["weight_decay"], record["warmup"], record["lock_image"], record["freeze"]) == (0, 0, True, [])
     flags = set(inspect.signature(train).parameters) - {"context", *_OWN}
-    assert flags == {*TrainConfig.__dataclass_fields__, "rate"} - {"betas"}
+    assert flags == {*TrainConfig.__dataclass_fields__, "rate", "preset", "encoder", "model_2"} - {"betas"}
+
+
+def test_the_toml_of_a_run_begins_the_same_run(toml, capsys):
+    assert main(["train", str(toml), "--steps", "2"]) == 0
+    first, second = toml.parent / "run", toml.parent / "again"
+    assert main(["train", "--config", str(first / "config.toml"), "--out", str(second)]) == 0
+    weights = [(folder / "model" / "open_clip_model.safetensors").read_bytes() for folder in (first, second)]
+    assert weights[0] == weights[1]
+    saved = [json.loads((folder / "config.json").read_text()) for folder in (first, second)]
+    assert {**saved[0], "out": ""} == {**saved[1], "out": ""}
+    capsys.readouterr()
+    assert main(["train", str(toml), "--config", str(toml)]) == 2
+    assert "are both files of settings; give one of the two" in capsys.readouterr().err
+
+
+def test_a_preset_is_said_fits_the_data_and_is_won_over(toml, dual_folder, capsys):
+    out = toml.parent / "small"
+    given = [
+        "--data",
+        str(toml.parent / "pairs.tsv"),
+        "--model",
+        str(dual_folder),
+        "--out",
+        str(out),
+        "--preset",
+        "small",
+    ]
+    assert main(["train", *given, "--steps", "1", "--threads", "1", "--no-lock-image", "--weight-decay", "0"]) == 0
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told == (
+        "note: preset small: batch_size 8, learning_rate 5e-06; given otherwise: epochs, weight_decay, lock_image; "
+        "without a target nothing is retained"
+    )
+    record = json.loads((out / "config.json").read_text())
+    assert (record["batch_size"], record["lock_image"], record["weight_decay"]) == (8, False, 0)
+    assert (record["steps"], record["epochs"], record["retention"]) == (1, None, 0)
+
+
+def test_check_shows_a_line_for_each_thing_and_its_code_says_whether_a_run_would_stop(toml, capsys):
+    assert main(["train", str(toml), "--check"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == "a run would start; 2 warnings"
+    assert [line.split()[0] for line in told if not line.startswith(" ")][:2] == ["ok", "ok"]
+    assert not (toml.parent / "run").exists()
+    table = toml.parent / "pairs.tsv"
+    table.write_text(table.read_text() + "gone.png\tx\n")
+    assert main(["train", "--data", str(table), "--check", "--batch-size", "4", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["stops"] is True
+    (stopping,) = [check for check in document["checks"] if check["verdict"] == "stops"]
+    assert (stopping["name"], stopping["numbers"]["missing_file"]) == ("rows", 1)
+    assert main(["train", "--data", str(table), "--check", "--batch-size", "4", "--max-bad-rows", "1"]) == 0
 
 
 def test_the_old_name_of_the_learning_rate_works_and_is_noted(toml, capsys):
@@ -91,6 +145,13 @@ def test_the_old_name_of_the_learning_rate_works_and_is_noted(toml, capsys):
     [
         (["train"], 2, "give a CONFIG.toml, or --data, --model and --out"),
         (["train", "no.toml"], 3, "error: no.toml does not exist"),
+        (["train", "--check"], 2, "give --data, or a CONFIG.toml that names it"),
+        (["train", "--check", "--data", "x.csv", "--decode", "some"], 2, "--decode is some, expected all, none, or"),
+        (
+            ["train", "--check", "--data", "x.csv", "--preset", "smal"],
+            3,
+            "expected small, medium, scratch; did you mean small?",
+        ),
         (["train", "--steps", "many"], 2, "--steps"),
         (["evaluate", "--model", "no/such", "--data", "x.csv"], 3, "error: "),
         (["evaluate"], 2, "Missing option"),

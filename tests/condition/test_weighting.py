@@ -95,6 +95,7 @@ def test_names_and_modifiers_are_read() -> None:
     assert parse_method("comfy") == Method("comfy")
     assert parse_method("a1111 + length_norm+mean_norm") == Method("a1111", ("length_norm", "mean_norm"))
     assert [str(parse_method(name)) for name in METHODS] == list(METHODS)
+    assert str(parse_method("counterfactual")) == "counterfactual"
     assert str(parse_method("compel+mean_norm")) == "compel+mean_norm"
     assert list(DEFAULTS) == list(get_args(Dialect))
     assert {parse_method(name).name for name in DEFAULTS.values()} < set(METHODS)
@@ -104,7 +105,7 @@ def test_names_and_modifiers_are_read() -> None:
     ("text", "problem"),
     [
         ("comfi", "unknown weighting 'comfi'; did you mean 'comfy'?"),
-        ("", "unknown weighting ''; there are none, a1111, no_norm, comfy, comfy_pp, compel, sd_embed"),
+        ("", "unknown weighting ''; there are none, a1111, no_norm, comfy, comfy_pp, compel, sd_embed, counterfactual"),
         ("comfy+lengthnorm", "unknown modifier of a weighting 'lengthnorm'; did you mean 'length_norm'?"),
         ("comfy+", "unknown modifier of a weighting ''; there are length_norm, mean_norm"),
         ("comfy+mean_norm+mean_norm", "weighting 'comfy+mean_norm+mean_norm' has a modifier twice; once is enough"),

@@ -91,6 +91,8 @@ def test_what_stable_cascade_cannot_do_is_said(cascade_prior: Any) -> None:
         conditioner("a [red:blue:0.5] fox", dialect="a1111", steps=4)
     with pytest.raises(ConfigError, match="StableCascadePriorPipeline has no negative side that AND could be composed"):
         conditioner.compose("a fox AND a bird")
+    with pytest.raises(ConfigError, match="the prediction of StableCascadePriorPipeline cannot be steered; use one of"):
+        conditioner.counterfactual("a (fox:0)", dialect="a1111")
 
 
 @pytest.fixture(scope="module")

@@ -46,3 +46,20 @@ def test_steps_are_one_or_more(fresh: Callable[[str], Any]) -> None:
     pipe = fresh("sd15")
     with pytest.raises(ConfigError, match="steps is 0, expected 1 or more"):
         denoiser_changes(pipe, ["x"], part="text_encoder", before=pipe.text_encoder, after=pipe.text_encoder, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "pooled"), [("sd15", "text_encoder", False), ("flux", "text_encoder", True)]
+)
+def test_how_much_there_is_to_lose(family: str, part: str, pooled: bool, fresh: Callable[[str], Any]) -> None:
+    """Without its words the prediction changes; in Flux, where CLIP gives the pooled vector alone, that has its own share."""
+    pipe = fresh(family)
+    own = getattr(pipe, part)
+    far = moved(own, 1.0)
+    for found in denoiser_changes(pipe, ["", "a red fox"], part=part, before=own, after=far, steps=1):
+        assert found.text is not None
+        assert found.text > 0
+        assert (found.pooled is not None) == pooled
+        assert found.pooled is None or 0 < found.pooled < found.text
+    (nothing,) = denoiser_changes(pipe, [""], part=part, before=own, after=own, steps=1)
+    assert (nothing.change, nothing.text, nothing.pooled) == (0, None, None)

@@ -75,5 +75,5 @@ def test_latents_are_those_of_the_pipeline_without_chance(pipe):
 
 
 def test_a_family_with_two_encoders_is_refused(pipes):
-    with pytest.raises(ModelError, match="it is a pipeline of sdxl; the denoising loss knows sd15 and sd2"):
+    with pytest.raises(ModelError, match="it is a pipeline of sdxl; the denoising loss knows sd15, sd2 and sdxl"):
         DenoisingLoss(pipes("sdxl"), name="it")

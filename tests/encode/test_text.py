@@ -216,3 +216,26 @@ def test_states_that_are_not_finite_name_the_tower(build: Any) -> None:
             ModelError, match=r"the CLIP text encoder gave [12] of 2 vectors with values that are not finite"
         ):
             encode(rows)
+
+
+def test_token_embeddings_stand_for_their_tokens_and_the_graph_goes_back_to_them(tower: TextTower) -> None:
+    words = tower.token_embeddings([320, 1125]).requires_grad_(True)
+    row = TokenSequence((BOS, 0, 0, EOS), vectors=((1, "a"), (2, "b")))
+    given = {"a": words[0], "b": words[1]}
+    out, plain = (
+        tower.pool_rows([row], vectors=given, grad=True),
+        tower.pool_rows([TokenSequence((BOS, 320, 1125, EOS))]),
+    )
+    assert out.projected is not None
+    assert plain.projected is not None
+    close(out.projected.detach(), plain.projected)
+    (slope,) = torch.autograd.grad(out.projected.sum(), words)
+    step = 1e-2 * torch.randn(words.shape, generator=torch.Generator().manual_seed(0)) * words.detach().std()
+    ends = [
+        tower.pool_rows([row], vectors={"a": moved[0], "b": moved[1]}).projected
+        for moved in (words + step, words - step)
+    ]
+    assert float((ends[0] - ends[1]).sum() / 2) == pytest.approx(float((slope * step).sum()), rel=0.02)
+    assert not tower.pool_rows([row], vectors=given).projected.requires_grad
+    with pytest.raises(ShapeError, match="ids: 0 to 60000, expected 0 to 49407"):
+        tower.token_embeddings([0, 60000])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipcond.encode.embedding_cache import EmbeddingCache
 from clipcond.errors import DataError
 from clipcond.find.classify import TemplateBench, build_classifier, classify
 from clipcond.find.gallery import Gallery, gallery
@@ -52,6 +53,30 @@ def test_the_classifier_is_open_clips(dual_folder: Path) -> None:
             [lambda name, sentence=sentence: sentence.replace("{}", name) for sentence in templates.sentences],
         )  # fmt: skip
     np.testing.assert_allclose(ours.vectors, theirs.T.numpy(), atol=1e-5)
+
+
+def test_labels_are_remembered_by_model_and_texts(mini_scorer: Scorer, tmp_path: Path) -> None:
+    """A second classifier encodes the texts of new labels alone, and of the others has the bits of the first."""
+    cache = EmbeddingCache(tmp_path / "e.sqlite")
+    templates = Templates(name="own", sentences=("a {} circle", "{} circle"))
+
+    def built(*names: str, templates: Templates = templates) -> tuple[np.ndarray, int]:
+        scorer = Scorer(mini_scorer.dual)
+        found = build_classifier(scorer, labels_of(names, templates), cache=cache)
+        return found.vectors, len(scorer._texts) - 1  # and the empty text, for the width
+
+    first, encoded = built("red", "blue")
+    assert encoded == 4
+    plain = build_classifier(mini_scorer, labels_of(("red", "blue"), templates)).vectors
+    np.testing.assert_allclose(first, plain, atol=1e-6)
+    again, encoded = built("blue", "green", "red", "RED")  # tokens know no capitals
+    assert encoded == 2
+    np.testing.assert_array_equal(again[[2, 0]], first)
+    np.testing.assert_array_equal(again[3], again[2])
+    other, encoded = built("red", templates=Templates(name="one", sentences=("a {} circle",)))
+    assert encoded == 1
+    assert not np.array_equal(other[0], first[0])
+    cache.close()
 
 
 def test_templates_are_tried_one_by_one_and_chosen_greedily(pictures: Gallery) -> None:

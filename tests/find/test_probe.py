@@ -67,6 +67,13 @@ def test_logistic_regression_answers_as_scikit_learn(present: list[int]) -> None
     np.testing.assert_array_equal(answers, theirs.predict(some.vectors))
 
 
+def test_one_example_of_each_class_is_no_warning() -> None:
+    """scikit-learn takes so many classes for a regression, and says so; warnings are errors here."""
+    train, _ = blobs(CLASSES, 9)
+    weights = logistic_regression(train, 1e4, CLASSES)
+    assert np.argmax(train.vectors @ weights[:, :-1].T + weights[:, -1], axis=1).tolist() == train.classes.tolist()
+
+
 def test_one_shot_from_zero_shot_does_not_fall_below_it() -> None:
     train, prior = blobs(400, 6)
     test, _ = blobs(400, 7)

@@ -238,6 +238,28 @@ def test_of_a_hundred_seeded_faults_95_are_named_right() -> None:
 
 
 @torch.no_grad()
+def test_two_blocks_in_each_others_place_are_swapped_weights_alone() -> None:
+    """Their norms too, which are nearly those of any other block."""
+    whole = healthy()
+    model = copy.deepcopy(whole)
+    model.encoder.layers[0], model.encoder.layers[2] = model.encoder.layers[2], model.encoder.layers[0]
+    rows = {"rows": {"pad_id": 49407}}
+    assert [each.name for each in differences(seen(whole, rows), seen(model, rows))] == ["swapped weights"]
+
+
+@torch.no_grad()
+def test_a_matrix_whose_grid_cannot_be_seen_is_quantised_as_the_others_are() -> None:
+    whole = healthy()
+    model = copy.deepcopy(whole)
+    quantise(8, None)(model, {}, torch.Generator())
+    odd = model.encoder.layers[1].mlp.fc1.weight
+    before = whole.encoder.layers[1].mlp.fc1.weight
+    odd.copy_(before + (odd - before).abs().mean() * torch.randn(odd.shape, generator=torch.Generator().manual_seed(0)))
+    rows = {"rows": {"pad_id": 49407}}
+    assert [each.name for each in differences(seen(whole, rows), seen(model, rows))] == ["quantised"]
+
+
+@torch.no_grad()
 def test_an_encoder_does_not_differ_from_itself() -> None:
     good = seen(healthy(), {"rows": {"pad_id": 49407}})
     assert differences(good, good) == ()

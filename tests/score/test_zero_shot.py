@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipcond.encode.logits import LogitHead
 from clipcond.errors import ConfigError, ShapeError
 from clipcond.models.open_clip_folder import read_open_clip_folder
 from clipcond.score.zero_shot import class_probabilities, classifier, combined, ensemble, nearest, top_k
@@ -65,9 +66,9 @@ def test_a_classifier_equals_open_clips(dual_folder: Path) -> None:
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 999))
 def test_probabilities_do_not_depend_on_the_batch(count: int, classes: int, seed: int) -> None:
     images, weights = noise(count, 6, seed=seed), noise(classes, 6, seed=seed + 1)
-    together = class_probabilities(images, weights, logit_scale=50)
+    together = class_probabilities(images, weights, head=LogitHead(scale=50))
     alone = np.concatenate(
-        [class_probabilities(images[row : row + 1], weights, logit_scale=50) for row in range(count)]
+        [class_probabilities(images[row : row + 1], weights, head=LogitHead(scale=50)) for row in range(count)]
     )
     assert alone == pytest.approx(together, abs=1e-12)
 

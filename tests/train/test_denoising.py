@@ -54,9 +54,13 @@ def test_the_denoising_loss_falls_and_latents_are_made_once(own):
     assert any("latents of 24 pictures stored" in line.get("note", "") for line in lines(config))
 
 
-def test_a_run_with_all_terms_resumes_bit_for_bit(own, tmp_path):
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_run_with_all_terms_resumes_bit_for_bit(own, tmp_path, adapter):
+    if adapter:
+        pytest.importorskip("peft", reason="adapters are peft's")
     config, denoiser = own
     config = replace(config, target="sd15", retention=1.0, lock_image=True)
+    config = replace(config, lora_rank=4, grad_checkpointing=True, ema=0.5) if adapter else config
     whole = replace(config, out=str(tmp_path / "whole"))
     train(whole, denoiser=denoiser)
 

@@ -18,9 +18,12 @@ from clipcond.errors import ConfigError, DataError, ModelError, OutputExists
 from clipcond.models.load import load_dual
 from clipcond.models.open_clip_folder import read_open_clip_folder, write_open_clip_folder
 from clipcond.train import checkpoints
+from clipcond.train.batches import Batches
+from clipcond.train.data import read_pairs
 from clipcond.train.loop import train
 
 from .pictures import png, write_tar
+from .pictures import said as captions_of
 
 
 def weights(out):
@@ -50,7 +53,9 @@ def test_a_run_learns_its_pairs_and_writes_a_model_that_loads(config, pairs_csv)
     before, after = (line for line in said if line.get("event") == "evaluation")
     assert (before["step"], after["step"]) == (0, 160)
     assert before["text_to_image"]["R@1"] < after["text_to_image"]["R@1"]
-    assert [line["event"] for line in said if "event" in line] == ["start", "note", "evaluation", "evaluation", "done"]
+    assert [line["event"] for line in said if "event" in line] == [
+        "start", *["note"] * 3, "evaluation", "evaluation", "done",
+    ]  # fmt: skip
     dual = load_dual(config.out)
     assert dual.logit_scale <= 100
     measured = clipcond.evaluate(dual, pairs_csv)
@@ -169,6 +174,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_checkpoint(config,
         ConfigError, match=r"the loss is nan at step 5; the last good checkpoint is .*step-00000003\.pt"
     ):
         train(config)
+    kept = json.loads((Path(config.out) / "not-finite-step-5.json").read_text())
+    assert (kept["step"], kept["what"], kept["data"]) == (5, "loss", config.data)
+    rows = Batches(read_pairs(config.data), None, batch_size=5, seed=0).rows(4).tolist()
+    assert [pair["row"] for pair in kept["pairs"]] == rows
+    assert [Path(pair["image"]).name for pair in kept["pairs"]] == [f"{row}.png" for row in rows]
+    assert all(pair["caption"] in captions_of(pair["row"]) for pair in kept["pairs"])
     seen[:] = [1] * 4
     with pytest.raises(
         ConfigError, match=r"nan at step 1; there is no checkpoint yet; lower the learning rate \(0\.001\)"
@@ -370,12 +381,12 @@ def test_the_log_says_the_learning_rate_under_both_names_for_one_version(config)
 
 
 EARLY = """import os, signal, sys
-from clipcond.train import job, loop
+from clipcond.train import loop, start
 from clipcond.train.config import TrainConfig
 def slow(*_, **__):
     os.kill(os.getpid(), getattr(signal, sys.argv[2]))
     raise AssertionError("it went on")
-job.load_trainable = slow
+start.load_trainable = slow
 try:
     loop.train(TrainConfig(**eval(sys.argv[1])))
 except KeyboardInterrupt:

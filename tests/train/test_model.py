@@ -35,6 +35,21 @@ def test_short_groups_give_what_open_clip_gives_at_77(model, group, plain):
         assert torch.allclose(text_features(model, rows), model.encode_text(rows, normalize=True), atol=1e-5)
 
 
+@pytest.mark.parametrize("group", [2, 64])
+def test_gradients_of_short_groups_are_those_at_77(model, dual_folder, group):
+    """The tower is causal and pooled at the end of text: what stands behind it has no part in the loss."""
+    other = read_open_clip_folder(dual_folder).train()
+    rows, weights = ids(length=20), torch.randn(9, 24, generator=torch.Generator().manual_seed(3))
+    whole = torch.cat([rows, torch.full((9, 57), EOS)], dim=1)
+    ((text_state(model, rows, group=group) @ model.text_projection) * weights).sum().backward()
+    (other.encode_text(whole) * weights).sum().backward()
+    own = dict(model.named_parameters())
+    compared = [name for name, theirs in other.named_parameters() if theirs.grad is not None]
+    assert len(compared) > 20
+    for name in compared:
+        torch.testing.assert_close(own[name].grad, other.get_parameter(name).grad, atol=2e-5, rtol=1e-4)
+
+
 def test_images_are_those_of_open_clip_and_so_are_the_gradients(model, dual_folder):
     other = read_open_clip_folder(dual_folder).train()
     use_plain_attention(model)

@@ -13,6 +13,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from clipcond.train import checkpoints
 from clipcond.train.job import prepare
 from clipcond.train.loop import train
 from clipcond.train.ranks import ALONE, Ranks
+from clipcond.train.shards import divide_blocks, whole
 
 from .pictures import picture, said
 
@@ -31,6 +33,10 @@ STEPS = {
     "infonce": {"positives": "count", "label_smoothing": 0.1},
     "cached": {"grad_cache": 2, "chunk_size": 3},
     "siglip": {"loss": "siglip"},
+}
+DIVIDED = {  # by fsdp, and what of it differs from a run whose weights are whole
+    "shares": {"target": "sd15", "retention": 1.0, "retention_batch": 4, "grad_checkpointing": True},
+    "shares-cached": {"grad_cache": 2, "train_blocks": 1, "precision": "bf16"},
 }
 
 
@@ -43,7 +49,7 @@ def one_step(config, ranks):
     parameters = dict(job.model.named_parameters())
     ranks.sum_gradients([p for p in parameters.values() if p.requires_grad])
     norm = float(job.optimizer.clip(0.1))
-    grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    grads = whole({name: p.grad for name, p in parameters.items() if p.grad is not None}, keep=True)
     dense = {name: g.to_dense() if g.is_sparse else g for name, g in grads.items()}
     return {"loss": losses.total, "norm": norm, "gradients": dense}
 
@@ -68,20 +74,22 @@ def work(rank, configs, out):
             break
         store = dist.FileStore(f"{out}/meet-{count}", count)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
-        for name, config in configs["steps"].items():
+        for name, config in (configs["steps"] | (configs["divided"] if count == 2 else {})).items():
             found = one_step(config, Ranks(rank, count))
             if rank == count - 1:
                 torch.save(found, f"{out}/{name}-{count}.pt")
         if count == 2:
             train(configs["whole"])
+            train(configs["shares"])
             checkpoints.write = slow_disk
 
             def stop(line):
                 if line["step"] == 2 and "loss" in line:
                     os.kill(os.getpid(), signal.SIGTERM)  # the first of two alone
 
-            assert train(configs["parts"], report=stop).interrupted
-            train(configs["parts"])
+            for name in ("parts", "shares-on"):
+                assert train(configs[name], report=stop).interrupted
+                train(configs[name])
             checkpoints.write = full_disk
             try:
                 train(configs["full"])
@@ -104,7 +112,15 @@ def related_csv(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def processes(related_csv, dual_folder, tmp_path_factory):
+def plain_csv(related_csv):
+    """The same pictures, without hard negatives."""
+    path = related_csv.parent / "plain.csv"
+    path.write_text("image,caption\n" + "".join(f'{number}.png,"{said(number)[0]}"\n' for number in range(16)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def processes(related_csv, plain_csv, dual_folder, tmp_path_factory):
     """Run the four processes; return the configs, and the folder of what they found."""
     from clipcond.train.config import TrainConfig
 
@@ -114,15 +130,19 @@ def processes(related_csv, dual_folder, tmp_path_factory):
         learning_rate=1e-3, threads=1, log_every=1, save_every=2, teacher=str(dual_folder),
     )  # fmt: skip
     (out / "alone").mkdir()
+    divided = replace(config, data=str(plain_csv), teacher=None, fsdp=True, val_count=4, keep_best=True, eval_every=2)
     configs = {
         "steps": {name: replace(config, **changes) for name, changes in STEPS.items()},
+        "divided": {name: replace(divided, **changes) for name, changes in DIVIDED.items()},
+        "shares": replace(divided, out=str(out / "shares"), save_every=100),
+        "shares-on": replace(divided, out=str(out / "shares-on")),
         "whole": replace(config, out=str(out / "whole"), save_every=100),
         "parts": replace(config, out=str(out / "parts")),
         "full": replace(config, out=str(out / "full")),
     }
     prepare(config).stores[0].fill()  # so that the processes only read
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["clipcond.train.loop", "open_clip"])
+    server.set_forkserver_preload(["clipcond.train.loop", "open_clip", "torch.distributed.fsdp"])
     workers = [server.Process(target=work, args=(rank, configs, str(out))) for rank in range(4)]
     for worker in workers:
         worker.start()
@@ -144,6 +164,73 @@ def test_a_step_of_several_processes_is_that_of_one(processes, name, count):
     assert found["gradients"].keys() == alone["gradients"].keys()
     for each, there in alone["gradients"].items():
         assert (found["gradients"][each] - there).abs().max() <= 1e-6, each
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_a_step_of_divided_towers_is_that_of_whole_ones(processes, name):
+    configs, out = processes
+    alone = one_step(replace(configs["divided"][name], fsdp=False), ALONE)
+    found = torch.load(out / f"{name}-2.pt")
+    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    assert found["norm"] == pytest.approx(alone["norm"], rel=1e-5)
+    assert alone["norm"] > 0.1, "clipping has something to do"
+    assert found["gradients"].keys() == alone["gradients"].keys()
+    for each, there in alone["gradients"].items():
+        assert found["gradients"][each].shape == there.shape
+        assert (found["gradients"][each] - there).abs().max() <= 1e-6, each
+
+
+def test_a_run_of_divided_towers_is_that_of_whole_ones_and_goes_on_bit_for_bit(processes, tmp_path):
+    configs, _ = processes
+    train(alone := replace(configs["shares"], fsdp=False, out=str(tmp_path / "alone")))
+    one, other, whole_ones = (
+        load_file(Path(config.out) / "model" / "open_clip_model.safetensors")
+        for config in (configs["shares"], configs["shares-on"], alone)
+    )
+    assert one.keys() == other.keys() == whole_ones.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    for name, value in one.items():
+        if "in_proj_bias" not in name:  # a key's bias has no gradient, and Adam makes a step of what rounding leaves
+            assert (value - whole_ones[name]).abs().max() <= 1e-4, name
+    kept, theirs = (
+        checkpoints.read(checkpoints.existing(Path(config.out) / "checkpoints")[-1])
+        for config in (configs["shares"], alone)
+    )
+    assert {n: v.shape for n, v in kept.model.items()} == {n: v.shape for n, v in theirs.model.items()}
+    shapes = [
+        sorted(tuple(m["exp_avg"].shape) for part in each.optimizer for m in part["state"].values())
+        for each in (kept, theirs)
+    ]
+    assert shapes[0] == shapes[1]
+    lines = [json.loads(line) for line in (Path(configs["shares"].out) / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line.get("event") == "evaluation"] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_rank": 4}, "fsdp divides the weights, and lora_rank is small enough"),
+        ({"ema": 0.9}, "and ema averages whole weights; leave one out"),
+        ({"precision": "fp16"}, "and precision is fp16, and overflows of a share"),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_beside_shares(config, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        replace(config, fsdp=True, **changes)
+
+
+def test_shares_of_one_process_and_uneven_ones_are_refused(config, related_csv, monkeypatch):
+    with pytest.raises(
+        ConfigError, match="fsdp divides weights among processes, and this run has one: start it with torchrun"
+    ):
+        prepare(replace(config, fsdp=True))
+    with pytest.raises(ConfigError, match="fsdp divides the blocks of towers that train, and there are none"):
+        divide_blocks(SimpleNamespace(visual=None), torch.device("cpu"), 2)
+    monkeypatch.setattr("clipcond.train.start.divide_blocks", lambda *_: None)
+    with pytest.raises(
+        ConfigError, match=r"related\.csv brings hard negatives, of which each process would have another"
+    ):
+        prepare(replace(config, fsdp=True, data=str(related_csv)))
 
 
 def test_two_processes_go_on_bit_for_bit_and_only_the_first_writes(processes):

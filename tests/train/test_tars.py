@@ -214,3 +214,24 @@ def test_any_bytes_in_a_tar_end_in_a_data_error_or_pairs(tmp_path, junk, at):
         outcome = str(error)
     assert outcome not in ("", "0")
     assert "\n" not in outcome
+
+
+def test_tars_behind_an_address_are_copied_once_and_read(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    for number in range(3):
+        shard = write_tar(tmp_path / "s.tar", {f"{number}.png": png(number), f"{number}.txt": b"number %d" % number})
+        system.pipe(f"/bucket/train-{number:03d}.tar", shard.read_bytes())
+    system.pipe("/bucket/readme.txt", b"no tar")
+    every = [(f"number {number}",) for number in range(3)]
+    for address in ("memory://bucket/train-{000..002}.tar", "memory://bucket/*.tar", "memory://bucket"):
+        pairs = read_pairs(address)
+        assert (list(pairs.captions), pairs.source) == (every, address)
+        assert np.array_equal(prepare(pairs.images[2], WHOLE), np.asarray(picture(2)))
+        assert read_pairs(address).images == pairs.images
+    with pytest.raises(DataError, match=r"memory://bucket/readme\.txt names no tar; expected addresses that end in"):
+        read_pairs("memory://bucket/readme.txt")
+    with pytest.raises(DataError, match=r"memory://bucket/none\.tar cannot be read: "):
+        read_pairs("memory://bucket/none.tar")
+    with pytest.raises(DataError, match=r"nowhere://x/a\.tar cannot be read: "):
+        read_pairs("nowhere://x/a.tar")

@@ -38,7 +38,7 @@ def test_the_record_is_complete_and_builds_the_same_config():
         ({"freeze": 3}, "freeze is 3 in run.toml, expected tuple"),
         ({"steps": 3, "epochs": 1}, "steps is 3 and epochs is 1.0; give one of the two"),
         ({"val_data": "x", "val_count": 1}, "val_data and val_count are both given"),
-        ({"precision": "fp16"}, "precision is 'fp16', expected 'float32' or 'bf16'"),
+        ({"precision": "fp8"}, "precision is 'fp8', expected 'float32' or 'bf16' or 'fp16'"),
         ({"init": "new"}, "init is 'new', expected 'weights' or 'random'"),
         ({"captions": "all"}, "captions is 'all', expected 'random' or 'first'"),
         ({"freeze": ["texts"]}, "freeze holds 'texts', expected 'text' or 'image'"),

@@ -71,6 +71,11 @@ def test_a_run_with_an_alpha_of_auto_measures_the_dial_and_writes_its_choice(con
         assert torch.allclose(value, expected, atol=1e-6), name
 
 
+def test_the_start_has_the_bias_that_a_sigmoid_loss_gives_it(config):
+    train(replace(config, loss="siglip", steps=3, alpha="0"))
+    assert weights(Path(config.out) / "model")["logit_bias"] == -10
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"alpha": "half"}, "alpha is 'half', expected 'auto' or a number from 0 to 1"),

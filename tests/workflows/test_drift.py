@@ -89,6 +89,48 @@ def test_what_differs_is_named(dual_folder: Path, changed: Callable[[Change], Pa
     assert "half loaded" in {each.name for each in found.encoders["clip_l"].differences}
 
 
+@pytest.mark.parametrize(
+    ("count", "evidence", "note"),
+    [(64, "77 positions before, 64 after; of the table the first 64 rows are the same", True),
+     (248, "77 positions before, 248 after; of the table the first 20 rows are the same", False)],
+)  # fmt: skip
+def test_a_table_of_another_length_is_named_and_measured_as_far_as_it_goes(
+    dual_folder: Path, changed: Callable[[Change], Path], count: int, evidence: str, note: bool
+) -> None:
+    """Cut, or stretched from its twentieth row on, as Long-CLIP's is."""
+    name = "text_model.embeddings.position_embedding.weight"
+
+    def resize(weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+        table = weights[name]
+        rest = table[20:count] if count < 77 else table[20:].repeat_interleave(4, dim=0) + 0.01
+        weights[name] = torch.cat([table[:20], rest])[:count].contiguous()
+        config["max_position_embeddings"] = count
+
+    events: list[Event] = []
+    options = DriftOptions(before=str(dual_folder), after=str(changed(resize)), target="sd15", limits={})
+    (each,) = run(options, events.append).encoders.values()
+    assert [(found.name, found.evidence) for found in each.differences] == [("length", evidence)]
+    told = [event for event in events if isinstance(event, Note) and "no place in a pipeline" in event.text]
+    assert bool(told) == note
+    assert each.drift.kinds["words"].cosine == pytest.approx(1 if count < 77 else each.drift.kinds["words"].cosine)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [({"eos_token": "!"}, "end token"), ({"pad_token": "!"}, "padding"), ({"bos_token": "!"}, "start token"),
+     ({"model_max_length": 64}, "length")],
+)  # fmt: skip
+def test_a_tokenizer_that_differs_on_disk_is_named(
+    changed: Callable[[Change], Path], tmp_path: Path, tokens: dict[str, object], name: str
+) -> None:
+    before, after = changed(lambda weights, config: None), tmp_path / "after"
+    shutil.copytree(before, after)
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        (after / file).write_text(json.dumps({**json.loads((after / file).read_text()), **tokens}))
+    (each,) = report(before, after).encoders.values()
+    assert [found.name for found in each.differences] == [name]
+
+
 def test_limits_fail_by_name(dual_folder: Path, changed: Callable[[Change], Path]) -> None:
     def noise(weights: dict[str, Tensor], config: dict[str, Any]) -> None:
         weights["text_model.encoder.layers.0.mlp.fc2.weight"] *= -5

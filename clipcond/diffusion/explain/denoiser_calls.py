@@ -15,11 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipcond.diffusion.denoiser_rows import STATES, with_rows
 from clipcond.diffusion.timeline import step_of_call
 from clipcond.errors import ConfigError, ModelError
-
-STATES, POOLED, ADDED = "encoder_hidden_states", "pooled_projections", "added_cond_kwargs"
-_ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict", "txt_ids", "img_ids")  # have no rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,22 +47,7 @@ class DenoiserCall:
 
         states: (R, T, D).   pooled: (R, P), for families that have such a vector.
         """
-        count, kwargs = len(states), dict(self.kwargs)
-        given = {name: value if name in _ALIKE else self._spread(value, count) for name, value in kwargs.items()}
-        given[STATES] = states.to(kwargs[STATES])
-        if pooled is not None and kwargs.get(POOLED) is not None:
-            given[POOLED] = pooled.to(kwargs[POOLED])
-        if pooled is not None and kwargs.get(ADDED):
-            given[ADDED] = {**given[ADDED], "text_embeds": pooled.to(kwargs[ADDED]["text_embeds"])}
-        return tuple(self._spread(each, count) for each in self.args), given
-
-    def _spread(self, value: Any, count: int) -> Any:
-        """A value with a row for each of the call's, with the last one's `count` times."""
-        if isinstance(value, Tensor):
-            return value[-1:].expand(count, *value.shape[1:]) if value.ndim and len(value) == self.rows else value
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._spread(each, count) for each in value)
-        return {name: self._spread(each, count) for name, each in value.items()} if isinstance(value, dict) else value
+        return with_rows(self.args, self.kwargs, torch.full((len(states),), self.rows - 1), states, pooled)
 
 
 def denoiser_of(pipe: Any) -> nn.Module:

@@ -43,7 +43,7 @@ def phrase_spans(
         raise ConfigError(f"by is {by!r}, expected {' or '.join(BY)}")
     encoder = next(iter(plan.encoders.values()))
     if asked is not None:
-        places = [span for phrase in dict.fromkeys(asked) for span in _places(plan.prompt, phrase, side)]
+        places = [span for phrase in dict.fromkeys(asked) for span in passages(plan.prompt, phrase)]
     elif by == "word":
         places = list(words(plan))
     else:
@@ -64,7 +64,8 @@ def check_asked(plans: Sequence[PromptPlan], asked: Sequence[str]) -> None:
             raise ConfigError(f"the prompt has no “{visible(phrase)}” in it; there is {known}{more}")
 
 
-def _places(prompt: str, phrase: str, side: Side) -> list[tuple[int, int]]:
+def passages(prompt: str, phrase: str) -> list[tuple[int, int]]:
+    """(start, end) of each place where a prompt has a phrase, as whole words in any case."""
     return [match.span() for match in _found(prompt, phrase)]
 
 

@@ -14,5 +14,6 @@ SIGLIP_LOGIT_BIAS = -10.0
 
 @torch.no_grad()
 def clamp_logit_scale(logit_scale: Tensor) -> None:
-    """Keep the temperature in [1/100, 1], in place; to be called after each optimizer step."""
-    logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+    """Keep a temperature that trains in [1/100, 1], in place; to be called after each optimizer step."""
+    if logit_scale.requires_grad:
+        logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)

@@ -11,13 +11,17 @@ import torch
 
 import clipcond
 from clipcond.diffusion.conditioner import Conditioner
+from clipcond.diffusion.encode_plans import encode_plans
 from clipcond.diffusion.explain.counterfactuals import encode_counterfactuals
-from clipcond.diffusion.explain.denoiser_calls import steps_at
+from clipcond.diffusion.explain.denoiser_calls import recorded, steps_at
+from clipcond.diffusion.explain.effects import effect_maps
 from clipcond.diffusion.explain.explain import explain_prompt
 from clipcond.diffusion.explain.explanation import Explanation
+from clipcond.diffusion.explain.predict import predictions
 from clipcond.diffusion.explain.settings import ExplainSettings
 from clipcond.diffusion.explain.spans import phrase_spans
 from clipcond.diffusion.generate import generate
+from clipcond.diffusion.prompt_plans import Sides
 from clipcond.encode.rows import TokenSequence
 from clipcond.errors import ConfigError, ModelError
 
@@ -48,6 +52,22 @@ def test_each_object_is_found_in_its_cell_and_nonsense_is_dead(scene: Explanatio
     assert scene.phrases[4].side == "negative_prompt"
     assert all(0.2 < each.strength < 3 for each in scene.phrases if not each.dead)
     assert scene.rows == 3 * (5 + 2 + 1), "a row a phrase, one for each side and one for the empty text"
+
+
+def test_the_maps_of_two_objects_nearly_add_up_to_that_of_both(mini: Any) -> None:
+    conditioner = Conditioner.from_pipeline(mini)
+    options = conditioner.planner.options(dialect="plain")
+    plans = conditioner.planner.plans(conditioner.planner.prompts(SCENE), options, {}).positive[0]
+    spans = [(each.start, each.end) for each in phrase_spans(plans.by_argument["prompt"])]
+    hidden = ((), spans[1:2], spans[2:], spans[1:])
+    rows = tuple(replace(plans, hidden=tuple(each)) for each in hidden)
+    (encoded,) = encode_plans(conditioner.pipeline, [Sides(rows, ())], options, inversions=conditioner.inversions)
+    with recorded(mini, [4]) as calls:
+        list(generate(mini, SCENE, count=1, steps=8))
+    whole, *masked = predictions(mini, calls[0], [{"prompt_embeds": each} for each in encoded.tensors["prompt_embeds"]])
+    one, other, both = effect_maps(whole, torch.stack(masked)).flatten(1)
+    assert torch.cosine_similarity(one + other, both, dim=0) > 0.95
+    assert torch.cosine_similarity(one, both, dim=0) < 0.9
 
 
 def test_the_picture_is_the_one_that_generate_draws(mini: Any, scene: Explanation) -> None:
