@@ -505,16 +505,23 @@ def test_auto_decides_for_each_line(tmp_path, capsys) -> None:
 def test_all_families_are_shown_together(capsys) -> None:
     assert main(["tokens", "a fox", "--family", "all"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("sd15, sdxl, sd3, flux · clip_l; sd2 · clip_h; sdxl, sd3 · clip_g  2/75 → 1 chunk\n")
+    first = " ".join(shown.split("\n\n")[0].split())
+    assert first.startswith(
+        "sd15, sdxl, sd3, flux, hunyuan-video, kandinsky5, kandinsky5-video, kandinsky6 · clip_l; sd2 ·"
+    )
+    assert first.endswith("sdxl, sd3, cascade · clip_g 2/75 → 1 chunk")
     assert "sd3 · t5  " in shown
     assert "flux · t5  " in shown
+    assert "hunyuan-video · llama  unknown" in shown
 
 
 def test_json_of_all_families_is_one_object(capsys) -> None:
     assert main(["tokens", "a fox", "--family", "all", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["prompt"] == "a fox"
-    assert [one["family"] for one in document["plans"]] == ["sd15", "sd2", "sdxl", "sd3", "flux"]
+    assert [one["family"] for one in document["plans"]] == [
+        "sd15", "sd2", "sdxl", "sd3", "flux", "cascade", "hunyuan-video", "kandinsky5", "kandinsky5-video", "kandinsky6",
+    ]  # fmt: skip
     assert document["plans"][0] == plan("a fox").to_json()
 
 
