@@ -16,6 +16,12 @@ settings.register_profile("clipcond", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("clipcond")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the guides first: each takes as long as hundreds of tests, and the last one would be waited for."""
+    items.sort(key=lambda item: "test_readme" not in item.nodeid)
+
+
 DUAL_CONFIG = {
     "model_cfg": {
         "embed_dim": 24,

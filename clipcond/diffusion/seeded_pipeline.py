@@ -41,7 +41,7 @@ def seeded_pipeline(seed: int = SEED) -> Any:
         from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
         from transformers import CLIPTokenizer
 
-        tokenizer = CLIPTokenizer.from_pretrained(embedded("pipeline") / "tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(embedded("pipeline") / "tokenizer", trust_remote_code=False)
         tokenizer.add_tokens([INVERSION])
         unet = UNet2DConditionModel(
             sample_size=8,
