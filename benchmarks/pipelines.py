@@ -38,6 +38,7 @@ class PipelineClass:
     deprecated: bool
     parts: Mapping[str, Any]
     takes: tuple[str, ...]
+    takes_back: str  # the tensors that its loop takes back from a callback, as its source lists them
 
     @property
     def shape(self) -> str:
@@ -77,6 +78,14 @@ def _classes_of(file: Path, root: Path) -> Iterator[PipelineClass]:
                 or any("Deprecated" in ast.unparse(base) for base in node.bases),
                 parts=parts,
                 takes=tuple(each.arg for each in _arguments(methods["__call__"].args)),
+                takes_back=next(
+                    (
+                        ast.unparse(each.value)
+                        for each in node.body
+                        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "_callback_tensor_inputs"
+                    ),
+                    "",
+                ),
             )
 
 
@@ -102,7 +111,8 @@ def row(each: PipelineClass) -> tuple[str, ...]:
     layout = LAYOUTS[shape.layout]
     negative = shape.arguments.get("negative_prompt_embeds", "negative_prompt_embeds") in each.takes
     weights = "yes" if layout.concat_width or layout.append_tokens else "no"
-    schedules = "yes" if "callback_on_step_end" in each.takes and not shape.arguments and not shape.language else "no"
+    reached = "callback_on_step_end" in each.takes and "'prompt_embeds'" in each.takes_back
+    schedules = "yes" if reached and not shape.arguments and not shape.language else "no"
     return f"`{each.name}`", name, "", weights, "yes" if negative else "no", schedules
 
 

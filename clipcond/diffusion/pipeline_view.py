@@ -131,6 +131,7 @@ class PipelineView:
     shape: Shape
     call: Mapping[str, object]
     encoders: Mapping[str, PipelineEncoder]  # those that are there, in the order of the pipeline
+    language_tokenizer: LanguageTokenizer | None = None  # of the language model; None, too, for one without offsets
 
     @property
     def name(self) -> str:
@@ -150,7 +151,7 @@ class PipelineView:
     @property
     def modular(self) -> bool:
         """True for a pipeline of Modular Diffusers, whose guider runs each side of guidance by itself."""
-        return hasattr(self.pipe, "blocks")
+        return hasattr(type(self.pipe), "blocks")  # the pipeline's own are copied whenever they are asked for
 
     @property
     def takes(self) -> frozenset[str]:
@@ -216,13 +217,6 @@ class PipelineView:
         """The language model that the pipeline asks itself, None where there is none."""
         return next((each for each in FAMILIES[self.family].values() if each.kind == "language"), None)
 
-    @property
-    def language_tokenizer(self) -> LanguageTokenizer | None:
-        """Its tokenizer, None where there is none, or one that tells no offsets."""
-        tokenizer = self.pipe.components.get("tokenizer") if self.language else None
-        backend = getattr(getattr(tokenizer, "tokenizer", tokenizer), "backend_tokenizer", None)  # or in a processor
-        return None if backend is None else from_backend(backend)
-
     def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
         """The encoders in the form that a plan is made for."""
         planned = {
@@ -238,6 +232,12 @@ class PipelineView:
             limit = language.limit + max_sequence_length - (self._default_length or max_sequence_length)
             planned = {language.name: replace(language, limit=limit), **planned}
         return planned
+
+
+def _language_tokenizer(parts: Mapping[str, Any]) -> LanguageTokenizer | None:
+    tokenizer = parts.get("tokenizer")
+    backend = getattr(getattr(tokenizer, "tokenizer", tokenizer), "backend_tokenizer", None)  # or in a processor
+    return None if backend is None else from_backend(backend)
 
 
 def _call_of(pipe: Any) -> Mapping[str, object]:
@@ -277,7 +277,8 @@ def view_pipeline(pipe: Any) -> PipelineView:
             encoders[encoder] = _encoder(name, parts, encoder, slot, LAYOUTS[shape.layout])
     if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
         shape, encoders = SHAPES["sd2"], {"clip_h": replace(encoders["clip_l"], name="clip_h")}
-    view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders)
+    tokenizer = _language_tokenizer(parts) if shape.language else None
+    view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders, language_tokenizer=tokenizer)
     if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
     if missing := lacking(shape, view.takes):

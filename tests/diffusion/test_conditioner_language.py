@@ -139,6 +139,8 @@ def test_hunyuan_video_draws_and_its_conditioning_is_saved(hunyuan: Any, tmp_pat
     assert all(loaded.kwargs[name].equal(each) for name, each in out.kwargs.items())
     with pytest.raises(ConfigError, match="has no negative side that AND could be composed against"):
         Conditioner.from_pipeline(hunyuan).compose("a fox AND a bird")
+    with pytest.raises(ConfigError, match="reads a language model: its text cannot change over the steps"):
+        Conditioner.from_pipeline(hunyuan)("a [red:blue:0.5] fox", dialect="a1111", steps=4)
 
 
 @pytest.fixture(scope="module")
