@@ -55,7 +55,8 @@ def test_a_turn_moves_what_is_off_the_middle_and_fills_corners_with_their_own_co
         assert pixels[[0, 0, -1, -1], [0, -1, 0, -1]].min() == 255
         weight = 255 - pixels[..., 0]
         places.append((weight * np.arange(16)).sum() / weight.sum() - 7.5)
-    assert min(places) < -1.5 and max(places) > 1.5
+    assert min(places) < -1.5
+    assert max(places) > 1.5
     assert max(map(abs, places)) <= 6 * np.sin(np.radians(30)) + 0.3  # the middle of the square is 24 of 64 pixels up
 
 
