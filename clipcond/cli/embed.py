@@ -35,6 +35,9 @@ def embed(
             help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
         ),
     ] = "fp32",
+    device: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="cpu, cuda, …; CUDA where there is one.", show_default=False)
+    ] = None,
     view: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +72,7 @@ def embed(
         out=out,
         model=model,
         precision=precision,  # type: ignore[arg-type]
+        device=device,
         view=view,  # type: ignore[arg-type]
         draft=draft,
         stored=store,  # type: ignore[arg-type]

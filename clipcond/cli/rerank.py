@@ -42,6 +42,9 @@ def rerank(
             help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
         ),
     ] = "fp32",
+    device: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="cpu, cuda, …; CUDA where there is one.", show_default=False)
+    ] = None,
     draft: Annotated[
         bool, typer.Option("--draft", help="Decode large JPEGs at a part of their size: quicker, not quite exact.")
     ] = False,
@@ -232,6 +235,7 @@ def rerank(
         recursive=recursive,
         batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]
+        device=device,
         draft=draft,
         view=view,  # type: ignore[arg-type]
         cache=not no_cache,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.detection import Detector
+from clipcond.runtime.devices import exact_convolutions
 from clipcond.wording import visible
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ def sightings(detector: Detector, image: Image.Image, texts: Sequence[str]) -> S
 @torch.inference_mode()
 def segments(detector: Detector, image: Image.Image, texts: Sequence[str]) -> NDArray[np.float32]:
     """(M, h, w) float32 probabilities that places of a picture, in RGB, belong to each text. For CLIPSeg."""
-    given = _inputs(detector, text=list(texts), images=[image] * len(texts), padding=True, return_tensors="pt")
-    logits = detector.model(**given).logits.float()
+    logits = _run(detector, text=list(texts), images=[image] * len(texts), padding=True).logits.float()
     _check_finite(detector, logits)
     probabilities: NDArray[np.float32] = logits.reshape(len(texts), *logits.shape[-2:]).sigmoid().cpu().numpy()
     return probabilities
@@ -99,7 +99,7 @@ def segments(detector: Detector, image: Image.Image, texts: Sequence[str]) -> ND
 
 def _by_text(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     length = {"padding": "max_length", "max_length": detector.model.config.text_config.max_position_embeddings}
-    found = detector.model(**_inputs(detector, text=[list(texts)], images=image, return_tensors="pt", **length))
+    found = _run(detector, text=[list(texts)], images=image, **length)
     best = found.logits[0].float().max(dim=-1)
     return found.pred_boxes[0].float(), best.values.sigmoid(), best.indices
 
@@ -107,7 +107,7 @@ def _by_text(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tu
 def _grounded(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """A text's score is the best of its tokens'; those of the stops between texts are nobody's."""
     sentence = _sentence(texts)
-    found = detector.model(**_inputs(detector, text=sentence, images=image, return_tensors="pt"))
+    found = _run(detector, text=sentence, images=image)
     logits = found.logits[0].float()
     owners = _owners(detector.processor.tokenizer, sentence, texts)
     of_texts = [
@@ -140,9 +140,12 @@ def _owners(tokenizer: Any, sentence: str, texts: Sequence[str]) -> list[int | N
     return owners
 
 
-def _inputs(detector: Detector, **given: Any) -> dict[str, Any]:
-    device = next(detector.model.parameters()).device
-    return {name: value.to(device) for name, value in detector.processor(**given).items()}
+def _run(detector: Detector, **given: Any) -> Any:
+    """What the model gives for some texts and pictures."""
+    weight = next(detector.model.parameters())
+    inputs = {name: value.to(weight.device) for name, value in detector.processor(**given, return_tensors="pt").items()}
+    with exact_convolutions(weight.device, weight.dtype):
+        return detector.model(**inputs)
 
 
 def _check_finite(detector: Detector, *tensors: Tensor) -> None:

@@ -144,7 +144,9 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
     denoising = _denoising(config, trainable, train_pairs, denoiser, place)
-    teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out)) if config.teacher else None
+    teacher = None
+    if config.teacher:
+        teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out), device=str(device))
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)

@@ -36,6 +36,7 @@ class WrittenPicture:
     guidance_scale: float
     pipeline: str
     through: str
+    device: str
     score: float | None = None
     kept: bool | None = None
     error: str | None = None
@@ -51,6 +52,7 @@ class WrittenPicture:
             "guidance_scale": self.guidance_scale,
             "pipeline": self.pipeline,
             "through": self.through,
+            "device": self.device,
         }
         if self.kept is not None:
             line |= {"score": self.score, "kept": self.kept}
@@ -354,7 +356,7 @@ def _write(
 
     text, negative = source.text, source.prompt.negative_prompt or ""
     for number in range(source.numbers.start, start):
-        yield _picture(source, number, options, planned)
+        yield _picture(pipe, source, number, options, planned)
     if start == source.numbers.stop:
         return
     made = generate(
@@ -394,10 +396,10 @@ def _written(
             negative_prompt=source.prompt.negative_prompt or "",
             settings=settings,
         )
-    return _picture(source, picture.index, options, planned)
+    return _picture(pipe, source, picture.index, options, planned)
 
 
-def _picture(source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:
+def _picture(pipe: Any, source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:
     return WrittenPicture(
         path=planned.place(number) or planned.files[number],
         seed=planned.seed + number,
@@ -407,6 +409,7 @@ def _picture(source: _Source, number: int, options: GenerateOptions, planned: Pi
         guidance_scale=source.guidance_scale,
         pipeline=options.pipeline,
         through=options.through,
+        device=str(pipe.device),
     )
 
 
