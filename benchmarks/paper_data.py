@@ -18,7 +18,7 @@ from clipcond.train.batches import id_rows
 
 TABLES = ("train", "unseen_vendor", "unseen_emoji", "shift")
 TESTS = ("seen_vendors", "unseen_vendor", "shift", "unseen_emoji")  # of the trainings
-TEMPLATES = ("{}", "a picture of {}", "an emoji of {}", "a drawing of {}", "{} icon", "a small picture that shows {}")
+TEMPLATES = ("{}", "a picture of {}", "an emoji of {}", "a drawing of {}")  # as recipes/emoji/measure.py has them
 _PREPROCESS = Preprocess(height=64, width=64, mean=(0.5,) * 3, std=(0.5,) * 3)  # a few pictures are not square
 _LEFT_OUT = 10  # one picture in so many of `train.csv` is left out of the trainings: the test on the same vendors
 
@@ -28,7 +28,8 @@ class PackedEmoji:
     """N pictures of E emoji with M different captions.
 
     pictures: (N, 64, 64, 3) uint8.   emoji: (N,) the number of each picture's emoji.   split: (N,) one of `train` and
-    `TESTS`.   sets: (N,) who drew it.   codes, labels: E.   seen: (E,) True for emoji that training may see.
+    `TESTS`.   sets: (N,) who drew it.   codes, labels, tags (joined by `|`), groups, subgroups: E.   seen: (E,) True for
+    emoji that training may see.
     captions: (M, L) int32 ids.   words: M texts.   captions_of: (E, K) int64 numbers of captions, −1 behind the last.
     label_ids: (E, T, L) int32, of each label in `TEMPLATES`.
     """
@@ -39,6 +40,9 @@ class PackedEmoji:
     sets: np.ndarray
     codes: np.ndarray
     labels: np.ndarray
+    tags: np.ndarray
+    groups: np.ndarray
+    subgroups: np.ndarray
     seen: np.ndarray
     captions: np.ndarray
     words: np.ndarray
@@ -93,7 +97,8 @@ def pack(data: Path, out: Path) -> PackedEmoji:
     made = PackedEmoji(
         pictures=np.stack([_PREPROCESS.pixels(Image.open(data / image)) for _, image in images]),
         emoji=np.array([numbers[code] for code in codes]), split=np.array(split), sets=np.array(sets),
-        codes=np.array(list(numbers)), labels=np.array([row["label"] for row in known]),
+        codes=np.array(list(numbers)), **{f"{name}s": _column(known, name) for name in ("label", "group", "subgroup")},
+        tags=_column(known, "tags"),
         seen=np.array([row["unseen"] == "0" for row in known]), captions=_ids(words), words=np.array(words),
         captions_of=captions_of, label_ids=_label_ids([row["label"] for row in known]),
     )  # fmt: skip
@@ -106,6 +111,10 @@ def pack(data: Path, out: Path) -> PackedEmoji:
 def _set_and_code(image: str) -> tuple[str, str]:
     path = Path(image)
     return path.parent.name, path.stem
+
+
+def _column(rows: Sequence[dict[str, str]], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows])
 
 
 def _split(table: str, set_name: str, code: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from paper_data import TESTS, PackedEmoji
+from paper_data import TEMPLATES, TESTS, PackedEmoji
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, log_softmax, normalize
 from torch.utils.flop_counter import FlopCounterMode
@@ -398,7 +398,7 @@ def train(run: Run, settings: Settings, data: PackedEmoji) -> dict[str, Any]:
     }  # fmt: skip
     if run.kind == "contrastive":
         result["scale"] = round(model.logit_scale.exp().item(), 3)
-        result["ranks_of_six_texts"] = {test: evaluation.ranks(of, test, texts=6) for test in TESTS}
+        result["ranks_of_ensemble"] = {test: evaluation.ranks(of, test, texts=len(TEMPLATES)) for test in TESTS}
     answered = [test for test in TESTS if run.kind != "supervised" or test != "unseen_emoji"]
     return result | {"ranks": {test: evaluation.ranks(of, test) for test in answered}}
 
