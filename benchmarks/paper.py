@@ -26,6 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "emoji"
 PAGE = ROOT / "docs" / "emoji.md"
+PLOT = "![Robustness, objectives, batches and few examples](images/emoji-paper.webp)"
+SHEET = (
+    "What it finds among emoji that training never saw, one picture of each:\n\n"
+    "![Seven searches and their first eight pictures](images/emoji-search.webp)\n\n"
+    "Pictures of Noto Emoji and Firefox OS Emoji (Apache-2.0), Twemoji and Emoji One (CC-BY-4.0) and Fluent Emoji (MIT)."
+)
 QUERIES = (
     "sad animal in water", "something to eat with rice", "somebody who sings", "a way to travel into space", "cold and frozen",
     "a place to swim", "things for writing",
@@ -66,8 +72,8 @@ def measure(given: argparse.Namespace) -> None:
     cards = numbers(world)
     findings = [*(paper_trained.findings(trained) if trained else ()), *_of_model(world, curve, cards)]
     made = {
-        "numbers": _numbers(world, cards, given), "paper": verdicts(findings), "details": details(findings),
-        "uses": _uses(world), "trainings": _trainings(trained),
+        "numbers": _numbers(world, cards, given), "paper": f"{verdicts(findings)}\n\n{PLOT}", "details": details(findings),
+        "uses": f"{_uses(world)}\n\n{SHEET}", "trainings": _trainings(trained),
     }  # fmt: skip
     if not given.write:
         print("\n\n".join(made.values()))
