@@ -76,12 +76,12 @@ def interrogate(
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option("--candidates", help="Phrases tried for a picture: the best alone.", show_default=str(CANDIDATES)),
+        typer.Option("--candidates", help=f"Phrases tried for a picture, the best alone; else {CANDIDATES}."),
     ] = None,
-    most: Annotated[int | None, typer.Option("--most", help="Phrases of a caption.", show_default=str(MOST))] = None,
+    most: Annotated[int | None, typer.Option("--most", help=f"Phrases of a caption; else {MOST}.")] = None,
     style: Annotated[
         Style | None,
-        typer.Option("--style", help="How a model that writes captions (Florence-2) is to.", show_default="short"),
+        typer.Option("--style", help="How a model that writes captions (Florence-2) is to; else short."),
     ] = None,
     csv: Csv = None,
     overwrite: Annotated[
