@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenPicture:
-    """A picture file. `kept` is None where nothing was ranked; `error` says why a picture could not be scored."""
+    """A picture file. others: `prompt_2` and `prompt_3`, where given.
+
+    `kept` is None where nothing was ranked; `error` says why a picture could not be scored.
+    """
 
     path: Path
     seed: int
@@ -36,16 +39,18 @@ class WrittenPicture:
     guidance_scale: float
     pipeline: str
     through: str
+    others: Mapping[str, str] = field(default_factory=dict)
     score: float | None = None
     kept: bool | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Return the line of `clipcond generate`, in a fixed order; with a verdict only where one was asked for."""
+        """Return the line of `clipcond generate`, in a fixed order; with what was not asked for left out."""
         line: dict[str, object] = {
             "path": str(self.path),
             "seed": self.seed,
             "prompt": self.prompt,
+            **self.others,
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance_scale": self.guidance_scale,
@@ -407,6 +412,7 @@ def _picture(source: _Source, number: int, options: GenerateOptions, planned: Pi
         guidance_scale=source.guidance_scale,
         pipeline=options.pipeline,
         through=options.through,
+        others=source.prompt.others,
     )
 
 
