@@ -130,13 +130,8 @@ def _detector_eye(options: DetectOptions, labels: tuple[Label, ...], events: Eve
     if options.method != "auto":
         raise OptionsError(f"{model} is a detection model, which looks in its own way; leave out --method")
     from clipcond.find.detect import detector_eye
-    from clipcond.models.detection import load_detector
-    from clipcond.runtime.devices import device_of
 
-    with task(events, f"loading {model}"):
-        detector = load_detector(model, device=str(device_of(None)))
-    for note in detector.notes:
-        events(Note(note))
+    detector = gallery.load_detection_model(model, events)
     return detector_eye(detector, labels), "boxes"
 
 

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenPicture:
-    """A picture file. `kept` is None where nothing was ranked; `error` says why a picture could not be scored."""
+    """A picture file. others: `prompt_2` and `prompt_3`, where given.
+
+    `kept` is None where nothing was ranked; `error` says why a picture could not be scored.
+    """
 
     path: Path
     seed: int
@@ -37,16 +40,18 @@ class WrittenPicture:
     pipeline: str
     through: str
     device: str
+    others: Mapping[str, str] = field(default_factory=dict)
     score: float | None = None
     kept: bool | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Return the line of `clipcond generate`, in a fixed order; with a verdict only where one was asked for."""
+        """Return the line of `clipcond generate`, in a fixed order; with what was not asked for left out."""
         line: dict[str, object] = {
             "path": str(self.path),
             "seed": self.seed,
             "prompt": self.prompt,
+            **self.others,
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance_scale": self.guidance_scale,
@@ -410,6 +415,7 @@ def _picture(pipe: Any, source: _Source, number: int, options: GenerateOptions, 
         pipeline=options.pipeline,
         through=options.through,
         device=str(pipe.device),
+        others=source.prompt.others,
     )
 
 
