@@ -1,9 +1,10 @@
 """From prompts of any length to the input of a pipeline, in one forward of each of its text encoders.
 
-A prompt is cut into chunks of 75 content tokens; T5 reads it as one sequence. Every different chunk of all prompts and
-negative prompts, the empty prompt, and all that the weighting needs besides, is encoded once, in one batch for each encoder;
-weights are applied, a prompt's chunks are laid end to end, and all are brought to one length. A plain prompt within the
-pipeline's own limit gives the tensors of its `encode_prompt`. How families differ: `clipcond.condition.families`.
+A prompt is cut into chunks of as many content tokens as the encoder has places for, which are 75 in most; T5 reads it as
+one sequence. Every different chunk of all prompts and negative prompts, the empty prompt, and all that the weighting needs
+besides, is encoded once, in one batch for each encoder; weights are applied, a prompt's chunks are laid end to end, and all
+are brought to one length. A plain prompt within the pipeline's own limit gives the tensors of its `encode_prompt`. How
+families differ: `clipcond.condition.families`.
 """
 
 from __future__ import annotations

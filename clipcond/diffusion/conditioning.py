@@ -18,7 +18,6 @@ from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
-from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.wording import html_table
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class Conditioning:
 
         images: the number of inverted pictures.
         Raises ConfigError for negative prompts that differ, and for several edits with a negative prompt, or longer than
-        77 positions, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
+        one chunk, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
         """
         if len(set(self.negative_prompts)) > 1:
             raise ConfigError("the edits of LEDITS++ share one negative prompt; give the same one for each")
@@ -139,9 +138,10 @@ class Conditioning:
         }
         repeated = {name: each.repeat_interleave(images, dim=0) for name, each in edits.items()}
         alone = "pooled_prompt_embeds" not in self._taken and len(self.prompt_embeds) > 1
-        if alone and (any(self.negative_prompts) or self.prompt_embeds.shape[1] > CONTEXT):
+        most = next(iter(self.plans[0].encoders.values())).chunks[0].frame.length
+        if alone and (any(self.negative_prompts) or self.prompt_embeds.shape[1] > most):
             raise ConfigError(
-                f"{len(self.prompt_embeds)} edits: LEDITS++ of Stable Diffusion 1 takes several of at most {CONTEXT} "
+                f"{len(self.prompt_embeds)} edits: LEDITS++ of Stable Diffusion 1 takes several of at most {most} "
                 "positions and no negative prompt; edit once for each"
             )
         return as_arguments(repeated if alone else {**repeated, **shared}, self.arguments)

@@ -32,7 +32,6 @@ from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Sides
 from clipcond.encode.inversion import Inversions
 from clipcond.errors import ConfigError, ModelError
-from clipcond.prompt.tokenizer import CONTEXT
 
 Inputs = Mapping[str, EncoderInput]  # of one picture's prompts, by encoder
 _NO_FINGERPRINTS: Mapping[str, str] = MappingProxyType({})
@@ -222,7 +221,7 @@ class _Batch:
 
     def _collect_empty_chunks(self) -> None:
         for name in self._layout.concat_width:
-            self._passes[name].add_empty(CONTEXT)
+            self._passes[name].add_empty(self._pipeline.encoders[name].positions)
 
     # states
 
@@ -279,7 +278,7 @@ class _Batch:
         filled = []
         for name, states in zip(self._layout.concat_width, wide, strict=True):
             if len(states) < length:
-                empty = self._passes[name].empty(CONTEXT)
+                empty = self._passes[name].empty(self._pipeline.encoders[name].positions)
                 assert empty is not None  # collected with the rows
                 states = pad_with(states[None], empty.to(states), length)[0]
             filled.append(states)

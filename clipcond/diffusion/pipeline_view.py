@@ -21,24 +21,25 @@ from clipcond.encode.tower import Tower
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.checks import check_finite_weights
 from clipcond.prompt.chunking import COMMA
-from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Frame, t5_frame
+from clipcond.prompt.families import FAMILIES, Encoder, Frame, clip_frame, t5_frame
 from clipcond.prompt.language import LanguageTokenizer, from_backend
 from clipcond.prompt.layout import EmbeddingToken
 from clipcond.prompt.plan import EncoderPlan
 from clipcond.prompt.t5 import T5Tokenizer
-from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
+from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS, VOCABULARY
 
 MOST_T5, MOST_LANGUAGE = 512, 4096  # positions that the pipelines allow
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _T5 = ("T5EncoderModel",)
+_SPECIAL = CONTEXT - CONTENT  # tokens of a CLIP chunk besides its content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineEncoder:
     """One text encoder of a pipeline.
 
-    slot: its place in the pipeline.   pads_apart: see `clipcond.prompt.families.Encoder`.   masks_padding: nothing attends
-    to the padding of its rows.
+    slot: its place in the pipeline.   positions: of one chunk of a CLIP, special tokens included.   pads_apart: see
+    `clipcond.prompt.families.Encoder`.   masks_padding: nothing attends to the padding of its rows.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PipelineEncoder:
     tokenizer: Any
     tower: Tower
     pad_id: int
+    positions: int = CONTEXT
     pads_apart: bool = False
     masks_padding: bool = False
     t5: T5Tokenizer | None = None
@@ -96,7 +98,7 @@ class PipelineEncoder:
 
     def frame(self, length: int) -> Frame:
         """The frame of a row of so many positions."""
-        return CLIP_FRAME if self.t5 is None else t5_frame(0, length - 1)
+        return clip_frame(length - _SPECIAL) if self.t5 is None else t5_frame(0, length - 1)
 
     def empty_row(self, length: int) -> TokenSequence:
         """The empty prompt's row of a length."""
@@ -222,7 +224,7 @@ class PipelineView:
         planned = {
             name: replace(
                 FAMILIES[self.family][name],
-                limit=FAMILIES[self.family][name].limit if encoder.t5 is None else max_sequence_length - 1,
+                limit=encoder.positions - _SPECIAL if encoder.t5 is None else max_sequence_length - 1,
                 pad_id=encoder.pad_id,
                 pads_apart=encoder.pads_apart,
             )
@@ -279,6 +281,7 @@ def view_pipeline(pipe: Any) -> PipelineView:
         shape, encoders = SHAPES["sd2"], {"clip_h": replace(encoders["clip_l"], name="clip_h")}
     tokenizer = _language_tokenizer(parts) if shape.language else None
     view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders, language_tokenizer=tokenizer)
+    _check_positions(name, encoders, view.layout)
     if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
     if missing := lacking(shape, view.takes):
@@ -318,6 +321,7 @@ def _encoder(name: str, parts: Mapping[str, Any], encoder: str, slot: Slot, layo
         tokenizer=tokenizer,
         tower=tower,
         pad_id=tokenizer.pad_token_id,  # type: ignore[union-attr]
+        positions=_positions(name, slot, tokenizer, tower),
         pads_apart=0 in tokenizer("a!").input_ids,  # type: ignore[misc]
         masks_padding=layout.masks_padding,
     )
@@ -351,5 +355,22 @@ def _check_vocabulary(name: str, tokenizer: Any, tower: TextTower) -> None:
             f"{name} has a tokenizer of {tokenizer.vocab_size} entries over an encoder of {tower.vocabulary}, "
             f"expected CLIP's vocabulary of {VOCABULARY}; {SUPPORTED}"
         )
-    if tower.context != CONTEXT:
-        raise ModelError(f"{name} has a text encoder of {tower.context} positions, expected {CONTEXT}; {SUPPORTED}")
+
+
+def _positions(name: str, slot: Slot, tokenizer: Any, tower: TextTower) -> int:
+    """The positions of one chunk: as many as the pipeline fills a prompt up to, and its encoder has.
+
+    Raises ModelError for none that would hold a word.
+    """
+    found = min(int(tokenizer.model_max_length), tower.context)
+    if found <= _SPECIAL:
+        raise ModelError(f"{name} has a {slot.module} of {found} positions, expected {_SPECIAL + 1} or more")
+    return found
+
+
+def _check_positions(name: str, encoders: Mapping[str, PipelineEncoder], layout: FamilyLayout) -> None:
+    """Raise ModelError for encoders whose states cannot stand beside one another, since they differ in length."""
+    found = {each: encoders[each] for each in layout.concat_width}
+    if len({each.positions for each in found.values()}) > 1:
+        lengths = " and ".join(f"{each.positions} in {each.slot.module}" for each in found.values())
+        raise ModelError(f"{name} has chunks of {lengths}, expected one length; load encoders of one")

@@ -28,7 +28,8 @@ T5_EOS, T5_PAD = 1, 0
 class Encoder:
     """One text encoder of a family.
 
-    limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
+    limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, whose chunks have as many
+    places, 1 for T5).
     pad_id: what fills a sequence on the right.   kind: a CLIP's longer prompts are laid out in several chunks, a T5 reads
     them as one sequence, a language model as part of a `chat`, whose end is cut off at the limit.
     pads_apart: the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
@@ -57,7 +58,12 @@ class Frame:
         return self.length - 1 - (self.opening is not None)
 
 
-CLIP_FRAME = Frame(opening=BOS, closing=EOS, length=CONTEXT)
+def clip_frame(content: int) -> Frame:
+    """A CLIP sequence with places for so many content tokens."""
+    return Frame(opening=BOS, closing=EOS, length=content + CONTEXT - CONTENT)
+
+
+CLIP_FRAME = clip_frame(CONTENT)
 
 # OpenCLIP's text towers pad with `!`, id 0
 _L = Encoder(name="clip_l", limit=CONTENT, pad_id=EOS)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from clipcond.errors import DataError, OptionsError, ResourceMissing
 from clipcond.prompt import plan as planner
-from clipcond.prompt.tokenizer import CONTENT
 
 if TYPE_CHECKING:
     from clipcond.prompt.analysis.collection import Survey
@@ -121,7 +120,7 @@ def _common_chunks(plan: PromptPlan, negative: PromptPlan) -> dict[str, int]:
     found = {}
     for name, encoder in plan.encoders.items():
         lengths = [*_lengths(plan, encoder), *_lengths(negative, negative.encoders[name])]
-        if lengths and encoder.limit == CONTENT:
+        if lengths and planner.FAMILIES[plan.family][name].kind == "clip":
             found[name] = lcm(*lengths) if plan.family in REPEATED else max(lengths)
     return found
 
