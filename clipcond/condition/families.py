@@ -8,6 +8,7 @@ states of several encoders to one tensor.
 | `sdxl` refiner | G | the penultimate, without the norm | G, projected |
 | `sd3` | L ‖ G, zeros up to T5's width; T5 after them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
 | `flux` | T5 | its output | L, not projected |
+| `hidream` | T5, to which padding is masked; a language model's, by the pipeline itself | its output | L ‖ G, projected |
 | `cascade` | G, to which padding is masked | the last, without the norm | G, projected |
 | `hunyuan-video` `kandinsky5` `kandinsky6` | a language model's, by the pipeline itself | – | L, not projected |
 | `sd15` latent upscaler | the one encoder's | the last, without the norm | L, not projected |
@@ -53,7 +54,7 @@ class FamilyLayout:
     on the width.   append_tokens: T5's states follow on the token axis.   skip, final_norm: the CLIP layer of clip_skip 0.
     pooled, pooled_from: the CLIP encoders of the pooled vector, and which of their vectors.   joint_mean: a weighting
     that restores a mean takes it over all encoders of `concat_width`.   lengths: the default way to equal lengths.
-    masks_padding: CLIP attends to nothing behind the EOS.
+    masks_padding: the encoders in which nothing attends to what stands behind the EOS.
     """
 
     encoders: tuple[str, ...]
@@ -65,7 +66,7 @@ class FamilyLayout:
     pooled_from: PooledFrom = "projected"
     joint_mean: bool = False
     lengths: Lengths = "lcm"
-    masks_padding: bool = False
+    masks_padding: tuple[str, ...] = ()
 
 
 LAYOUTS: Mapping[str, FamilyLayout] = {
@@ -89,7 +90,15 @@ LAYOUTS: Mapping[str, FamilyLayout] = {
         final_norm=False,
         pooled=("clip_g",),
         lengths="pad_empty",  # text and picture share one softmax, as in SD3
-        masks_padding=True,
+        masks_padding=("clip_g",),
+    ),
+    "hidream": FamilyLayout(
+        encoders=("clip_l", "clip_g", T5),
+        concat_width=(),
+        append_tokens=True,
+        pooled=("clip_l", "clip_g"),
+        lengths="pad_empty",
+        masks_padding=(T5,),
     ),
     "sd3": FamilyLayout(
         encoders=("clip_l", "clip_g", T5),

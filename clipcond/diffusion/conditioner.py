@@ -117,8 +117,10 @@ class Conditioner:
         *,
         prompt_2: PromptArgument | None = None,
         prompt_3: PromptArgument | None = None,
+        prompt_4: PromptArgument | None = None,
         negative_prompt_2: PromptArgument | None = None,
         negative_prompt_3: PromptArgument | None = None,
+        negative_prompt_4: PromptArgument | None = None,
         dialect: str = "plain",
         weighting: str | None = None,
         chunking: str | None = None,
@@ -134,7 +136,7 @@ class Conditioner:
 
         prompt: of any length.   negative_prompt: one for all prompts or one for each; None is the pipeline's own reading of
         None: the empty prompt, in SDXL zeros where its config says so, in Flux no negative side.
-        prompt_2, prompt_3 and their negatives: for the encoders that the pipeline names so; None is the prompt itself.
+        prompt_2, prompt_3, prompt_4 and their negatives: for the encoders that the pipeline names so; None is the prompt itself.
         dialect: `plain`, `a1111`, `comfy` or `compel`.   weighting: see `clipcond.condition.weighting`; None is the
         dialect's own.   chunking: see `clipcond.prompt.chunking`; None is the dialect's own.
         clip_skip: 0 or None the family's own layer, n that of n layers before, on both sides; the table is in
@@ -169,10 +171,10 @@ class Conditioner:
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
-            others={"_2": prompt_2, "_3": prompt_3},
-            negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3},
+            others={"_2": prompt_2, "_3": prompt_3, "_4": prompt_4},
+            negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3, "_4": negative_prompt_4},
         )
-        no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
+        no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3 or negative_prompt_4)
         if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         operations = checked(operations, self.pipeline) if operations else ()

@@ -32,8 +32,13 @@ TENSORS = (
     "prompt_attention_mask",
     "negative_prompt_attention_mask",
 )
-# arguments of single families, taken as they are: (B + 1) ends of the texts laid end to end
-FURTHER = ("prompt_cu_seqlens", "negative_prompt_cu_seqlens")
+# arguments of single families, taken as they are: (B + 1) ends of the texts laid end to end, (layers, B, S, D) states
+FURTHER = (
+    "prompt_cu_seqlens",
+    "negative_prompt_cu_seqlens",
+    "prompt_embeds_llama3",
+    "negative_prompt_embeds_llama3",
+)
 SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
 
 

@@ -26,6 +26,7 @@ from clipcond.diffusion.findings import (
     mean_near_zero,
     negative_unused,
     unused_weights,
+    weights_unread,
 )
 from clipcond.diffusion.language_models import ASK, words_of
 from clipcond.diffusion.pipeline_view import PipelineView, bare
@@ -109,6 +110,7 @@ def encode_plans(
             findings += negative_unused(whole.negative, pipeline.name)
         if pipeline.language is not None:
             findings += cut_by_encoder(plans, pipeline.language.name)
+            findings += weights_unread(plans, pipeline.language.name, pipeline.layout)
         both = (*whole.positive, *whole.negative)
         if any(plan.adapters for each in both for plan in each.by_argument.values()):
             findings += adapters_not_loaded(both, active_adapters(pipeline.pipe))
@@ -125,7 +127,8 @@ def _asked(
     images: int,
 ) -> dict[str, Tensor]:
     """The states that the pipeline's own method has its language model give of the prompts of one side."""
-    texts = [words_of(each.by_argument[f"{prefix}prompt"]) for each in plans]
+    assert pipeline.language is not None
+    texts = [words_of(each.by_encoder[pipeline.language.name]) for each in plans]
     pooled = encoded[f"{prefix}pooled_prompt_embeds"]
     found = ASK[pipeline.shape.language](pipeline.pipe, texts, pooled, images, options.max_sequence_length)
     return {f"{prefix}{name}": tensor for name, tensor in found.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from clipcond.condition.families import FamilyLayout
 from clipcond.diffusion.adapters import is_active
 from clipcond.diffusion.prompt_plans import PromptPlans, Sides
 from clipcond.prompt.dialects.schedules import is_scheduled
@@ -77,7 +78,7 @@ def negative_unused(negative: Iterable[PromptPlans], pipeline_name: str) -> Iter
 def cut_by_encoder(plans: Iterable[PromptPlans], encoder: str) -> Iterator[PlacedFinding]:
     """Yield a finding for each text whose end a language model does not read."""
     for each in plans:
-        argument, plan = next(iter(each.by_argument.items()))
+        argument, plan = _read_by(each, encoder)
         own = plan.encoders[encoder]
         if own.dropped is not None:
             message = (
@@ -85,6 +86,26 @@ def cut_by_encoder(plans: Iterable[PromptPlans], encoder: str) -> Iterator[Place
                 "or raise max_sequence_length"
             )
             yield PlacedFinding("cut-by-encoder", message, own.dropped.start, own.dropped.end, argument, each.index)
+
+
+def weights_unread(plans: Iterable[PromptPlans], encoder: str, layout: FamilyLayout) -> Iterator[PlacedFinding]:
+    """Yield a finding for each text whose weights act in other encoders and not in a language model."""
+    if not (layout.concat_width or layout.append_tokens):
+        return  # they act nowhere, which `unused_weights` tells
+    for each in plans:
+        argument, plan = _read_by(each, encoder)
+        chunks = (chunk for name in layout.encoders for chunk in plan.encoders[name].chunks)
+        weighted = [token for chunk in chunks for token in chunk.tokens if token.weight != 1]
+        if weighted:
+            message = f"these weights change nothing in {encoder}, which reads the words alone"
+            start, end = min(token.start for token in weighted), max(token.end for token in weighted)
+            yield PlacedFinding("weights-unused", message, start, end, argument, each.index)
+
+
+def _read_by(plans: PromptPlans, encoder: str) -> tuple[str, PromptPlan]:
+    """The text that an encoder reads, with the name of its argument."""
+    plan = plans.by_encoder[encoder]
+    return next((argument, own) for argument, own in plans.by_argument.items() if own is plan)
 
 
 def adapters_not_loaded(sides: Iterable[PromptPlans], active: Collection[str]) -> Iterator[PlacedFinding]:

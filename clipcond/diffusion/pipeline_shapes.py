@@ -17,8 +17,8 @@ from clipcond.condition.families import LAYOUTS, T5
 from clipcond.errors import ModelError
 
 SUPPORTED = (
-    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3, Stable Cascade, Flux, HunyuanVideo and Kandinsky 5 "
-    "and 6 shapes: CLIP text encoders with CLIP's own vocabulary, and prompt embeds in the call"
+    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3, Stable Cascade, Flux, HiDream, HunyuanVideo and "
+    "Kandinsky 5 and 6 shapes: CLIP text encoders with CLIP's own vocabulary, and prompt embeds in the call"
 )
 _MIDDLE_AXIS = ("prompt_embeds_pooled", "negative_prompt_embeds_pooled")  # arguments of shape (B, 1, P)
 
@@ -40,7 +40,9 @@ class Shape:
     the pipeline.   arguments: of the call, by our names of the tensors, where they differ.   optional: encoders that may
     be missing.   composes: the denoiser takes both sides of guidance in one batch, so that AND can be composed in it.
     own_negative: no negative prompt leaves that side to the pipeline.   language: of `clipcond.diffusion.language_models`,
-    for a pipeline that asks a language model too.
+    for a pipeline that asks a language model too.   language_slot: the place of that.   longest: the positions that CLIP's
+    chunks have at most, where the pipeline makes them as long as `max_sequence_length` says; 0 where they have a length of
+    their own.
     """
 
     family: str
@@ -51,6 +53,8 @@ class Shape:
     composes: bool = True
     own_negative: bool = False
     language: str = ""
+    language_slot: Slot = Slot()
+    longest: int = 0
 
 
 _ONE, _TWO, _THREE = Slot(), Slot("text_encoder_2", "tokenizer_2", "_2"), Slot("text_encoder_3", "tokenizer_3", "_3")
@@ -65,6 +69,7 @@ _CASCADE = {
     "negative_pooled_prompt_embeds": "negative_prompt_embeds_pooled",
 }
 
+_HIDREAM = {"prompt_embeds": "prompt_embeds_t5", "negative_prompt_embeds": "negative_prompt_embeds_t5"}
 _KANDINSKY5 = {
     "prompt_embeds": "prompt_embeds_qwen",
     "negative_prompt_embeds": "negative_prompt_embeds_qwen",
@@ -89,6 +94,16 @@ SHAPES: Mapping[str, Shape] = {
     "refiner": Shape(family="sdxl", layout="refiner", slots={"clip_g": Slot("text_encoder_2", "tokenizer_2", "")}),
     "sd3": Shape(family="sd3", layout="sd3", slots={"clip_l": _ONE, "clip_g": _TWO, T5: _THREE}, optional=(T5,)),
     "flux": Shape(family="flux", layout="flux", slots={"clip_l": _ONE, T5: _TWO}, composes=False, own_negative=True),
+    "hidream": Shape(
+        family="hidream",
+        layout="hidream",
+        slots={"clip_l": _ONE, "clip_g": _TWO, T5: _THREE},
+        arguments=_HIDREAM,
+        composes=False,
+        language="hidream",
+        language_slot=Slot("text_encoder_4", "tokenizer_4", "_4"),
+        longest=218,
+    ),
     "cascade": Shape(family="cascade", layout="cascade", slots={"clip_g": _ONE}, arguments=_CASCADE, composes=False),
     "hunyuan-video": Shape(
         family="hunyuan-video",
@@ -116,6 +131,8 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
         return "cascade"
     if "prompt_embeds_scale" in takes:  # Flux Redux: the encoders of Flux, and no denoiser
         return "flux"
+    if "prompt_embeds_llama3" in takes:
+        return "hidream"
     language = type(getattr(parts.get("text_encoder"), "_orig_mod", parts.get("text_encoder"))).__name__
     if language.startswith(("Llama", "Qwen", "Llava")) and "text_encoder_2" in parts and "text_encoder_3" not in parts:
         return _language_shape(name, parts, takes, language)

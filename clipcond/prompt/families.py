@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clipcond.prompt.chats import (
@@ -68,6 +68,7 @@ CLIP_FRAME = clip_frame(CONTENT)
 # OpenCLIP's text towers pad with `!`, id 0
 _L = Encoder(name="clip_l", limit=CONTENT, pad_id=EOS)
 _G = Encoder(name="clip_g", limit=CONTENT, pad_id=0, pads_apart=True)
+_LONG = 126  # content tokens of HiDream's towers, which have more positions than its pipeline gives them
 _H = Encoder(name="clip_h", limit=CONTENT, pad_id=0, pads_apart=True)
 
 
@@ -87,6 +88,7 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "sdxl": (_L, _G),
         "sd3": (_L, _G, _t5(256)),
         "flux": (_L, _t5(512)),
+        "hidream": (replace(_L, limit=_LONG), replace(_G, limit=_LONG), _t5(128), _language("llama", 128, BARE)),
         "cascade": (Encoder(name="clip_g", limit=CONTENT, pad_id=EOS),),
         "hunyuan-video": (_language("llama", 256, HUNYUAN_VIDEO), _L),
         "kandinsky5": (_language("qwen", 510, KANDINSKY5), _L),

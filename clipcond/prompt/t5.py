@@ -24,10 +24,16 @@ USUAL: Mapping[str, tuple[str, ...]] = {
         "stabilityai/stable-diffusion-3.5-large",
         "google/t5-v1_1-xxl",
     ),
+    "hidream": (
+        "HiDream-ai/HiDream-I1-Full",
+        "HiDream-ai/HiDream-I1-Dev",
+        "HiDream-ai/HiDream-I1-Fast",
+        "google/t5-v1_1-xxl",
+    ),
     "flux": ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "google/t5-v1_1-xxl"),
 }
 _SPECIAL = re.compile(r"<pad>|</s>|<unk>|<extra_id_\d+>")
-_FOLDERS = ("tokenizer_3", "tokenizer_2", "")  # in a pipeline of SD3, of Flux, and in a model of its own
+_FOLDERS = ("tokenizer_3", "tokenizer_2", "")  # in a pipeline of SD3 and HiDream, of Flux, and in a model of its own
 
 
 class T5Tokenizer:
