@@ -90,7 +90,7 @@ def tokens(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="T5's tokenizer.json, its folder, or a hub name in the local cache, for sd3 and flux.",
+            help="T5's tokenizer.json, its folder, or a hub name in the local cache, for sd3, flux and hidream.",
             show_default=False,
         ),
     ] = None,

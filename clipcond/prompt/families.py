@@ -8,6 +8,8 @@ from typing import Literal
 
 from clipcond.prompt.chats import (
     BARE,
+    FLUX2,
+    FLUX2_KLEIN,
     HUNYUAN_VIDEO,
     KANDINSKY5,
     KANDINSKY5_VIDEO,
@@ -103,6 +105,8 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "lumina2": (_language("gemma", 256, LUMINA2),),
         "qwen-image": (_language("qwen", 512, QWEN_IMAGE),),
         "z-image": (_language("qwen", 512, Z_IMAGE),),
+        "flux2": (_language("mistral", 512, FLUX2),),
+        "flux2-klein": (_language("qwen", 512, FLUX2_KLEIN),),
     }.items()
 }
 
