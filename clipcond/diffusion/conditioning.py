@@ -62,7 +62,7 @@ class Conditioning:
     negative_prompt_embeds: Tensor | None = None  # (B, T, D)
     pooled_prompt_embeds: Tensor | None = None  # (B, P)
     negative_pooled_prompt_embeds: Tensor | None = None  # (B, P)
-    prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look; with lengths="mask"
+    prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look
     negative_prompt_attention_mask: Tensor | None = None  # (B, T)
     further: Mapping[str, Tensor] = field(default_factory=dict)  # by names of `FURTHER`
     plans: tuple[PromptPlan, ...]  # of each prompt
@@ -119,13 +119,13 @@ class Conditioning:
         return {name: tensor for name, tensor in own.items() if tensor is not None} | dict(self.further)
 
     @property
-    def kwargs(self) -> dict[str, Tensor]:
+    def kwargs(self) -> dict[str, Any]:
         """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
         if any(name.startswith("editing") for name in self.arguments.values()):
             return self.as_editing()
         return as_arguments(self._taken, self.arguments)
 
-    def as_editing(self, images: int = 1) -> dict[str, Tensor]:
+    def as_editing(self, images: int = 1) -> dict[str, Any]:
         """The arguments for LEDITS++, whose prompts are edits of pictures that it has inverted: all edits for each picture,
         and one negative prompt for all of them.
 

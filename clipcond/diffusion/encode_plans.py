@@ -21,6 +21,7 @@ from clipcond.diffusion.findings import (
     EncoderFinding,
     PlacedFinding,
     adapters_not_loaded,
+    beyond_one_chunk,
     cut_by_encoder,
     findings_of,
     mean_near_zero,
@@ -58,6 +59,7 @@ class _States:
     concat_width: tuple[Tensor, ...]  # (T, Dᵢ) of each encoder
     append_tokens: Tensor | None  # (T', D)
     pooled: Tensor | None  # (P)
+    mask: Tensor | None = None  # (T) bool, True where there is text; of a denoiser that is told
     findings: tuple[EncoderFinding, ...] = ()
 
 
@@ -111,6 +113,8 @@ def encode_plans(
         if pipeline.language is not None:
             findings += cut_by_encoder(plans, pipeline.language.name)
             findings += weights_unread(plans, pipeline.language.name, pipeline.layout)
+        if pipeline.layout.one_chunk:
+            findings += beyond_one_chunk(plans, pipeline.layout.concat_width[0], pipeline.name)
         both = (*whole.positive, *whole.negative)
         if any(plan.adapters for each in both for plan in each.by_argument.values()):
             findings += adapters_not_loaded(both, active_adapters(pipeline.pipe))
@@ -243,10 +247,16 @@ class _Batch:
         if len(wide) > 1 and len({len(each) for each in wide}) == 1:
             wide = self._equal_chunks(wide)
         joined = [self._joined(name, inputs[name], each) for name, each in zip(layout.concat_width, wide, strict=True)]
+        if layout.one_chunk:
+            joined = [
+                each[: self._pipeline.encoders[name].positions]
+                for name, each in zip(layout.concat_width, joined, strict=True)
+            ]
         return _States(
             concat_width=tuple(self._filled(joined)),
             append_tokens=self._append_tokens(inputs, pieces) if layout.append_tokens else None,
             pooled=self._pooled(inputs) if layout.pooled else None,
+            mask=self._mask(inputs[layout.concat_width[0]]) if layout.one_chunk else None,
             findings=tuple(near_zero),
         )
 
@@ -306,6 +316,11 @@ class _Batch:
             vectors.append(vector)
         return torch.cat([vector.to(self._device) for vector in vectors], dim=-1)
 
+    def _mask(self, inputs: EncoderInput) -> Tensor:
+        """(L) bool, True at the special tokens and the text of the first chunk."""
+        firsts = [inputs.counts[0]] if inputs.end_to_end else [each.counts[0] for each in inputs.by_part]
+        return torch.arange(inputs.length, device=self._device) < max(firsts) + 2
+
     # lengths
 
     def equal_lengths(self, states: Mapping[_Key, _States], count: int) -> dict[_Key, dict[str, Tensor]]:
@@ -340,6 +355,11 @@ class _Batch:
                 tensors[key]["pooled_prompt_embeds"] = each.pooled
         for key, mask in zip(tensors, masks, strict=False):
             tensors[key]["prompt_attention_mask"] = mask
+        tensors |= {
+            key: {**tensors[key], "prompt_attention_mask": each.mask}
+            for key, each in states.items()
+            if each.mask is not None
+        }
         return tensors
 
     def _assembled(self, states: _States) -> Tensor:

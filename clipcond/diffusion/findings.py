@@ -23,7 +23,8 @@ class PlacedFinding(Finding):
     `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
     encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text;
     `schedule-pooled`, a schedule that the pooled vector does not follow; `adapter-not-loaded`, a `<lora:…>` that is not
-    active in the pipeline; `cut-by-encoder`, the end of a text that a language model does not read.
+    active in the pipeline; `cut-by-encoder`, the end of a text that a language model or a
+    denoiser does not read.
     """
 
     argument: str = "prompt"
@@ -86,6 +87,23 @@ def cut_by_encoder(plans: Iterable[PromptPlans], encoder: str) -> Iterator[Place
                 "or raise max_sequence_length"
             )
             yield PlacedFinding("cut-by-encoder", message, own.dropped.start, own.dropped.end, argument, each.index)
+
+
+def beyond_one_chunk(plans: Iterable[PromptPlans], encoder: str, pipeline_name: str) -> Iterator[PlacedFinding]:
+    """Yield a finding for each text that goes on after the one chunk that a denoiser has places for."""
+    for each in plans:
+        argument, plan = _read_by(each, encoder)
+        own = plan.encoders[encoder]
+        mixed = bool(plan.parts) and plan.parts[0].how in ("blend", "sum")
+        firsts = {chunk.part: chunk for chunk in reversed(own.chunks)} if mixed else {0: own.chunks[0]}
+        lost = [token for chunk in own.chunks if chunk not in firsts.values() for token in chunk.tokens]
+        if lost:
+            message = (
+                f"the denoiser of {pipeline_name} has places for {own.limit} tokens, and the last {len(lost)} are lost; "
+                "shorten the prompt, or give its pooled vector all of it by pooled='mean'"
+            )
+            start, end = min(token.start for token in lost), max(token.end for token in lost)
+            yield PlacedFinding("cut-by-encoder", message, start, end, argument, each.index)
 
 
 def weights_unread(plans: Iterable[PromptPlans], encoder: str, layout: FamilyLayout) -> Iterator[PlacedFinding]:

@@ -17,8 +17,9 @@ from clipcond.condition.families import LAYOUTS, T5
 from clipcond.errors import ModelError
 
 SUPPORTED = (
-    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3, Stable Cascade, Flux, HiDream, HunyuanVideo and "
-    "Kandinsky 5 and 6 shapes: CLIP text encoders with CLIP's own vocabulary, and prompt embeds in the call"
+    "supported are pipelines of the Stable Diffusion 1, 2, XL and 3, Stable Cascade, Würstchen, unCLIP, aMUSEd, Flux, "
+    "HiDream, HunyuanVideo and Kandinsky 5 and 6 shapes: CLIP text encoders with CLIP's own vocabulary, and prompt embeds "
+    "in the call"
 )
 _MIDDLE_AXIS = ("prompt_embeds_pooled", "negative_prompt_embeds_pooled")  # arguments of shape (B, 1, P)
 
@@ -37,12 +38,12 @@ class Shape:
     """One way in which pipelines hold and take text.
 
     family: of `clipcond.prompt.families`.   layout: of `clipcond.condition.families`.   slots: by encoder, in the order of
-    the pipeline.   arguments: of the call, by our names of the tensors, where they differ.   optional: encoders that may
-    be missing.   composes: the denoiser takes both sides of guidance in one batch, so that AND can be composed in it.
-    own_negative: no negative prompt leaves that side to the pipeline.   language: of `clipcond.diffusion.language_models`,
-    for a pipeline that asks a language model too.   language_slot: the place of that.   longest: the positions that CLIP's
-    chunks have at most, where the pipeline makes them as long as `max_sequence_length` says; 0 where they have a length of
-    their own.
+    the pipeline.   arguments: of the call, by our names of the tensors, where they differ; those of one argument go as a
+    tuple, in this order.   optional: encoders that may be missing.   composes: the denoiser takes both sides of guidance in
+    one batch, so that AND can be composed in it.   own_negative: no negative prompt leaves that side to the pipeline.
+    language: of `clipcond.diffusion.language_models`, for a pipeline that asks a language model too.   language_slot: the
+    place of that.   longest: the positions that CLIP's chunks have at most, where the pipeline makes them as long as
+    `max_sequence_length` says; 0 where they have a length of their own.
     """
 
     family: str
@@ -69,6 +70,17 @@ _CASCADE = {
     "negative_pooled_prompt_embeds": "negative_prompt_embeds_pooled",
 }
 
+_UNCLIP = {
+    "pooled_prompt_embeds": "text_model_output",
+    "prompt_embeds": "text_model_output",
+    "prompt_attention_mask": "text_attention_mask",
+}
+_AMUSED = {
+    "prompt_embeds": "encoder_hidden_states",
+    "negative_prompt_embeds": "negative_encoder_hidden_states",
+    "pooled_prompt_embeds": "prompt_embeds",
+    "negative_pooled_prompt_embeds": "negative_prompt_embeds",
+}
 _HIDREAM = {"prompt_embeds": "prompt_embeds_t5", "negative_prompt_embeds": "negative_prompt_embeds_t5"}
 _KANDINSKY5 = {
     "prompt_embeds": "prompt_embeds_qwen",
@@ -105,6 +117,9 @@ SHAPES: Mapping[str, Shape] = {
         longest=218,
     ),
     "cascade": Shape(family="cascade", layout="cascade", slots={"clip_g": _ONE}, arguments=_CASCADE, composes=False),
+    "wuerstchen": Shape(family="cascade", layout="wuerstchen", slots={"clip_g": _ONE}, composes=False),
+    "unclip": Shape(family="sd15", layout="unclip", slots={"clip_l": _ONE}, arguments=_UNCLIP, composes=False),
+    "amused": Shape(family="sd15", layout="amused", slots={"clip_l": _ONE}, arguments=_AMUSED, composes=False),
     "hunyuan-video": Shape(
         family="hunyuan-video",
         layout="pooled",
@@ -120,6 +135,15 @@ SHAPES: Mapping[str, Shape] = {
     "editing-xl": Shape(family="sdxl", layout="sdxl", slots=_XL, arguments=_EDITING_XL, composes=False),
 }
 
+_BY_ARGUMENT = {  # of a call that no other shape has
+    "prompt_embeds_pooled": "cascade",
+    "prompt_embeds_scale": "flux",  # Flux Redux: the encoders of Flux, and no denoiser
+    "prompt_embeds_llama3": "hidream",
+    "text_model_output": "unclip",
+    "negative_encoder_hidden_states": "amused",
+}
+_STAGES = ("prior", "prior_prior", "decoder", "text_unet")  # of pipelines that draw in several, or in another way
+
 
 def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str:
     """Return the name of a pipeline's shape.
@@ -127,23 +151,35 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
     name: its class, for messages.   parts: its components.   takes: the arguments of its call.
     Raises ModelError for a pipeline of none.
     """
-    if "prompt_embeds_pooled" in takes:
-        return "cascade"
-    if "prompt_embeds_scale" in takes:  # Flux Redux: the encoders of Flux, and no denoiser
-        return "flux"
-    if "prompt_embeds_llama3" in takes:
-        return "hidream"
+    for argument, shape in _BY_ARGUMENT.items():
+        if argument in takes:
+            return shape
     language = type(getattr(parts.get("text_encoder"), "_orig_mod", parts.get("text_encoder"))).__name__
     if language.startswith(("Llama", "Qwen", "Llava")) and "text_encoder_2" in parts and "text_encoder_3" not in parts:
         return _language_shape(name, parts, takes, language)
-    for other in ("prior", "text_encoder_4"):
-        if parts.get(other) is not None:
-            raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
+    _refuse_own_prompts(name, parts, takes)
+    if parts.get("prior") is not None:
+        return "wuerstchen"
     if parts.get("unet") is not None:
         return _unet_shape(parts, takes)
     if parts.get("transformer") is not None:
         return "sd3" if "text_encoder_3" in parts else "flux"
     raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
+
+
+def _refuse_own_prompts(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> None:
+    """Raise ModelError for a pipeline of several stages of which one reads the prompt itself, and for other families."""
+    if "prior_prior" in parts and "prompt_embeds" in takes:
+        raise ModelError(f"the decoder of {name} reads the prompt itself; condition its prior_pipe")
+    if "prior_text_encoder" in parts and "prompt_embeds" in takes:
+        raise ModelError(
+            f"{name} takes prompt_embeds in place of the prompt, which its prior then lacks; give the pipeline the prompt"
+        )
+    for other in ("prior", "text_encoder_4"):
+        if parts.get(other) is not None and (other != "prior" or "unet" in parts):
+            raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
+    if any(part in parts for part in _STAGES) and "prompt_embeds" not in takes:
+        raise ModelError(f"{name} takes no prompt_embeds; {SUPPORTED}")
 
 
 def _language_shape(name: str, parts: Mapping[str, Any], takes: Collection[str], language: str) -> str:
@@ -176,7 +212,14 @@ def lacking(shape: Shape, takes: Collection[str]) -> str:
     return next((name for name in wanted if shape.arguments.get(name, name) not in takes), "")
 
 
-def as_arguments(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return tensors under a call's names, with the axes that it wants. names: those that differ from ours."""
-    named = {names.get(name, name): tensor for name, tensor in tensors.items()}
-    return {name: tensor[:, None] if name in _MIDDLE_AXIS else tensor for name, tensor in named.items()}
+def as_arguments(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return tensors under a call's names, with the axes that it wants. names: those that differ from ours.
+
+    Tensors that share a name are a tuple, in the order of `names`.
+    """
+    order = [*(name for name in names if name in tensors), *(name for name in tensors if name not in names)]
+    found: dict[str, list[Tensor]] = {}
+    for ours in order:
+        theirs = names.get(ours, ours)
+        found.setdefault(theirs, []).append(tensors[ours][:, None] if theirs in _MIDDLE_AXIS else tensors[ours])
+    return {name: each[0] if len(each) == 1 else tuple(each) for name, each in found.items()}
