@@ -216,7 +216,7 @@ class Conditioner:
         plans = self.planner.plans(prompts, options, by_prompt)
         _refuse_and(by_prompt.values())
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
-            if self.pipeline.shape.language:  # the mask, or the ends of the texts, would stay those of the first step
+            if self.pipeline.shape.fixed:
                 raise ConfigError(f"{self.pipeline.name} reads a language model: its text cannot change over the steps")
             timeline, variants = variants_of(prompts, needed_steps(steps, changing))
             return self._over_steps(plans, options, timeline, encode_prompts(*variants), fingerprints)

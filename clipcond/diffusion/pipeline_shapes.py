@@ -42,8 +42,9 @@ class Shape:
     tuple, in this order.   optional: encoders that may be missing.   composes: the denoiser takes both sides of guidance in
     one batch, so that AND can be composed in it.   own_negative: no negative prompt leaves that side to the pipeline.
     language: of `clipcond.diffusion.language_models`, for a pipeline that asks a language model too.   language_slot: the
-    place of that.   longest: the positions that CLIP's chunks have at most, where the pipeline makes them as long as
-    `max_sequence_length` says; 0 where they have a length of their own.
+    place of that.   fixed: its mask, or the ends of its texts, stay those of the first step.   longest: the positions that
+    CLIP's chunks have at most, where the pipeline makes them as long as `max_sequence_length` says; 0 where they have a
+    length of their own.
     """
 
     family: str
@@ -55,6 +56,7 @@ class Shape:
     own_negative: bool = False
     language: str = ""
     language_slot: Slot = Slot()
+    fixed: bool = False
     longest: int = 0
 
 
@@ -94,7 +96,7 @@ def _kandinsky(family: str, language: str, arguments: Mapping[str, str]) -> Shap
     slots = {"clip_l": Slot("text_encoder_2", "tokenizer_2")}
     return Shape(
         family=family, layout="pooled", slots=slots, arguments=arguments, composes=False, own_negative=True,
-        language=language,
+        language=language, fixed=True,
     )  # fmt: skip
 
 
@@ -127,6 +129,7 @@ SHAPES: Mapping[str, Shape] = {
         composes=False,
         own_negative=True,
         language="hunyuan-video",
+        fixed=True,
     ),
     "kandinsky5": _kandinsky("kandinsky5", "kandinsky5", _KANDINSKY5),
     "kandinsky5-video": _kandinsky("kandinsky5-video", "kandinsky5", _KANDINSKY5),

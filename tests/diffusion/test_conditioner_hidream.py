@@ -166,6 +166,29 @@ def test_hidream_draws_and_its_conditioning_is_saved(hidream: Any, tmp_path: Any
     assert all(loaded.kwargs[name].equal(each) for name, each in out.kwargs.items())
 
 
+def test_the_prompt_may_change_over_the_steps(hidream: Any) -> None:
+    conditioner = Conditioner.from_pipeline(hidream)
+    texts = [conditioner(f"a {colour} fox", "blurry").kwargs for colour in ("red", "blue")]
+    names = ["prompt_embeds_t5", "prompt_embeds_llama3", "pooled_prompt_embeds"]
+    seen: list[dict[str, Any]] = []
+    hook = hidream.transformer.register_forward_pre_hook(lambda _m, _args, given: seen.append(given), with_kwargs=True)
+    out = conditioner("a [red:blue:0.5] fox", "blurry", dialect="a1111", steps=2, num_images_per_prompt=2)
+    try:
+        hidream(**out.kwargs, callback_on_step_end=out.callback, num_inference_steps=2, guidance_scale=3.0,
+                callback_on_step_end_tensor_inputs=out.callback_on_step_end_tensor_inputs, output_type="latent")  # fmt: skip
+    finally:
+        hook.remove()
+    assert out.callback_on_step_end_tensor_inputs == names
+    assert out.findings == ()
+    for given, text in zip(seen, texts, strict=True):
+        both = [text[f"{side}{names[0]}"].repeat_interleave(2, dim=0) for side in ("negative_", "")]
+        close(given["encoder_hidden_states_t5"], torch.cat(both))
+        both = [text[f"{side}{names[1]}"].repeat_interleave(2, dim=1) for side in ("negative_", "")]
+        close(given["encoder_hidden_states_llama3"], torch.cat(both, dim=1))
+        both = [text[f"{side}{names[2]}"].repeat_interleave(2, dim=0) for side in ("negative_", "")]
+        close(given["pooled_embeds"], torch.cat(both))
+
+
 def test_what_hidream_cannot_do_is_said(hidream: Any, pipes: Any) -> None:
     conditioner = Conditioner.from_pipeline(hidream)
     with pytest.raises(
