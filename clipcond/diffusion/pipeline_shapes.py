@@ -21,6 +21,10 @@ SUPPORTED = (
     "HiDream, HunyuanVideo and Kandinsky 5 and 6 shapes: CLIP text encoders with CLIP's own vocabulary, and prompt embeds "
     "in the call"
 )
+PROMPT_AXIS: Mapping[str, int] = {  # the axis of prompts of a tensor, where it is not the first
+    "prompt_embeds_llama3": 1,
+    "negative_prompt_embeds_llama3": 1,
+}
 _MIDDLE_AXIS = ("prompt_embeds_pooled", "negative_prompt_embeds_pooled")  # arguments of shape (B, 1, P)
 
 

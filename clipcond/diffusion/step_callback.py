@@ -17,6 +17,7 @@ import torch
 from diffusers.callbacks import PipelineCallback
 from torch import Tensor
 
+from clipcond.diffusion.pipeline_shapes import PROMPT_AXIS
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.errors import ConfigError
 
@@ -29,7 +30,6 @@ _ARGUMENTS: Mapping[str, tuple[str, str]] = {
     "add_text_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
     "pooled_prompt_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
 }
-_ROWS: Mapping[str, int] = {"prompt_embeds_llama3": 1}  # the axis of prompts, where it is not the first
 
 
 class StepCallback(PipelineCallback):  # type: ignore[misc]
@@ -121,7 +121,7 @@ def _sides(pipeline: Any) -> tuple[int, ...]:
 
 def _like(name: str, current: Tensor, sides: Sequence[Tensor]) -> Tensor:
     """The sides in one tensor, each row as often as the pipeline had repeated it."""
-    axis = _ROWS.get(name, 0)
+    axis = PROMPT_AXIS.get(name, 0)
     rows = torch.cat(list(sides), dim=axis).to(current)
     there, wanted = current.shape[axis], rows.shape[axis]
     if there % wanted:

@@ -10,6 +10,7 @@ import torch
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.errors import ConfigError
+from clipcond.prompt.operations import Gain, Lerp, Vary
 
 from .conftest import seeded, t5, vae
 from .test_conditioner_language import word_tokenizer
@@ -189,12 +190,33 @@ def test_the_prompt_may_change_over_the_steps(hidream: Any) -> None:
         close(given["pooled_embeds"], torch.cat(both))
 
 
+def test_operations_reach_all_tensors(hidream: Any) -> None:
+    conditioner = Conditioner.from_pipeline(hidream)
+    plain, other, empty = (conditioner(text).kwargs for text in (SHORT, "a blue bird", ""))
+    half = conditioner(SHORT, operations=[Lerp("a blue bird", 0.5)]).kwargs
+    for name in NAMES:
+        wanted = plain[name] if name.startswith("negative") else (plain[name] + other[name]) / 2
+        close(half[name], wanted)
+    two = conditioner([SHORT, SHORT], operations=[Vary(0.1, seed=3)]).kwargs
+    noise = two["prompt_embeds_llama3"] - plain["prompt_embeds_llama3"]
+    one = conditioner(SHORT, operations=[Vary(0.1, seed=4)]).kwargs["prompt_embeds_llama3"]
+    close(two["prompt_embeds_llama3"][:, 1:], one)  # of its seed and its row
+    assert noise.abs().max() > 0.01
+    loud = conditioner(SHORT, operations=[Gain("llama", 1.5)]).kwargs
+    name = "prompt_embeds_llama3"
+    close(loud[name], empty[name] + (plain[name] - empty[name]) * 1.5)
+    for name in ("prompt_embeds_t5", "pooled_prompt_embeds"):
+        close(loud[name], plain[name])
+
+
 def test_what_hidream_cannot_do_is_said(hidream: Any, pipes: Any) -> None:
     conditioner = Conditioner.from_pipeline(hidream)
     with pytest.raises(
         ConfigError, match="HiDreamImagePipeline has no negative side that AND could be composed against"
     ):
         conditioner.compose("a fox AND a bird")
+    with pytest.raises(ConfigError, match="the encoders of HiDreamImagePipeline are clip_l, clip_g, t5, llama"):
+        conditioner(SHORT, operations=[Gain("qwen", 1.5)])
     with pytest.raises(ConfigError, match="max_sequence_length is 2, expected 3 to 512"):
         conditioner(SHORT, max_sequence_length=2)
     with pytest.raises(
