@@ -9,7 +9,8 @@ import torch
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
-from clipcond.errors import ConfigError
+from clipcond.diffusion.explain.explain import explain_prompt
+from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.operations import Gain, Lerp, Vary
 
 from .conftest import seeded, t5, vae
@@ -215,6 +216,8 @@ def test_what_hidream_cannot_do_is_said(hidream: Any, pipes: Any) -> None:
         ConfigError, match="HiDreamImagePipeline has no negative side that AND could be composed against"
     ):
         conditioner.compose("a fox AND a bird")
+    with pytest.raises(ModelError, match="the prompts of HiDreamImagePipeline cannot be explained; use a pipeline of"):
+        explain_prompt(hidream, SHORT)
     with pytest.raises(ConfigError, match="the encoders of HiDreamImagePipeline are clip_l, clip_g, t5, llama"):
         conditioner(SHORT, operations=[Gain("qwen", 1.5)])
     with pytest.raises(ConfigError, match="max_sequence_length is 2, expected 3 to 512"):
