@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipcond.condition.families import LAYOUTS, T5
@@ -230,3 +231,11 @@ def as_arguments(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dic
         theirs = names.get(ours, ours)
         found.setdefault(theirs, []).append(tensors[ours][:, None] if theirs in _MIDDLE_AXIS else tensors[ours])
     return {name: each[0] if len(each) == 1 else tuple(each) for name, each in found.items()}
+
+
+def repeated_rows(name: str, tensor: Tensor, count: int) -> Tensor:
+    """Return a tensor of a call with each prompt's rows `count` times, one after the other. name: the call's."""
+    if name.endswith("cu_seqlens"):  # ends of texts that are laid end to end
+        ends = tensor.diff().repeat_interleave(count).cumsum(dim=0)
+        return torch.cat([tensor[:1], ends.to(tensor.dtype) + tensor[:1]])
+    return tensor.repeat_interleave(count, dim=PROMPT_AXIS.get(name, 0))

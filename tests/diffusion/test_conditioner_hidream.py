@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.explain.explain import explain_prompt
+from clipcond.diffusion.generate import generate
+from clipcond.diffusion.pipeline_shapes import repeated_rows
 from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.operations import Gain, Lerp, Vary
 
@@ -166,6 +169,21 @@ def test_hidream_draws_and_its_conditioning_is_saved(hidream: Any, tmp_path: Any
     loaded = Conditioning.load(tmp_path / "fox.safetensors", hidream)
     assert loaded.kwargs.keys() == out.kwargs.keys()
     assert all(loaded.kwargs[name].equal(each) for name, each in out.kwargs.items())
+
+
+def test_pictures_do_not_depend_on_their_batch(hidream: Any) -> None:
+    how: Any = {"negative_prompt": "blurry", "count": 2, "steps": 2, "guidance_scale": 3.0}
+    together, alone = (list(generate(hidream, SHORT, **how, batch_size=size)) for size in (2, 1))
+    for a, b in zip(together, alone, strict=True):
+        assert np.abs(np.asarray(a.image, dtype=int) - np.asarray(b.image)).max() <= 1
+    made = Conditioner.from_pipeline(hidream)(SHORT, "blurry")
+    given = list(generate(hidream, "", conditioning=made, **{**how, "negative_prompt": ""}, batch_size=1))
+    assert [each.image.tobytes() for each in given] == [each.image.tobytes() for each in alone]
+
+
+def test_ends_of_texts_are_repeated_with_their_rows() -> None:
+    ends = torch.tensor([0, 5, 8], dtype=torch.int32)
+    assert repeated_rows("negative_prompt_cu_seqlens", ends, 2).tolist() == [0, 5, 10, 13, 16]
 
 
 def test_the_prompt_may_change_over_the_steps(hidream: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
+from clipcond.diffusion.generate import generate
 from clipcond.errors import ConfigError, ModelError
 
 from .conftest import clip, seeded
@@ -114,6 +115,10 @@ def test_what_unclip_cannot_do_is_said(unclip: Any) -> None:
     conditioner = Conditioner.from_pipeline(unclip)
     assert [found.code for found in conditioner(SHORT, "blurry").findings] == ["negative-unused"]
     assert conditioner("a (red:1.4) fox", dialect="a1111", weighting="no_norm").findings == ()
+    with pytest.raises(
+        ModelError, match="the call of UnCLIPPipeline takes no num_inference_steps; in Python give it a"
+    ):
+        generate(unclip, SHORT)
     with pytest.raises(ConfigError, match="UnCLIPPipeline has no negative side that AND could be composed against"):
         conditioner.compose("a fox AND a bird")
     with pytest.raises(ConfigError, match="takes no callback_on_step_end, so that its prompt cannot change"):
