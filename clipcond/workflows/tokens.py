@@ -147,6 +147,8 @@ def problem_with(options: TokensOptions) -> str | None:
         return f"--pipeline says the family; leave out --family {options.family}"
     if options.stats and options.file is None:
         return "--stats needs --file FILE"
+    if options.stats and options.family not in (*_READ_BY_CLIP, ALL_FAMILIES):
+        return f"--stats counts the tokens of CLIP, which {options.family} does not read with; leave it out"
     if options.stats and options.compare:
         return "--stats counts one dialect; leave out --compare"
     if options.explain and options.file is not None:
@@ -247,7 +249,8 @@ class TokenCounter:
         """Count the file as a collection, in its first dialect. Raises as `read_prompts` does."""
         from clipcond.prompt.analysis.collection import survey
 
-        return survey(read_prompts(self._file()), dialect=self.options.dialect or PLAIN)
+        limit = next(each.limit for each in planner.FAMILIES[self.families[0]].values() if each.kind == "clip")
+        return survey(read_prompts(self._file()), dialect=self.options.dialect or PLAIN, limit=limit)
 
     def plan(self, prompt: str) -> PromptPlan:
         """Plan a prompt for the first family in its own dialect."""
