@@ -203,7 +203,7 @@ def plan(
     embeddings: textual inversions by name, from `clipcond.prompt.embeddings.scan`, or names with their vector counts.
     t5_tokenizer: a loaded one, a tokenizer.json, its folder or a hub name in the local cache; without one, and none in
     the cache under the usual names, what T5 gets is marked unknown.   language_tokenizer: that of a family's language model,
-    a loaded one or its tokenizer.json; without one, what the model gets is marked unknown.
+    named in the same ways.
     encoders: those of a pipeline where they are not the family's own: fewer, other pad ids, another length of T5.
     edited: plan what compel's `.swap()` puts in, and not the original.
     steps: plan the longest text that a pass of so many steps reads of a scheduled prompt, and tell what no step reads;
@@ -236,7 +236,7 @@ def plan(
         if encoder.kind == "t5":
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
         elif encoder.kind == "language":
-            planned[name] = _language_plan(prompt, dialect, encoder, language_tokenizer)
+            planned[name] = _language_plan(prompt, dialect, encoder, family, language_tokenizer)
         else:
             planned[name] = clip.plan(encoder, found)
     if len(found) > told:
@@ -449,20 +449,19 @@ def _t5_plan(
 
 
 def _language_plan(
-    prompt: str, dialect: str, encoder: Encoder, named: LanguageTokenizer | str | Path | None
+    prompt: str, dialect: str, encoder: Encoder, family: str, named: LanguageTokenizer | str | Path | None
 ) -> EncoderPlan:
     """The words of a prompt without its marks, as part of the chat, whose end beyond the limit is lost."""
     from clipcond.prompt.dialects.translate import translate
-    from clipcond.prompt.language import load, places_in
+    from clipcond.prompt.language import find, places_in
 
-    if named is None:
-        reason = f"no tokenizer of {encoder.name} at hand; name its tokenizer.json or folder"
+    tokenizer, reason = find(named, family, encoder.name)
+    if tokenizer is None:
         return EncoderPlan(
             name=encoder.name, limit=encoder.limit, content_tokens=None, truncated=None, dropped=None,
             pad_id=encoder.pad_id, chunks=(), unknown=reason,
         )  # fmt: skip
     assert encoder.chat is not None
-    tokenizer = load(Path(named)) if isinstance(named, (str, Path)) else named
     words = translate(prompt, dialect, "plain").text
     rows = tokenizer.rows(words, encoder.chat)
     at = places_in(prompt, words) if words != prompt else range(len(prompt))

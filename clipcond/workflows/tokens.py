@@ -40,7 +40,7 @@ class TokensOptions:
     one that it was written in.   infotext: a picture, a text file or `-`, whose prompt and negative prompt are counted.
     expand: fill in a template first, with `seed` and the lists of `wildcards`.
     compare: another dialect, counted too.   embeddings: a folder of textual inversions.   t5_tokenizer: a file, a folder
-    or a hub name in the local cache.   language_tokenizer: a file or a folder, of a family's language model.
+    or a hub name in the local cache.   language_tokenizer: the same, of a family's language model.
     pipeline: `mini` or a diffusers folder, which says the family, and whose words the prompt is held against.
     explain: with the phrases of one prompt.   stats: a file as a collection.
     Names of families, dialects and chunkings may be written in any case. Raises OptionsError for a name that does not

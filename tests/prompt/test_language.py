@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,17 @@ import pytest
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.language import Chat, LanguageTokenizer, load, places_in
+from clipcond.prompt.local_tokenizers import USUAL_LANGUAGE, USUAL_T5
 from clipcond.prompt.plan import plan
 
 WORDS = ["a", "red", "fox", "in", "the", "snow", "very"]
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,49 @@ def test_places_of_words_in_a_marked_prompt() -> None:
 def test_without_a_tokenizer_nothing_is_guessed() -> None:
     found = plan("a red fox", family="sana").encoders["gemma"]
     assert (found.content_tokens, found.truncated, found.chunks) == (None, None, ())
-    assert found.unknown == "no tokenizer of gemma at hand; name its tokenizer.json or folder"
+    assert found.unknown is not None
+    assert found.unknown.startswith("no tokenizer of gemma at hand; name a tokenizer.json, its folder, or a hub name")
+
+
+def test_the_local_cache_has_the_tokenizer_of_a_family(hub: Path, tokenizer_file: Path) -> None:
+    for name, place in (("Qwen/Qwen-Image", "tokenizer"), ("meta-llama/Meta-Llama-3.1-8B-Instruct", "")):
+        repository = hub / f"models--{name.replace('/', '--')}"
+        folder = repository / "snapshots" / "abc123" / place
+        folder.mkdir(parents=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("abc123", encoding="utf-8")
+        (folder / "tokenizer.json").write_text(tokenizer_file.read_text(encoding="utf-8"), encoding="utf-8")
+    assert plan("a red fox", family="qwen-image").encoders["qwen"].content_tokens == 3
+    assert plan("a red fox", family="hidream").encoders["llama"].content_tokens == 3
+    assert plan("a red fox", family="z-image").encoders["qwen"].content_tokens is None
+    assert (
+        plan("a red fox", family="z-image", language_tokenizer="Qwen/Qwen-Image").encoders["qwen"].content_tokens == 3
+    )
+
+
+def test_the_tokenizer_of_clip_is_none_of_a_language_model(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    clip = Tokenizer(models.BPE({"a</w>": 0}, [], end_of_word_suffix="</w>"))
+    (tmp_path / "tokenizer").mkdir()
+    clip.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    with pytest.raises(ConfigError, match="is CLIP's tokenizer, not that of a language model; name"):
+        load(tmp_path)
+    Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_4").mkdir()
+    (tmp_path / "tokenizer.json").rename(tmp_path / "tokenizer_4" / "tokenizer.json")
+    assert isinstance(load(str(tmp_path)), LanguageTokenizer)
+
+
+@pytest.mark.parametrize(("named", "encoder"), [(USUAL_T5, "t5"), (USUAL_LANGUAGE, "language")])
+def test_the_usual_names_are_those_of_diffusers(named: Mapping[str, tuple[str, ...]], encoder: str) -> None:
+    kinds = {family: {each.kind for each in encoders.values()} for family, encoders in FAMILIES.items()}
+    assert {family for family, found in kinds.items() if encoder in found} == set(named)
+    for family, names in named.items():
+        spec = importlib.util.find_spec("diffusers")
+        assert spec is not None
+        text = (Path(spec.origin or "").parent / "pipelines" / LIMITS[family][0]).read_text(encoding="utf-8")
+        assert any(f'"{name}"' in text for name in names), family
 
 
 def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
