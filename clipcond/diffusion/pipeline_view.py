@@ -245,8 +245,12 @@ class PipelineView:
         return (min(encoder.positions, max_sequence_length) if follows else encoder.positions) - _SPECIAL
 
 
-def _language_tokenizer(parts: Mapping[str, Any], slot: Slot) -> LanguageTokenizer | None:
-    tokenizer = parts.get(slot.tokenizer)
+def _language_tokenizer(name: str, parts: Mapping[str, Any], slot: Slot) -> LanguageTokenizer | None:
+    """The tokenizer of a language model, None for one without offsets. Raises ModelError where model or tokenizer is missing."""
+    for part in (slot.tokenizer, slot.module):
+        if parts.get(part) is None:
+            raise ModelError(f"{name} has no {part}, which reads the prompt too; load it with that")
+    tokenizer = parts[slot.tokenizer]
     backend = getattr(getattr(tokenizer, "tokenizer", tokenizer), "backend_tokenizer", None)  # or in a processor
     return None if backend is None else from_backend(backend)
 
@@ -288,7 +292,7 @@ def view_pipeline(pipe: Any) -> PipelineView:
             encoders[encoder] = _encoder(name, parts, encoder, slot, shape)
     if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
         shape, encoders = SHAPES["sd2"], {"clip_h": replace(encoders["clip_l"], name="clip_h")}
-    tokenizer = _language_tokenizer(parts, shape.language_slot) if shape.language else None
+    tokenizer = _language_tokenizer(name, parts, shape.language_slot) if shape.language else None
     view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders, language_tokenizer=tokenizer)
     _check_positions(name, encoders, view.layout)
     if shape_name == "refiner":

@@ -234,6 +234,10 @@ def test_what_hidream_cannot_do_is_said(hidream: Any, pipes: Any) -> None:
         ConfigError, match="HiDreamImagePipeline has no negative side that AND could be composed against"
     ):
         conditioner.compose("a fox AND a bird")
+    parts = {**hidream.components, "text_encoder_4": None}
+    without = type("HiDreamImagePipeline", (), {"components": parts, "__call__": type(hidream).__call__})()
+    with pytest.raises(ModelError, match="HiDreamImagePipeline has no text_encoder_4, which reads the prompt too"):
+        Conditioner.from_pipeline(without)
     with pytest.raises(ModelError, match="the prompts of HiDreamImagePipeline cannot be explained; use a pipeline of"):
         explain_prompt(hidream, SHORT)
     with pytest.raises(ConfigError, match="the encoders of HiDreamImagePipeline are clip_l, clip_g, t5, llama"):
