@@ -12,7 +12,7 @@ from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.generate import generate
 from clipcond.errors import ConfigError, ModelError
 
-from .conftest import clip, seeded
+from .conftest import clip, seeded, unet, vae
 
 SHORT = "a red fox in the snow, soft light"
 LONG = "a red fox, " * 40  # 160 content tokens: three chunks
@@ -233,3 +233,36 @@ def test_a_decoder_that_reads_the_prompt_itself_is_named(wuerstchen: Any) -> Non
     made = type("Combined", (), {"components": parts, "__call__": diffusers.WuerstchenCombinedPipeline.__call__})()
     with pytest.raises(ModelError, match="the decoder of Combined reads the prompt itself; condition its prior_pipe"):
         Conditioner.from_pipeline(made)
+
+
+def test_stable_unclip_varies_a_picture_under_its_text(clip_tokenizers: tuple[Any, Any]) -> None:
+    import diffusers
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    tiny = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "image_size": 8, "patch_size": 4}  # fmt: skip
+    pipe = seeded(
+        lambda: diffusers.StableUnCLIPImg2ImgPipeline(
+            feature_extractor=None,
+            image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**tiny)),
+            image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=16),
+            image_noising_scheduler=diffusers.DDPMScheduler(),
+            tokenizer=clip_tokenizers[1],
+            text_encoder=clip(32, projection=False, act="gelu"),
+            unet=unet(32, class_embed_type="projection", projection_class_embeddings_input_dim=32),
+            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+            vae=vae(),
+        )
+    )
+    conditioner = Conditioner.from_pipeline(pipe)
+    assert conditioner.family == "sd2"
+    image = torch.randn(1, 16, generator=torch.Generator().manual_seed(1))
+    how: Any = {"image_embeds": image, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}
+    drawn = [
+        pipe(**text, **how, generator=torch.Generator().manual_seed(0)).images
+        for text in (conditioner(SHORT, "blurry").kwargs, {"prompt": SHORT, "negative_prompt": "blurry"})
+    ]
+    close(*drawn)
+    long = pipe(**conditioner(LONG, "blurry").kwargs, **how).images
+    assert bool(torch.isfinite(long).all())
