@@ -17,7 +17,7 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """decay: the share of the average that a step keeps, below 1; smaller at first, as 1/10, 2/11, 3/12, …"""
-        self._own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._own: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._own.update(_measured(model))
         self._values = {name: p.detach().clone() for name, p in self._own.items()}
         self._decay = decay
