@@ -1,10 +1,10 @@
-"""Render the emoji of ten sets to 64×64 pictures over white, and write the tables to train and measure with.
+"""Render the emoji of ten sets to 64×64 pictures that they fill, over white, and write the tables to train and measure with.
 
     cd recipes/emoji && npm ci && cd ../..
     python recipes/emoji/pictures.py --out runs/emoji/data
 
     pictures/SET/CODE.png    what a set draws; a picture that is there already is not drawn again
-    outlined/SET/CODE.png    what training may see, once more with dark outlines; drawn/: the outlines alone, of a third
+    outlined/SET/CODE.png    what training may see, smaller and with dark outlines; drawn/: the outlines alone, of a third
     train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see,
                              as they are, outlined and drawn
     unseen_vendor.csv        one caption a picture: a vendor that training never sees
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,9 +46,9 @@ from names import (
     share_of,
 )
 from outlines import drawn, outlined
-from PIL import Image
+from PIL import Image, ImageOps
 
-SIZE = 64  # pixels
+SIZE, MARGIN = 64, 2  # pixels
 TEMPLATES = ("a picture of {}", "an emoji of {}", "a drawing of {}", "{} icon", "a small picture that shows {}")
 
 
@@ -71,10 +72,29 @@ def render(icons: dict[str, Any], task: tuple[str, Path]) -> None:
     if path.exists():
         return
     drawn = resvg_py.svg_to_bytes(
-        svg_string=svg_of(icons, icon), background="#ffffff", width=SIZE, height=SIZE, skip_system_fonts=True
+        svg_string=svg_of(icons, icon), background="#ffffff", width=3 * SIZE, height=3 * SIZE, skip_system_fonts=True
     )
+    with Image.open(io.BytesIO(bytes(drawn))) as image:
+        save(filling(image.convert("RGB")), path)
+
+
+def filling(image: Image.Image) -> Image.Image:
+    """Return what is drawn on white, SIZE × SIZE with a margin of MARGIN: sets leave margins from none to a third."""
+    box = ImageOps.invert(image).getbbox() or (0, 0, *image.size)
+    part = ImageOps.contain(image.crop(box), (SIZE - 2 * MARGIN,) * 2, Image.Resampling.LANCZOS)
+    return _centred(part)
+
+
+def _centred(part: Image.Image) -> Image.Image:
+    whole = Image.new("RGB", (SIZE, SIZE), "white")
+    whole.paste(part, ((SIZE - part.width) // 2, (SIZE - part.height) // 2))
+    return whole
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture, complete or not at all."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(bytes(drawn))
+    image.save(temporary, "PNG")
     temporary.replace(path)
 
 
@@ -84,8 +104,13 @@ def redraw(how: Callable[[Image.Image], Image.Image], task: tuple[Path, Path]) -
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(source) as image:
-            how(image.convert("RGB")).save(path)
+            save(_centred(how(image.convert("RGB").resize((_smaller(path),) * 2, Image.Resampling.LANCZOS))), path)
     return path
+
+
+def _smaller(path: Path) -> int:
+    """Return the size of a picture in another hand, from two thirds of SIZE to all of it."""
+    return round(SIZE * (2 + share_of(f"{path.parent.name}/{path.stem}/size")) / 3)
 
 
 def in_other_hands(out: Path, rows: Iterable[tuple[Path, Emoji]]) -> Iterator[tuple[Path, Emoji]]:
