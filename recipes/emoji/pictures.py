@@ -104,7 +104,8 @@ def redraw(how: Callable[[Image.Image], Image.Image], task: tuple[Path, Path]) -
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(source) as image:
-            save(_centred(how(image.convert("RGB").resize((_smaller(path),) * 2, Image.Resampling.LANCZOS))), path)
+            other = how(image.convert("RGB"))
+            save(_centred(other.resize((_smaller(path),) * 2, Image.Resampling.LANCZOS)), path)
     return path
 
 
