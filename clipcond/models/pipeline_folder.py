@@ -69,7 +69,7 @@ def is_pair(path: str | Path) -> bool:
 
 def pair_run(path: Path, encoder: str | None) -> Path:
     """Return the run of one encoder in the folder of a pair. Raises ConfigError for one that it lacks, and for None."""
-    if encoder not in PAIR:
+    if encoder is None or encoder not in PAIR:
         said = "say which with --encoder" if encoder is None else f"encoder is {encoder!r}"
         raise ConfigError(f"{path} holds {' and '.join(PAIR)}; {said}")
     return path / PAIR[encoder]
