@@ -1,7 +1,7 @@
 """The findings of the CLIP paper, done again on emoji: what holds in the small, with intervals.
 
     python benchmarks/paper.py pack --data runs/emoji/data --out runs/emoji/packed.npz
-    python benchmarks/paper.py train --data runs/emoji/packed.npz --device cuda --jobs 8 --out runs/emoji/paper
+    python benchmarks/paper.py train --data runs/emoji/packed.npz --device cuda --jobs 6 --out runs/emoji/paper
     python benchmarks/paper.py measure --data runs/emoji/packed.npz --runs runs/emoji/paper --model emoji --write
 
 `pack` puts the pictures and captions of recipes/emoji into one file. `train` trains small models that differ in one thing

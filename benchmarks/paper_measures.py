@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 from paper_data import TEMPLATES, PackedEmoji
 from paper_findings import (
+    HOLDS,
+    OPEN,
     Finding,
     Measured,
     above_chance,
@@ -493,7 +495,7 @@ def preferences(world: World) -> list[Finding]:
     decided = difference("the man is nearer, all sets: above one half", [man for _, man in every],
                          [0.5] * len(every), owners)  # fmt: skip
     low, high = decided.interval.low, decided.interval.high
-    found = "holds" if low > 0 or high < 0 else "open: the interval reaches one half"
+    found = HOLDS if low > 0 or high < 0 else OPEN
     return [Finding(key="bias", claim="neutral words (“firefighter”, “person running”) prefer one group", rows=(*rows, decided),
                     decided_by=decided, verdict=found, note=_one_sided(every, triples))]  # fmt: skip
 

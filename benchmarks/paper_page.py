@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, BROWN, GREY = "#1f5fa8", "#b3541e", "#777777"
+_SPACE = "\u00a0"  # at which no line breaks
 _THUMBNAIL, _LABEL, _COLUMN = 64, 22, 72  # pixels of the sheet
 
 
@@ -42,14 +43,15 @@ def put(page: Path, parts: dict[str, str]) -> None:
 
 
 def percent(of: Measured) -> str:
-    """Return a share with its interval, in points; a difference (its interval may be negative) with its sign."""
+    """Return a share with its interval, in percent."""
     value, low, high = (100 * each for each in (of.interval.value, of.interval.low, of.interval.high))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f}{_SPACE}[{low:.1f},{_SPACE}{high:.1f}]"
 
 
 def points_of(of: Measured) -> str:
+    """Return a difference with its interval, in points, with signs."""
     value, low, high = (100 * each for each in (of.interval.value, of.interval.low, of.interval.high))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f}{_SPACE}[{low:+.1f},{_SPACE}{high:+.1f}]"
 
 
 def table(rows: Sequence[Measured], what: str = "what") -> str:
