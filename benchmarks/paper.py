@@ -33,8 +33,7 @@ SHEET = (
     "Pictures of Noto Emoji and Firefox OS Emoji (Apache-2.0), Twemoji and Emoji One (CC-BY-4.0) and Fluent Emoji (MIT)."
 )
 QUERIES = (
-    "sad animal in water", "something to eat with rice", "somebody who sings", "a way to travel into space", "cold and frozen",
-    "a place to swim", "things for writing",
+    "animal in the sea", "food with rice", "musician", "space travel", "cold as ice", "person in the water", "writing with a pen",
 )  # fmt: skip
 
 

@@ -85,11 +85,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def pack(data: Path, out: Path) -> PackedEmoji:
-    """Put the tables and pictures of `data` into one file."""
+    """Put the tables of `data` and the pictures as their sets draw them into one file."""
     check_output(out)
     known = read_csv(data / "labels.csv")
     numbers = {row["code"]: number for number, row in enumerate(known)}
-    drawn = {name: dict.fromkeys(row["image"] for row in read_csv(data / f"{name}.csv")) for name in TABLES}
+    drawn = {name: dict.fromkeys(filter(_plain, _images(data / f"{name}.csv"))) for name in TABLES}
     images = [(name, image) for name in TABLES for image in drawn[name]]
     sets, codes = zip(*(_set_and_code(image) for _, image in images), strict=True)
     split = [_split(name, *_set_and_code(image)) for name, image in images]
@@ -106,6 +106,15 @@ def pack(data: Path, out: Path) -> PackedEmoji:
     np.savez_compressed(out, **{name: getattr(made, name) for name in PackedEmoji.__dataclass_fields__})
     print(json.dumps({"file": str(out), "MB": round(out.stat().st_size / 1e6, 1)} | _counts(split)))
     return made
+
+
+def _images(table: Path) -> list[str]:
+    return [row["image"] for row in read_csv(table)]
+
+
+def _plain(image: str) -> bool:
+    """True for a picture as its set draws it; the recipe trains on outlined and drawn ones too."""
+    return image.startswith("pictures/")
 
 
 def _set_and_code(image: str) -> tuple[str, str]:

@@ -162,9 +162,7 @@ def _objectives(axes: Axes, trained: Trained) -> None:
             compute = [3 * point["samples"] * result["flops"] / 1e15 for point in result["checkpoints"]]
             shares = _percents([point[VENDOR] for point in result["checkpoints"]])
             axes.plot(compute, shares, "o-", color=colour, ms=4, label=None if number else said)
-    axes.set(
-        xlabel="compute (10¹⁵ operations)", ylabel="vendor never seen (%)", title="zero-shot by objective", xscale="log"
-    )
+    axes.set(xlabel="compute (10¹⁵ operations)", ylabel="vendor never seen (%)", title="zero-shot by objective")
     _finish(axes)
 
 
@@ -181,6 +179,7 @@ def _batches(axes: Axes, trained: Trained) -> None:
                       ms=4, lw=1, label=said)  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(names), [f"{size:,}" for size in names])
+    axes.margins(y=0.3)
     axes.set(xlabel="pictures in a batch", ylabel="right (%)", title="batches at equal samples")
     _finish(axes)
 
