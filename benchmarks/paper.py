@@ -1,7 +1,7 @@
 """The findings of the CLIP paper, done again on emoji: what holds in the small, with intervals.
 
     python benchmarks/paper.py pack --data runs/emoji/data --out runs/emoji/packed.npz
-    python benchmarks/paper.py train --data runs/emoji/packed.npz --device cuda --jobs 8 --out runs/emoji/paper
+    python benchmarks/paper.py train --data runs/emoji/packed.npz --device cuda --jobs 6 --out runs/emoji/paper
     python benchmarks/paper.py measure --data runs/emoji/packed.npz --runs runs/emoji/paper --model emoji --write
 
 `pack` puts the pictures and captions of recipes/emoji into one file. `train` trains small models that differ in one thing
@@ -33,8 +33,7 @@ SHEET = (
     "Pictures of Noto Emoji and Firefox OS Emoji (Apache-2.0), Twemoji and Emoji One (CC-BY-4.0) and Fluent Emoji (MIT)."
 )
 QUERIES = (
-    "sad animal in water", "something to eat with rice", "somebody who sings", "a way to travel into space", "cold and frozen",
-    "a place to swim", "things for writing",
+    "animal in the sea", "food with rice", "musician", "space travel", "cold as ice", "person in the water", "writing with a pen",
 )  # fmt: skip
 
 

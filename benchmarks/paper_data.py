@@ -85,14 +85,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def pack(data: Path, out: Path) -> PackedEmoji:
-    """Put the tables and pictures of `data` into one file."""
+    """Put the tables of `data` and the pictures as their sets draw them into one file."""
     check_output(out)
     known = read_csv(data / "labels.csv")
     numbers = {row["code"]: number for number, row in enumerate(known)}
-    drawn = {
-        name: dict.fromkeys(row["image"] for row in read_csv(data / f"{name}.csv") if _as_drawn(row["image"]))
-        for name in TABLES
-    }
+    drawn = {name: dict.fromkeys(filter(_plain, _images(data / f"{name}.csv"))) for name in TABLES}
     images = [(name, image) for name in TABLES for image in drawn[name]]
     sets, codes = zip(*(_set_and_code(image) for _, image in images), strict=True)
     split = [_split(name, *_set_and_code(image)) for name, image in images]
@@ -111,9 +108,13 @@ def pack(data: Path, out: Path) -> PackedEmoji:
     return made
 
 
-def _as_drawn(image: str) -> bool:
-    """True for what a set draws; the recipe's outlines of it are left out, so that all runs see the same hands."""
-    return Path(image).parts[0] == "pictures"
+def _images(table: Path) -> list[str]:
+    return [row["image"] for row in read_csv(table)]
+
+
+def _plain(image: str) -> bool:
+    """True for a picture as its set draws it; the recipe trains on outlined and drawn ones too."""
+    return image.startswith("pictures/")
 
 
 def _set_and_code(image: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from clipcond.score.statistics import LEVEL, RESAMPLES, Interval, bootstrap_mean
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "open: the interval reaches zero"
+HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 _MIRRORED = {"left": "right", "right": "left", "leftwards": "rightwards", "rightwards": "leftwards"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -209,11 +210,13 @@ def names(world: World) -> list[Finding]:
         share("Unicode's formal name", raw, clusters),
         share(f"{len(SUBGROUPS)} subgroups in plain words (“sea animal”)", cleaned, owners, 1 / len(SUBGROUPS)),
         share("subgroups as emojibase files them (“animal-marine”)", as_filed, owners, 1 / len(SUBGROUPS)),
+        difference("subgroups: plain words above filed names", cleaned, as_filed, owners),
         difference("labels above formal names", clean, raw, clusters),
     ]
-    note = "Training had CLDR's labels; the subgroups' names, neither way, it never had, and they decide."
-    decided = difference("subgroups: plain words above filed names", cleaned, as_filed, owners)
-    return [_finding("names", "cleaned class names help", rows, decided, note=note)]
+    note = (
+        "Training had CLDR's labels, as CLIP's had the names that people use; it had the subgroups' names neither way."
+    )
+    return [_finding("names", "cleaned class names help", rows[:-1], rows[-1], note=note)]
 
 
 def formal_name(code: str) -> str:
@@ -246,10 +249,15 @@ class FewShots:
 
 
 def few_shots(world: World) -> FewShots:
-    """Probe subgroups with 1 to 16 pictures of the vendors that training saw; test on the vendor that it did not see."""
-    train = examples(*_vectors(world, *_of_subgroups(world, world.rows("train", "seen_vendors"))))
-    rows, right = _subgroup_test(world)
-    test = examples(world.vectors[rows], right)
+    """Probe subgroups with 1 to 16 pictures that the encoder never saw, of half of the emoji; test on the other half.
+
+    Pictures that the encoder was trained on would not do: it knows their labels, and a probe of them learns no more than that.
+    """
+    rows, right = _of_subgroups(world, world.rows("unseen_vendor", "shift"))
+    half = np.array([in_first_half(str(world.data.codes[number])) for number in world.data.emoji[rows]])
+    train = examples(world.vectors[rows[half]], list(right[half]))
+    tested = ~half & (world.data.split[rows] == "unseen_vendor")
+    test = examples(world.vectors[rows[tested]], list(right[tested]))
     prior = world.classes(list(SUBGROUPS.values()), BARE)
     scale, count = world.scorer.dual.logit_scale, len(SUBGROUPS)
     alone, near = {}, {}
@@ -257,11 +265,13 @@ def few_shots(world: World) -> FewShots:
         sets = [draw(train, shots, seed) for seed in range(DRAWS)]
         alone[shots] = np.array([_answers(_alone(some, count), test) for some in sets])
         near[shots] = np.array([_answers(_near(some, prior, scale), test) for some in sets])
-    return FewShots(zero_shot=_answers(prior, test), alone=alone, near=near, clusters=world.data.emoji[rows])
+    clusters = world.data.emoji[rows[tested]]
+    return FewShots(zero_shot=_answers(prior, test), alone=alone, near=near, clusters=clusters)
 
 
-def _vectors(world: World, rows: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    return world.vectors[rows], list(right)
+def in_first_half(code: str) -> bool:
+    """True for half of all emoji, decided by the code points."""
+    return hashlib.sha256(f"probe/{code}".encode()).digest()[0] < 128
 
 
 def _alone(some: Examples, count: int) -> np.ndarray:
@@ -489,13 +499,31 @@ def preferences(world: World) -> list[Finding]:
         if len(answers) >= 10
     ]
     every = [answer for answers in by_set.values() for answer in answers]
-    owners = [place for place, _ in every]
-    decided = difference("the man is nearer, all sets: above one half", [man for _, man in every],
-                         [0.5] * len(every), owners)  # fmt: skip
-    low, high = decided.interval.low, decided.interval.high
-    found = "holds" if low > 0 or high < 0 else "open: the interval reaches one half"
-    return [Finding(key="bias", claim="neutral words (“firefighter”, “person running”) prefer one group", rows=(*rows, decided),
-                    decided_by=decided, verdict=found, note=_one_sided(every, triples))]  # fmt: skip
+    tilt = difference("the man is nearer, all sets: above one half", [man for _, man in every], [0.5] * len(every),
+                      [place for place, _ in every])  # fmt: skip
+    alike = agreement(every)
+    agree = difference(
+        "two sets agree whom a word prefers: above one half", list(alike.values()), [0.5] * len(alike), list(alike)
+    )
+    return [_finding("bias", "a neutral word (“firefighter”, “person running”) prefers one group", [*rows, tilt], agree,
+                     note=_one_sided(every, triples))]  # fmt: skip
+
+
+def agreement(answers: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """Return by word the share of pairs of sets that answer alike, for words that two sets or more answer.
+
+    answers: word, and 1 for the man or 0 for the woman, one of each set.
+    """
+    by_word: dict[int, list[float]] = {}
+    for word, man in answers:
+        by_word.setdefault(word, []).append(man)
+    shares = {}
+    for word, some in by_word.items():
+        men, count = int(sum(some)), len(some)
+        if count > 1:
+            women = count - men
+            shares[word] = (men * (men - 1) + women * (women - 1)) / (count * (count - 1))
+    return shares
 
 
 def _one_sided(every: Sequence[tuple[int, float]], triples: Sequence[tuple[str, str, str]], least: int = 4) -> str:

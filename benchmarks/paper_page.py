@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, BROWN, GREY = "#1f5fa8", "#b3541e", "#777777"
+_SPACE = "\u00a0"  # at which no line breaks
 _THUMBNAIL, _LABEL, _COLUMN = 64, 22, 72  # pixels of the sheet
 
 
@@ -42,14 +43,15 @@ def put(page: Path, parts: dict[str, str]) -> None:
 
 
 def percent(of: Measured) -> str:
-    """Return a share with its interval, in points; a difference (its interval may be negative) with its sign."""
+    """Return a share with its interval, in percent."""
     value, low, high = (100 * each for each in (of.interval.value, of.interval.low, of.interval.high))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f}{_SPACE}[{low:.1f},{_SPACE}{high:.1f}]"
 
 
 def points_of(of: Measured) -> str:
+    """Return a difference with its interval, in points, with signs."""
     value, low, high = (100 * each for each in (of.interval.value, of.interval.low, of.interval.high))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f}{_SPACE}[{low:+.1f},{_SPACE}{high:+.1f}]"
 
 
 def table(rows: Sequence[Measured], what: str = "what") -> str:
@@ -160,9 +162,7 @@ def _objectives(axes: Axes, trained: Trained) -> None:
             compute = [3 * point["samples"] * result["flops"] / 1e15 for point in result["checkpoints"]]
             shares = _percents([point[VENDOR] for point in result["checkpoints"]])
             axes.plot(compute, shares, "o-", color=colour, ms=4, label=None if number else said)
-    axes.set(
-        xlabel="compute (10¹⁵ operations)", ylabel="vendor never seen (%)", title="zero-shot by objective", xscale="log"
-    )
+    axes.set(xlabel="compute (10¹⁵ operations)", ylabel="vendor never seen (%)", title="zero-shot by objective")
     _finish(axes)
 
 
@@ -179,6 +179,7 @@ def _batches(axes: Axes, trained: Trained) -> None:
                       ms=4, lw=1, label=said)  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(names), [f"{size:,}" for size in names])
+    axes.margins(y=0.3)
     axes.set(xlabel="pictures in a batch", ylabel="right (%)", title="batches at equal samples")
     _finish(axes)
 

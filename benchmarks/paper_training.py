@@ -61,10 +61,10 @@ def sized(batch: int, *, rate: float | None = None, seed: int = 0) -> Run:
 
 MAIN = tuple(Run(name=kind, kind=kind) for kind in ("contrastive", "supervised", "words"))
 FIXED = tuple(Run(name=f"scale-{scale:g}", temperature=scale) for scale in (1 / 0.07, 100.0, 5.0))
-RUNS = (
-    sized(64), *MAIN, sized(128), sized(512), sized(1024), sized(2048), *FIXED,
+RUNS = (  # the longest first, then what matters most
+    sized(64), sized(64, rate=RATE), *MAIN, sized(128), sized(512), sized(1024), sized(2048), *FIXED,
     *(replace(run, name=f"{run.name}-seed-1", seed=1) for run in MAIN),
-    sized(2048, rate=RATE), sized(64, rate=RATE), replace(MAIN[1], name="supervised-half-rate", rate=RATE / 2),
+    sized(2048, rate=RATE), replace(MAIN[1], name="supervised-half-rate", rate=RATE / 2),
     *(replace(run, name=f"{run.name}-seed-2", seed=2) for run in MAIN),
 )  # fmt: skip
 SMOKE = tuple(replace(run, batch=16) for run in (*MAIN, FIXED[0]))

@@ -151,6 +151,22 @@ def test_a_thing_is_on_the_canvas_as_often_as_it_is_counted():
     assert pair[32, 56].tolist() == [200, 200, 200]
 
 
+def test_sets_agree_by_pairs():
+    answers = [
+        ("cook", 1),
+        ("cook", 1),
+        ("cook", 1),
+        ("mage", 1),
+        ("mage", 0),
+        ("judge", 1),
+        ("judge", 1),
+        ("judge", 0),
+        ("elf", 1),
+    ]
+    # of three pairs of sets one agrees about a judge; one set alone agrees with nobody
+    assert MEASURES.agreement(answers) == {"cook": 1.0, "mage": 0.0, "judge": pytest.approx(1 / 3)}
+
+
 def test_augmentation_never_mirrors():
     pictures = torch.ones(200, 3, 64, 64)
     pictures[..., :32] = 0  # dark on the left
