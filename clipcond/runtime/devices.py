@@ -36,11 +36,10 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
         yield
         return
     cudnn = torch.backends.cudnn
-    flags, name = (
-        (cudnn.conv, "fp32_precision") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32")
-    )  # before torch 2.9
+    newer = hasattr(cudnn, "conv")  # from torch 2.9 on
+    flags, name = (cudnn.conv, "fp32_precision") if newer else (cudnn, "allow_tf32")
     before = getattr(flags, name)
-    setattr(flags, name, "ieee" if name == "fp32_precision" else False)
+    setattr(flags, name, "ieee" if newer else False)
     try:
         yield
     finally:

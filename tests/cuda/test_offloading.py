@@ -45,8 +45,10 @@ def grouped(pipe: Any, device: str, **how: Any) -> None:
     import torch
     from diffusers.hooks import apply_group_offloading
 
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
+    for name, part in pipe.components.items():
+        if name == "vae" and how["offload_type"] == "block_level":
+            part.to(device)
+        elif isinstance(part, torch.nn.Module):
             apply_group_offloading(part, onload_device=torch.device(device), offload_device=torch.device("cpu"), **how)
 
 
@@ -55,6 +57,7 @@ def leaves(pipe: Any, device: str) -> None:
 
 
 def blocks(pipe: Any, device: str) -> None:
+    """Pipelines call `vae.decode`, which the hooks of blocks do not see: it stays whole."""
     grouped(pipe, device, offload_type="block_level", num_blocks_per_group=1)
 
 

@@ -10,7 +10,7 @@ import pytest
 from measures import close, within
 
 PROMPT = "a red circle in the center"
-ABSOLUTE = {"fp32": 2e-6, "bf16": 8e-3, "fp16": 1.5e-3}  # of a cosine
+ABSOLUTE = {"fp32": 5e-6, "bf16": 8e-3, "fp16": 1.5e-3}  # of a cosine
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -69,7 +69,7 @@ def test_auto_is_half_precision(cuda: str) -> None:
 @pytest.mark.torch_defaults
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
 def test_a_published_architecture_in_float32_without_tf32(name: str, device: str, scenes: Path) -> None:
-    """Random weights; a convolution in TF32 alone would move vectors by 1e-4."""
+    """Random weights; convolutions in TF32 would move vectors by some 1e-4, and a ResNet's by 1e-3."""
     import open_clip
     import torch
     from PIL import Image
@@ -87,14 +87,14 @@ def test_a_published_architecture_in_float32_without_tf32(name: str, device: str
     before = torch.backends.cudnn.allow_tf32
     ours = ImageTower.from_open_clip(model.to(device), config).embed(images)
     assert torch.backends.cudnn.allow_tf32 == before
-    close(ours, theirs, relative=1e-5, what=f"{name}, float32")
+    close(ours, theirs, relative=1e-4 if name == "RN50" else 2e-5, what=f"{name}, float32")
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 64])
 def test_scores_do_not_depend_on_the_batch(batch_size: int, device: str, scenes: Path) -> None:
     """Batches are filled up, so that a picture meets the same kernels whatever it comes with."""
     whole = scores(ranked(scenes, device=device, batch_size=32))
-    agree(scores(ranked(scenes, device=device, batch_size=batch_size)), whole, 2e-6, f"batch of {batch_size}")
+    agree(scores(ranked(scenes, device=device, batch_size=batch_size)), whole, 5e-6, f"batch of {batch_size}")
 
 
 def test_a_batch_that_does_not_fit_is_one_line(
