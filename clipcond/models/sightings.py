@@ -141,7 +141,7 @@ def _owners(tokenizer: Any, sentence: str, texts: Sequence[str]) -> list[int | N
 
 
 def _run(detector: Detector, **given: Any) -> Any:
-    """What the model gives for some texts and pictures."""
+    """The model's outputs for some texts and pictures."""
     weight = next(detector.model.parameters())
     inputs = {name: value.to(weight.device) for name, value in detector.processor(**given, return_tensors="pt").items()}
     with exact_convolutions(weight.device, weight.dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
     if device.type != "cuda" or dtype != torch.float32:
         yield
         return
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     newer = hasattr(cudnn, "conv")  # from torch 2.9 on
     flags, name = (cudnn.conv, "fp32_precision") if newer else (cudnn, "allow_tf32")
     before = getattr(flags, name)

@@ -45,7 +45,7 @@ def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
     [
         (MemoryError(), "MemoryError"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to allocate "
-                      "4398046511104 bytes. Error code 12 (Cannot allocate memory)"), "you tried to allocate 4398046511104 bytes"),
+                      "4398046511104 bytes. Error code 12"), "you tried to allocate 4398046511104 bytes"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total "
                                                        "capacity of 79.1 GiB"), "Tried to allocate 2.50 GiB"),
     ],
