@@ -27,7 +27,9 @@ def embed(
         typer.Argument(help="Folders (with all below), tars, files, quoted patterns, or addresses such as s3://…"),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the Parquet files; a run that stopped goes on.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder.")
+    ] = "mini",
     precision: Annotated[
         str,
         typer.Option(

@@ -31,7 +31,9 @@ def rerank(
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder.")
+    ] = "mini",
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass; on a CPU 8 at most.")
     ] = 32,

@@ -227,9 +227,11 @@ def _denoising(
 
 def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
     """Return the pictures of the steps: kept as they are, or augmented anew each time."""
-    if config.random_crop == 1 and not config.colour_jitter:
+    augmentation = Augmentation(
+        crop=config.random_crop, jitter=config.colour_jitter, turn=config.random_turn, grey=config.random_grey
+    )
+    if not augmentation:
         return Pixels(pairs, preprocess, config.cache_gib)
-    augmentation = Augmentation(crop=config.random_crop, jitter=config.colour_jitter)
     return AugmentedPixels(pairs, preprocess, augmentation, seed=config.seed)
 
 

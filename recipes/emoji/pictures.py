@@ -4,7 +4,9 @@
     python recipes/emoji/pictures.py --out runs/emoji/data
 
     pictures/SET/CODE.png    what a set draws; a picture that is there already is not drawn again
-    train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see
+    outlined/SET/CODE.png    what training may see, once more with dark outlines; drawn/: the outlines alone, of a third
+    train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see,
+                             as they are, outlined and drawn
     unseen_vendor.csv        one caption a picture: a vendor that training never sees
     unseen_emoji.csv         one caption a picture: the tenth of all emoji that training sees from no vendor
     shift.csv                one caption a picture: the sets of one colour
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from names import (
+    DRAWN_SHARE,
     LANGUAGES,
     MONOCHROME,
     SETS,
@@ -39,7 +42,10 @@ from names import (
     licence,
     read_emoji,
     read_labels,
+    share_of,
 )
+from outlines import drawn, outlined
+from PIL import Image
 
 SIZE = 64  # pixels
 TEMPLATES = ("a picture of {}", "an emoji of {}", "a drawing of {}", "{} icon", "a small picture that shows {}")
@@ -70,6 +76,27 @@ def render(icons: dict[str, Any], task: tuple[str, Path]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(bytes(drawn))
     temporary.replace(path)
+
+
+def redraw(how: Callable[[Image.Image], Image.Image], task: tuple[Path, Path]) -> Path:
+    """Write what `how` makes of a picture to a path, unless it is there already; return the path."""
+    source, path = task
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(source) as image:
+            how(image.convert("RGB")).save(path)
+    return path
+
+
+def in_other_hands(out: Path, rows: Iterable[tuple[Path, Emoji]]) -> Iterator[tuple[Path, Emoji]]:
+    """Yield each picture; then each outlined, and the outlines alone of a share of them."""
+    rows = list(rows)
+    some = [(path, emoji) for path, emoji in rows if share_of(f"{path.parent.name}/{emoji.code}") < DRAWN_SHARE]
+    yield from rows
+    for how, of in ((outlined, rows), (drawn, some)):
+        tasks = [(path, out / how.__name__ / path.relative_to(out / "pictures")) for path, _ in of]
+        with ThreadPoolExecutor() as pool:
+            yield from zip(pool.map(partial(redraw, how), tasks), (emoji for _, emoji in of), strict=True)
 
 
 def captions(emoji: Emoji) -> list[str]:
@@ -151,7 +178,9 @@ def main() -> None:
                     yield path, emoji[code]
 
     counts = {
-        "train.csv": write_table(given.out / "train.csv", of(VENDORS, unseen=False), captions),
+        "train.csv": write_table(
+            given.out / "train.csv", in_other_hands(given.out, of(VENDORS, unseen=False)), captions
+        ),
         "unseen_vendor.csv": write_table(
             given.out / "unseen_vendor.csv", of([UNSEEN_VENDOR], unseen=False), _only_label
         ),
