@@ -31,7 +31,7 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
     """While open, convolutions in float32 on CUDA are computed in float32.
 
     By default cuDNN rounds their inputs to TF32's ten bits of mantissa, which matrix products do not: the first layer of an
-    image encoder alone would then move scores by 1e-4.
+    image encoder alone would then move scores.
     """
     if device.type != "cuda" or dtype != torch.float32:
         yield

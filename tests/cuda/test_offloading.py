@@ -84,8 +84,8 @@ def test_offloaded(family: str, way: str, cuda: str, fresh: Callable[[str], Any]
         ours = conditioner(PROMPT, negative, dialect="a1111")
         for name, tensor in theirs.tensors.items():
             assert str(ours.tensors[name].device) == cuda, f"{name} is on {ours.tensors[name].device}"
-            close(ours.tensors[name], tensor, relative=1e-5, what=f"{family} {way} {turn} {name}")
-        close(draw(pipe, ours.kwargs), draw(whole, theirs.kwargs), relative=1e-3, what=f"{family} {way} {turn} picture")
+            close(ours.tensors[name], tensor, relative=1e-6, what=f"{family} {way} {turn} {name}")
+        close(draw(pipe, ours.kwargs), draw(whole, theirs.kwargs), relative=1e-6, what=f"{family} {way} {turn} picture")
     assert places(pipe) == before, f"weights were on {before}, and are on {places(pipe)}"
 
 
@@ -130,4 +130,4 @@ def test_steering_and_and_on_an_offloaded_pipeline(cuda: str, fresh: Callable[[s
         )  # fmt: skip
         found["steered"].append(made.images)
     for name, (whole, parts) in found.items():
-        close(torch.as_tensor(parts), torch.as_tensor(whole), relative=1e-3, what=f"{name}, offloaded")
+        close(torch.as_tensor(parts), torch.as_tensor(whole), relative=1e-6, what=f"{name}, offloaded")
