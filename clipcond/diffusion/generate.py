@@ -55,7 +55,8 @@ def generate(
 
     pipe: a text-to-image pipeline that the Conditioner supports.   steps, guidance_scale: what the pipeline's folder
     advises if not given (20 and 7.5 where it says nothing).   seed: picture i starts from noise of seed + i, drawn on
-    the CPU, whatever the batch size and the device.   through: `conditioner` reads the whole prompt in `dialect`;
+    the CPU in the pipeline's dtype, whatever the batch size and the device; for bfloat16 some releases of torch draw
+    other noise than for float32.   through: `conditioner` reads the whole prompt in `dialect`;
     `stock` leaves it to the pipeline, which reads 75 tokens.   conditioning: of one prompt, made or loaded before, in
     place of `prompt`, `negative_prompt`, `dialect` and `clip_skip`.   on_step: called after each step with the number of
     pictures that it moved on; a steering draws each twice.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from clipcond.encode.packed.layers import clip_stack, open_clip_stack
 from clipcond.encode.packed.stack import PackedStack
@@ -143,12 +143,24 @@ def _call_beside(module: nn.Module, x: Tensor) -> Tensor:
     """Call a module where its input is and in its dtype.
 
     A forward that offloads block by block has taken its weights away again, and one under layer-wise casting as a whole
-    has brought them back to 8 bits.
+    has brought them back to 8 bits. Then hooks stay out of it: those of streamed offloading know weights by identity, and
+    load what comes next.
     """
-    weights = dict(module.named_parameters())
-    elsewhere = any(weight.device not in (x.device, torch.device("meta")) for weight in weights.values())
-    narrow = any(weight.is_floating_point() and weight.dtype.itemsize == 1 for weight in weights.values())
+    weights = list(module.parameters())
+    elsewhere = any(weight.device not in (x.device, torch.device("meta")) for weight in weights)
+    narrow = any(weight.is_floating_point() and weight.dtype.itemsize == 1 for weight in weights)
     if not elsewhere and (not narrow or hasattr(module, "_diffusers_hook")):
         return module(x)  # type: ignore[no-any-return]
-    moved = {name: weight.to(x.device, x.dtype if narrow else None) for name, weight in weights.items()}
-    return functional_call(module, moved, (x,))  # type: ignore[no-any-return]
+    return _bare(module, x.device, x.dtype if narrow else None)(x)  # type: ignore[no-any-return]
+
+
+def _bare(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """Return a copy of a module on a device, without hooks before its class's `forward`; gradients reach the original."""
+    bare, own = copy(module), vars(module)
+    vars(bare).pop("forward", None)
+    vars(bare).update(
+        _parameters={name: None if p is None else p.to(device, dtype) for name, p in own["_parameters"].items()},
+        _buffers={name: None if b is None else b.to(device) for name, b in own["_buffers"].items()},
+        _modules={name: None if m is None else _bare(m, device, dtype) for name, m in own["_modules"].items()},
+    )
+    return bare

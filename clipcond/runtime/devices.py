@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -30,17 +31,16 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
     """While open, convolutions in float32 on CUDA are computed in float32.
 
     By default cuDNN rounds their inputs to TF32's ten bits of mantissa, which matrix products do not: the first layer of an
-    image encoder alone would then move scores by 1e-4.
+    image encoder alone would then move scores.
     """
     if device.type != "cuda" or dtype != torch.float32:
         yield
         return
-    cudnn = torch.backends.cudnn
-    flags, name = (
-        (cudnn.conv, "fp32_precision") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32")
-    )  # before torch 2.9
+    cudnn: Any = torch.backends.cudnn
+    newer = hasattr(cudnn, "conv")  # from torch 2.9 on
+    flags, name = (cudnn.conv, "fp32_precision") if newer else (cudnn, "allow_tf32")
     before = getattr(flags, name)
-    setattr(flags, name, "ieee" if name == "fp32_precision" else False)
+    setattr(flags, name, "ieee" if newer else False)
     try:
         yield
     finally:

@@ -40,6 +40,27 @@ def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, **options)
 
 
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+                      "4398046511104 bytes. Error code 12"), "you tried to allocate 4398046511104 bytes"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total "
+                                                       "capacity of 79.1 GiB"), "Tried to allocate 2.50 GiB"),
+    ],
+)  # fmt: skip
+def test_memory_that_is_full_is_a_line(failing, capsys, error, asked):
+    failing(error)
+    assert main(["tokens", "a fox"]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: the memory is full: ")
+    assert f"{asked}; a smaller --batch-size needs less" in told
+    assert told.count("\n") == 1
+    with pytest.raises(type(error)):
+        main(["--debug", "tokens", "a fox"])
+
+
 def test_every_command_has_a_module_and_help(capsys) -> None:
     for module_name in set(COMMANDS.values()):
         import_module(module_name)

@@ -18,7 +18,8 @@ PROMPTS = {
     "masked chunks": ("a (red:1.4) fox in the (snow:0.5)", "grey", {"dialect": "a1111", "weighting": "comfy_pp"}),
     "schedule": ("a [fox:bird:0.5] in the snow", "blurry", {"dialect": "a1111", "steps": 4}),
 }
-RELATIVE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+# some five times what an H200 showed, like all that is allowed here
+RELATIVE = {"float32": 4e-5, "float16": 1e-2, "bfloat16": 7e-2}
 
 
 def conditioned(pipe: Any, case: str) -> Any:
@@ -104,7 +105,7 @@ def test_attention_implementations_agree(
     for case in PROMPTS:
         ours, theirs = conditioned(pipe, case), conditioned(on_cpu("sdxl"), case)
         for name, tensor in ours.tensors.items():
-            close(tensor, theirs.tensors[name], relative=1e-5, what=f"{implementation} {case} {name}")
+            close(tensor, theirs.tensors[name], relative=3e-6, what=f"{implementation} {case} {name}")
 
 
 def test_xformers_blocks_give_the_same_states(
@@ -199,7 +200,7 @@ def test_a_picture_of_and_is_that_of_the_cpu(
                 height=16, width=16,
             )  # fmt: skip
         pictures.append(made.images)
-    close(pictures[0], pictures[1], relative=2e-3, what=f"{family}: a picture of AND")
+    close(pictures[0], pictures[1], relative=1e-5, what=f"{family}: a picture of AND")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -216,4 +217,4 @@ def test_a_schedule_runs_through_a_picture(family: str, device: str, fresh: Call
             height=16, width=16,
         )  # fmt: skip
         pictures.append(out.images)
-    close(pictures[0], pictures[1], relative=2e-3, what=f"{family}: a scheduled picture")
+    close(pictures[0], pictures[1], relative=1e-5, what=f"{family}: a scheduled picture")

@@ -11,7 +11,7 @@ import pytest
 from measures import close, within
 
 SCENE = "a red circle at the top left, a blue square in the center, a green star at the bottom right"
-LEVELS = 1.0  # of 255, in the mean: what float32 of two devices leaves of a picture after ten steps
+LEVELS = 0.01  # of 255, in the mean: a hundred numbers of a picture one level off; an H200 showed two
 
 
 def levels(one: Any, other: Any) -> float:
@@ -31,22 +31,23 @@ def test_the_same_seed_gives_the_same_picture(device: str, mini: Callable[[str],
     ours, theirs = (list(generate(mini(where), SCENE, count=3, steps=10, batch_size=2)) for where in (device, "cpu"))
     for one, other in zip(ours, theirs, strict=True):
         same(one.image, other.image, f"seed {one.seed}")
-    assert levels(ours[0].image, ours[1].image) > 3 * LEVELS, "two seeds gave one picture"
+    assert levels(ours[0].image, ours[1].image) > 3, "two seeds gave one picture"
 
 
-def test_half_precision_draws_the_same_scene(device: str, mini: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_half_precision_draws_the_same_scene(name: str, device: str) -> None:
+    """As on the CPU in the same dtype: releases of torch draw other noise in bfloat16 than in float32 for the same seed."""
     import torch
 
     import clipcond
     from clipcond.diffusion.generate import generate
 
-    theirs = next(iter(generate(mini("cpu"), SCENE, count=1, steps=10))).image
-    for name in ("bfloat16", "float16"):
-        if name == "float16" and device == "cpu":
-            continue
-        pipe = clipcond.load_pipeline("mini", device=device, dtype=getattr(torch, name))
+    images = []
+    for where in (device, "cpu"):
+        pipe = clipcond.load_pipeline("mini", device=where, dtype=getattr(torch, name))
         pipe.set_progress_bar_config(disable=True)
-        same(next(iter(generate(pipe, SCENE, count=1, steps=10))).image, theirs, name, allowed=10.0)
+        images.append(next(iter(generate(pipe, SCENE, count=1, steps=10))).image)
+    same(images[0], images[1], name, allowed=3.0)
 
 
 def test_the_command(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +84,7 @@ def test_an_explanation_has_the_cpu_s_maps(device: str, mini: Callable[[str], An
         for where in (device, "cpu")
     )
     assert str(ours.maps.device) == "cpu"
-    close(ours.maps, theirs.maps, relative=1e-2, what="maps")
+    close(ours.maps, theirs.maps, relative=3e-6, what="maps")
     assert [each.where for each in ours.phrases] == [each.where for each in theirs.phrases]
     for one, other in zip(ours.phrases, theirs.phrases, strict=True):
         assert one.strength == pytest.approx(other.strength, rel=1e-2), f"strength of {one.text!r}"
@@ -98,7 +99,7 @@ def test_explanations_of_families(family: str, device: str, fresh: Callable[[str
     ours, theirs = (
         explain_prompt(fresh(family).to(where), "a red fox, snow", settings=settings) for where in (device, "cpu")
     )
-    close(ours.maps, theirs.maps, relative=2e-2, what=f"maps of {family}")
+    close(ours.maps, theirs.maps, relative=2e-4, what=f"maps of {family}")
 
 
 def test_an_explanation_out_of_memory_halves_its_rows(
@@ -123,7 +124,7 @@ def test_an_explanation_out_of_memory_halves_its_rows(
     monkeypatch.setattr(pipe.unet, "forward", crowded)
     halved = explain_prompt(pipe, SCENE, settings=ExplainSettings(steps=4))
     assert max(most) > 4
-    close(halved.maps, whole.maps, relative=1e-3, what="maps, four rows at a time")
+    close(halved.maps, whole.maps, relative=1e-6, what="maps, four rows at a time")
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
@@ -145,7 +146,7 @@ def test_steering_draws_the_cpu_s_picture(family: str, device: str, fresh: Calla
             height=16, width=16,
         )  # fmt: skip
         pictures.append(torch.as_tensor(made.images))
-    close(pictures[0], pictures[1], relative=2e-2, what=f"{family}: a steered picture")
+    close(pictures[0], pictures[1], relative=1e-5, what=f"{family}: a steered picture")
 
 
 def test_steering_and_regions_of_mini(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,4 +168,4 @@ def test_steering_and_regions_of_mini(device: str, tmp_path: Path, capsys: pytes
             next(iter(sorted((tmp_path).glob(f"{name}-{each}/*.png")))) for each in (device.replace(":", ""), "cpu")
         ]
         with Image.open(found[0]) as ours, Image.open(found[1]) as theirs:
-            same(ours, theirs, name, allowed=2 * LEVELS)
+            same(ours, theirs, name, allowed=LEVELS)

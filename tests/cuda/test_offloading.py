@@ -45,8 +45,10 @@ def grouped(pipe: Any, device: str, **how: Any) -> None:
     import torch
     from diffusers.hooks import apply_group_offloading
 
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
+    for name, part in pipe.components.items():
+        if name == "vae" and how["offload_type"] == "block_level":
+            part.to(device)
+        elif isinstance(part, torch.nn.Module):
             apply_group_offloading(part, onload_device=torch.device(device), offload_device=torch.device("cpu"), **how)
 
 
@@ -55,6 +57,7 @@ def leaves(pipe: Any, device: str) -> None:
 
 
 def blocks(pipe: Any, device: str) -> None:
+    """Pipelines call `vae.decode`, which the hooks of blocks do not see: it stays whole."""
     grouped(pipe, device, offload_type="block_level", num_blocks_per_group=1)
 
 
@@ -81,8 +84,8 @@ def test_offloaded(family: str, way: str, cuda: str, fresh: Callable[[str], Any]
         ours = conditioner(PROMPT, negative, dialect="a1111")
         for name, tensor in theirs.tensors.items():
             assert str(ours.tensors[name].device) == cuda, f"{name} is on {ours.tensors[name].device}"
-            close(ours.tensors[name], tensor, relative=1e-5, what=f"{family} {way} {turn} {name}")
-        close(draw(pipe, ours.kwargs), draw(whole, theirs.kwargs), relative=1e-3, what=f"{family} {way} {turn} picture")
+            close(ours.tensors[name], tensor, relative=1e-6, what=f"{family} {way} {turn} {name}")
+        close(draw(pipe, ours.kwargs), draw(whole, theirs.kwargs), relative=1e-6, what=f"{family} {way} {turn} picture")
     assert places(pipe) == before, f"weights were on {before}, and are on {places(pipe)}"
 
 
@@ -127,4 +130,4 @@ def test_steering_and_and_on_an_offloaded_pipeline(cuda: str, fresh: Callable[[s
         )  # fmt: skip
         found["steered"].append(made.images)
     for name, (whole, parts) in found.items():
-        close(torch.as_tensor(parts), torch.as_tensor(whole), relative=1e-3, what=f"{name}, offloaded")
+        close(torch.as_tensor(parts), torch.as_tensor(whole), relative=1e-6, what=f"{name}, offloaded")

@@ -10,7 +10,7 @@ import pytest
 from measures import close, within
 
 PROMPT = "a red circle in the center"
-ABSOLUTE = {"fp32": 2e-6, "bf16": 8e-3, "fp16": 1.5e-3}  # of a cosine
+ABSOLUTE = {"fp32": 5e-6, "bf16": 6e-3, "fp16": 7e-4}  # of a cosine
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -69,7 +69,7 @@ def test_auto_is_half_precision(cuda: str) -> None:
 @pytest.mark.torch_defaults
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
 def test_a_published_architecture_in_float32_without_tf32(name: str, device: str, scenes: Path) -> None:
-    """Random weights; a convolution in TF32 alone would move vectors by 1e-4."""
+    """Random weights; convolutions are in TF32 where nobody says otherwise."""
     import open_clip
     import torch
     from PIL import Image
@@ -94,7 +94,7 @@ def test_a_published_architecture_in_float32_without_tf32(name: str, device: str
 def test_scores_do_not_depend_on_the_batch(batch_size: int, device: str, scenes: Path) -> None:
     """Batches are filled up, so that a picture meets the same kernels whatever it comes with."""
     whole = scores(ranked(scenes, device=device, batch_size=32))
-    agree(scores(ranked(scenes, device=device, batch_size=batch_size)), whole, 2e-6, f"batch of {batch_size}")
+    agree(scores(ranked(scenes, device=device, batch_size=batch_size)), whole, 5e-6, f"batch of {batch_size}")
 
 
 def test_a_batch_that_does_not_fit_is_one_line(
@@ -130,7 +130,7 @@ def test_the_commands(device: str, scenes: Path, tmp_path: Path, capsys: pytest.
         assert main([*command, "--precision", precision]) == 0, capsys.readouterr().err
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         ours = {Path(row["path"]).name: row["score"] for row in rows if "score" in row}
-        allowed = ABSOLUTE["fp32"] if precision == "fp32" else ABSOLUTE["bf16"]
+        allowed = ABSOLUTE["fp32"] if precision == "fp32" else ABSOLUTE["fp16"]
         agree(ours, theirs, allowed, f"rerank --precision {precision}")
 
 
@@ -145,7 +145,7 @@ def test_a_collection_embedded_on_the_device(
         words = ["embed", str(scenes), "--out", str(tmp_path / out), "--batch-size", "7", "--device", where, "--json"]
         assert main(words) == 0, capsys.readouterr().err
     ours, theirs = (read_embeddings(tmp_path / out)[0].vectors for out in ("ours", "theirs"))
-    close(ours, theirs, relative=5e-6, what="embed, float32")
+    close(ours, theirs, relative=2e-6, what="embed, float32")
 
 
 def test_patches_windows_and_search(device: str, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_patches_windows_and_search(device: str, scenes: Path, capsys: pytest.Ca
         found["patches"].append(PatchMaps(PatchTower("mini", tower), tower, vectors).of(image))
         found["windows"].append(WindowMaps(tower, vectors).of(image))
     for name, (ours, theirs) in found.items():
-        close(ours, theirs, relative=1e-4, what=f"heat by {name}")
+        close(ours, theirs, relative=1e-5, what=f"heat by {name}")
     for command in (
         ["detect", str(scenes), "-l", "a red circle,a blue star"],
         ["search", str(scenes), "a red circle", "--json"],

@@ -40,12 +40,17 @@ def trained(config: Any) -> tuple[dict[str, Any], list[float]]:
     from clipcond.train.loop import train
 
     losses: list[float] = []
-    train(config, report=lambda line: losses.append(line["loss"]) if "loss" in line else None)
+    done = train(config, report=lambda line: losses.append(line["loss"]) if "loss" in line else None)
+    assert not done.interrupted, f"a signal from outside ended the run after {len(losses)} steps"
     return load_file(Path(config.out) / "model" / "open_clip_model.safetensors"), losses
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
     return max(float((ours[name].float() - value.float()).abs().max()) for name, value in theirs.items())
+
+
+def finite(gradient: Any) -> bool:
+    return bool((gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all())
 
 
 @pytest.fixture
@@ -60,6 +65,11 @@ def first_gradients() -> Callable[..., tuple[float, dict[str, Any]]]:
             stored.fill()
         losses = job.objective.backward(job.batches[0])
         grads = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
+        while job.scaling is not None and not all(map(finite, grads.values())):  # a run leaves such a step out
+            job.scaling.load_state_dict({**job.scaling.state_dict(), "scale": job.scaling.scale / 2})
+            job.optimizer.zero_grad()
+            losses = job.objective.backward(job.batches[0])
+            grads = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
         factor = job.scaling.scale if job.scaling is not None else 1.0
         return losses.total, {
             name: (grad.to_dense() if grad.is_sparse else grad).float().cpu() / factor for name, grad in grads.items()
@@ -68,23 +78,22 @@ def first_gradients() -> Callable[..., tuple[float, dict[str, Any]]]:
     return get
 
 
-SETTINGS: dict[
-    str, tuple[dict[str, Any], float]
-] = {  # of a step, and how far gradients may be from the CPU's in float32
-    "float32": ({}, 2e-4),
-    "siglip": ({"loss": "siglip"}, 2e-4),
-    "grad_cache": ({"grad_cache": 3}, 2e-4),
-    "grad_checkpointing": ({"grad_checkpointing": True}, 2e-4),
-    "chunks": ({"chunk_size": 3, "positives": "count", "label_smoothing": 0.1}, 2e-4),
-    "lora": ({"lora_rank": 4}, 2e-4),
-    "lock_image": ({"lock_image": True}, 2e-4),
-    "retention": ({"target": "sd15", "retention": 1.0, "retention_batch": 4}, 1e-3),
-    "denoising": ({"denoise_weight": 1.0, "pipeline": "mini", "denoise_batch": 4}, 1e-3),
-    "teacher": ({"teacher": "mini"}, 2e-4),
-    "unseen": ({"unseen_rate": 1e-3, "freeze": ("text",)}, 2e-4),
-    "bf16": ({"precision": "bf16"}, 8e-2),
-    "fp16": ({"precision": "fp16"}, 2e-2),
-    "fp16, parts": ({"precision": "fp16", "grad_cache": 3, "grad_checkpointing": True}, 2e-2),
+# of a step, and how far its gradients may be from the CPU's in float32
+SETTINGS: dict[str, tuple[dict[str, Any], float]] = {
+    "float32": ({}, 1e-5),
+    "siglip": ({"loss": "siglip"}, 1e-5),
+    "grad_cache": ({"grad_cache": 3}, 1e-5),
+    "grad_checkpointing": ({"grad_checkpointing": True}, 1e-5),
+    "chunks": ({"chunk_size": 3, "positives": "count", "label_smoothing": 0.1}, 1e-5),
+    "lora": ({"lora_rank": 4}, 1e-5),
+    "lock_image": ({"lock_image": True}, 1e-5),
+    "retention": ({"target": "sd15", "retention": 1.0, "retention_batch": 4}, 1e-5),
+    "denoising": ({"denoise_weight": 1.0, "pipeline": "mini", "denoise_batch": 4}, 1e-5),
+    "teacher": ({"teacher": "mini"}, 1e-5),
+    "unseen": ({"unseen_rate": 1e-3, "freeze": ("text",)}, 1e-5),
+    "bf16": ({"precision": "bf16"}, 7e-2),
+    "fp16": ({"precision": "fp16"}, 7e-3),
+    "fp16, parts": ({"precision": "fp16", "grad_cache": 3, "grad_checkpointing": True}, 7e-3),
 }
 
 
@@ -179,6 +188,8 @@ def test_what_the_device_draws_goes_on_where_it_stopped(device: str, config: Any
 
 
 KILLED = """import os, sys
+import torch
+torch.backends.cudnn.allow_tf32 = False  # as in this process
 from clipcond.train.config import TrainConfig
 from clipcond.train.loop import train
 def report(line):
@@ -242,6 +253,7 @@ LAUNCHED = """import os, sys
 import torch, torch.distributed as dist
 from clipcond.train.config import TrainConfig
 from clipcond.train.loop import train
+torch.backends.cudnn.allow_tf32 = False
 on_gpu = torch.cuda.is_available()
 if sys.argv[2] == "two":  # on one GPU, which NCCL does not allow
     dist.init_process_group("gloo")
@@ -276,8 +288,8 @@ def test_torchrun(way: str, device: str, config: Any, tmp_path: Path) -> None:
     lines = map(json.loads, (Path(config.out) / "log.jsonl").read_text().splitlines())
     losses = [line["loss"] for line in lines if "loss" in line]
     apart = max(abs(one - other) for one, other in zip(losses, others, strict=True))
-    within(apart, 5e-3, f"torchrun, {way}: losses")
-    within(difference(ours, theirs), 1e-3, f"torchrun, {way}: weights")
+    within(apart, 2e-4, f"torchrun, {way}: losses")
+    within(difference(ours, theirs), 5e-4, f"torchrun, {way}: weights")
 
 
 MEASURED = {

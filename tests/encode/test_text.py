@@ -239,3 +239,40 @@ def test_token_embeddings_stand_for_their_tokens_and_the_graph_goes_back_to_them
     assert not tower.pool_rows([row], vectors=given).projected.requires_grad
     with pytest.raises(ShapeError, match="ids: 0 to 60000, expected 0 to 49407"):
         tower.token_embeddings([0, 60000])
+
+
+def test_a_projection_that_was_taken_away_is_computed_beside_its_hooks() -> None:
+    """As streamed group offloading leaves it: a hook that knows weights by identity, here also below an adapter's wrapper."""
+    tower = TextTower.from_transformers(clip_model())
+    linear = tower._backend._projection  # type: ignore[attr-defined]
+    weight, known = linear.weight, {id(each) for each in linear.parameters()}
+
+    def hooked(x: torch.Tensor) -> torch.Tensor:
+        assert all(id(each) in known for each in linear.parameters())
+        assert x.device == linear.weight.device
+        return torch.nn.functional.linear(x, linear.weight)
+
+    linear.forward = hooked
+    x = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    expected = (x @ weight.T).detach()
+    for module in (linear, torch.nn.Sequential(linear)):
+        tower._backend._projection = module  # type: ignore[attr-defined]
+        assert torch.equal(tower._backend.project(x), expected)  # type: ignore[arg-type]
+        away = tower._backend.project(x.to("meta"))
+        assert away is not None
+        assert (away.device.type, away.shape) == ("meta", (2, 24))
+        assert linear.weight is weight
+        assert linear.forward is hooked
+
+
+def test_weights_in_8_bits_are_computed_in_the_dtype_of_the_states() -> None:
+    tower = TextTower.from_transformers(clip_model())
+    linear = tower._backend._projection  # type: ignore[attr-defined]
+    linear.to(torch.float8_e4m3fn)
+    x = torch.randn(2, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    made = tower._backend.project(x)
+    assert made is not None
+    assert torch.equal(made, x @ linear.weight.float().T)
+    made.sum().backward()
+    assert torch.equal(x.grad, linear.weight.detach().float().sum(0).expand(2, -1))  # type: ignore[arg-type]
+    assert linear.weight.dtype == torch.float8_e4m3fn

@@ -31,6 +31,7 @@ def rewrite(path, **changes):
         ({"model": [1]}, "its model is no dict"),
         ({"model": {"a": 3}}, "its model holds more than tensors"),
         ({"rng": 3}, "its rng is no Tensor"),
+        ({"device_rng": 3}, "its device_rng is no Tensor"),
         ({"optimizer": [3]}, "is no checkpoint of a run"),
         ({"optimizer": [{"state": [3]}]}, "is no checkpoint of a run"),
         ({"config": "{"}, "is no checkpoint of a run"),
