@@ -42,6 +42,7 @@ _HOME = {
     "steered": "clipcond.diffusion.counterfactual.denoiser",
     "tokenize": "clipcond.prompt.tokenizer",
     "translate": "clipcond.prompt.dialects.translate",
+    "travelled": "clipcond.diffusion.travel",
 }
 _MODULES = ("mini", "rerank", "train")  # sub-packages that are part of the surface; the last two can be called
 __all__ = [*_HOME, *_MODULES, "__version__"]
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
     from clipcond.diffusion.regions import Region as Region
+    from clipcond.diffusion.travel import travelled as travelled
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower
     from clipcond.errors import ClipCondError as ClipCondError

@@ -32,10 +32,13 @@ from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.regions import Region
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
+from clipcond.diffusion.travel import Travel, free_noise
+from clipcond.diffusion.travel_prompts import Film, travel
 from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
+from clipcond.prompt.keyframes import Keyframes, keyframes
 from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
 
@@ -161,10 +164,9 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
-        if options.method.name == COUNTERFACTUAL:
-            raise ConfigError(
-                "weighting is 'counterfactual', which acts while a picture is drawn; use conditioner.counterfactual(...)"
-            )
+        _refuse_counterfactual(options, "acts while a picture is drawn; use conditioner.counterfactual(...)")
+        if free_noise(self.pipeline.pipe):
+            raise ConfigError(f"{self.pipeline.name} takes no embeds under FreeNoise; use conditioner.travel(...)")
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
@@ -378,10 +380,7 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
-        if options.method.name == COUNTERFACTUAL:
-            raise ConfigError(
-                "weighting is 'counterfactual', which composes AND as well; use conditioner.counterfactual(...)"
-            )
+        _refuse_counterfactual(options, "composes AND as well; use conditioner.counterfactual(...)")
         return compose(
             self.planner,
             self.planner.prompts(prompt, negative_prompt),
@@ -449,6 +448,49 @@ class Conditioner:
             steps=steps,
         )
 
+    @torch.no_grad()
+    def travel(
+        self,
+        prompts: Keyframes,
+        negative_prompt: Keyframes | None = None,
+        *,
+        frames: int | None = None,
+        interpolation: str = "linear",
+        dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
+        clip_skip: int | None = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+    ) -> Travel:
+        """Condition a film of AnimateDiff whose prompt changes over its frames: `{0: "a fox", 16: "a wolf"}`.
+
+        prompts, negative_prompt: by frame, from 0, in any form of `clipcond.prompt.keyframes`; a string without frames is for
+        all of them.   frames: of the film; None is the default of the pipeline's call.   interpolation: `linear`, `slerp` or
+        `hold`, from each prompt to the next. Further settings are those of a call.
+        Draw with `with travelled(pipe, travel): pipe(**travel.kwargs, …)`, under FreeNoise too.
+        Raises ConfigError for settings that do not fit, pipelines without a motion adapter, and prompts with schedules, AND or
+        `.swap()`.
+        """
+        film = Film.of(
+            self.pipeline,
+            keyframes(prompts),
+            keyframes("" if negative_prompt is None else negative_prompt),
+            frames=frames,
+            interpolation=interpolation,
+        )
+        options = self.planner.options(
+            dialect=dialect,
+            weighting=weighting,
+            chunking=chunking,
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=lengths,
+        )
+        _refuse_counterfactual(options, "steers pictures, and no travel; leave it out")
+        zeros = negative_prompt is None and self.pipeline.force_zeros
+        return travel(self.planner, film, options, cache=self.cache, force_zeros=zeros)
+
 
 def condition(
     pipe: Any,
@@ -484,6 +526,11 @@ def _steerable(lengths: str | None) -> str | None:
     if lengths == "mask":
         raise ConfigError("lengths is 'mask', which a steering cannot do; leave it out")
     return lengths
+
+
+def _refuse_counterfactual(options: EncodeOptions, instead: str) -> None:
+    if options.method.name == COUNTERFACTUAL:
+        raise ConfigError(f"weighting is 'counterfactual', which {instead}")
 
 
 def _check_images(num_images_per_prompt: int) -> None:
