@@ -172,6 +172,24 @@ def test_a_controlnet_reads_each_frames_text_too(animated: Kind, pipes: Callable
     close(seen[0], travel.states)  # of the positive side alone
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("AnimateDiffPAGPipeline", {"pag_applied_layers": "mid"}, {"pag_scale": 2.0}),
+        ("AnimateDiffVideoToVideoPipeline", {}, {"strength": 0.9}),
+    ],
+)
+def test_other_pipelines_of_films_travel(animated: Kind, name: str, more: dict[str, Any], said: dict[str, Any]) -> None:
+    """To one prompt the film of that prompt, to two another; each frame's rows reach the denoiser on all sides."""
+    pipe = animated(name, **more)
+    conditioner = Conditioner.from_pipeline(pipe)
+    still, moved = (conditioner.travel(film, "blurry", frames=FRAMES) for film in (FILM[0], FILM))
+    count = {"num_frames": FRAMES} if "PAG" in name else {}
+    plain = draw(pipe, **conditioner(FILM[0], "blurry").kwargs, **count, **said)
+    close(drawn(pipe, still, **said), plain, 1e-4)
+    assert (drawn(pipe, moved, **said) - plain).abs().max() > 1e-3
+
+
 def test_what_no_travel_can_do_is_said(pipe: Any, pipes: Callable[[str], Any]) -> None:
     conditioner = Conditioner.from_pipeline(pipe)
     assert conditioner.travel(FILM).frames == 16  # the default of the call
