@@ -131,6 +131,7 @@ class Conditioner:
         steps: int | None = None,
         max_sequence_length: int | None = None,
         operations: Sequence[Operation] = (),
+        image: Any = None,
     ) -> Conditioning:
         """Condition one prompt or a list of them.
 
@@ -150,6 +151,8 @@ class Conditioner:
         max_sequence_length: the positions of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
         longer row, and shorter ones in the same list are filled up with the end of an empty prompt.
         operations: operations on the positive side in their order, of `clipcond.prompt.operations`.
+        image: the picture that a language model reads with the prompt, in HunyuanVideo-I2V and Kandinsky 5 I2I, the one of the
+        pipeline's call: one for all prompts or one for each.
 
         Raises ConfigError for settings that do not fit one another or the pipeline, for a schedule without `steps`, and
         for a prompt of several parts that only a denoiser can compose (A1111's AND).
@@ -173,6 +176,7 @@ class Conditioner:
             others={"_2": prompt_2, "_3": prompt_3},
             negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3},
         )
+        options = self.planner.with_pictures(options, image, len(prompts.positive))
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
         if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())

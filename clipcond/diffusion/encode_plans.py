@@ -30,6 +30,7 @@ from clipcond.diffusion.findings import (
 from clipcond.diffusion.language_models import ASK, words_of
 from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Sides
+from clipcond.diffusion.shown_pictures import SHOW, within
 from clipcond.encode.inversion import Inversions
 from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.tokenizer import CONTEXT
@@ -127,8 +128,15 @@ def _asked(
 ) -> dict[str, Tensor]:
     """The states that the pipeline's own method has its language model give of the prompts of one side."""
     texts = [words_of(each.by_argument[f"{prefix}prompt"]) for each in plans]
-    pooled = encoded[f"{prefix}pooled_prompt_embeds"]
-    found = ASK[pipeline.shape.language](pipeline.pipe, texts, pooled, images, options.max_sequence_length)
+    pooled, length = encoded[f"{prefix}pooled_prompt_embeds"], options.max_sequence_length
+    if (ask := ASK.get(pipeline.shape.language)) is not None:
+        found = ask(pipeline.pipe, texts, pooled, images, length)
+    else:
+        encoders = pipeline.plan_encoders(length, options.picture_positions)
+        reader = next(each for each in encoders.values() if each.kind == "language")
+        read = [within(each, reader, pipeline.language_tokenizer) for each in texts]
+        shown = [options.pictures[each.index] for each in plans]
+        found = SHOW[pipeline.shape.language](pipeline.pipe, read, shown, prefix, pooled, images, length)
     return {f"{prefix}{name}": tensor for name, tensor in found.items()}
 
 

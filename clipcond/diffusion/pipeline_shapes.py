@@ -40,7 +40,7 @@ class Shape:
     the pipeline.   arguments: of the call, by our names of the tensors, where they differ.   optional: encoders that may
     be missing.   composes: the denoiser takes both sides of guidance in one batch, so that AND can be composed in it.
     own_negative: no negative prompt leaves that side to the pipeline.   language: of `clipcond.diffusion.language_models`,
-    for a pipeline that asks a language model too.
+    for a pipeline that asks a language model too.   shown: that model reads the picture with the prompt.
     """
 
     family: str
@@ -51,6 +51,7 @@ class Shape:
     composes: bool = True
     own_negative: bool = False
     language: str = ""
+    shown: bool = False
 
 
 _ONE, _TWO, _THREE = Slot(), Slot("text_encoder_2", "tokenizer_2", "_2"), Slot("text_encoder_3", "tokenizer_3", "_3")
@@ -73,11 +74,18 @@ _KANDINSKY5 = {
 }
 
 
-def _kandinsky(family: str, language: str, arguments: Mapping[str, str]) -> Shape:
+def _kandinsky(family: str, language: str, arguments: Mapping[str, str], *, shown: bool = False) -> Shape:
     slots = {"clip_l": Slot("text_encoder_2", "tokenizer_2")}
     return Shape(
         family=family, layout="pooled", slots=slots, arguments=arguments, composes=False, own_negative=True,
-        language=language,
+        language=language, shown=shown,
+    )  # fmt: skip
+
+
+def _hunyuan(family: str, *, shown: bool = False) -> Shape:
+    return Shape(
+        family=family, layout="pooled", slots={"clip_l": _TWO}, composes=False, own_negative=True, language=family,
+        shown=shown,
     )  # fmt: skip
 
 
@@ -90,16 +98,11 @@ SHAPES: Mapping[str, Shape] = {
     "sd3": Shape(family="sd3", layout="sd3", slots={"clip_l": _ONE, "clip_g": _TWO, T5: _THREE}, optional=(T5,)),
     "flux": Shape(family="flux", layout="flux", slots={"clip_l": _ONE, T5: _TWO}, composes=False, own_negative=True),
     "cascade": Shape(family="cascade", layout="cascade", slots={"clip_g": _ONE}, arguments=_CASCADE, composes=False),
-    "hunyuan-video": Shape(
-        family="hunyuan-video",
-        layout="pooled",
-        slots={"clip_l": _TWO},
-        composes=False,
-        own_negative=True,
-        language="hunyuan-video",
-    ),
+    "hunyuan-video": _hunyuan("hunyuan-video"),
+    "hunyuan-video-i2v": _hunyuan("hunyuan-video-i2v", shown=True),
     "kandinsky5": _kandinsky("kandinsky5", "kandinsky5", _KANDINSKY5),
     "kandinsky5-video": _kandinsky("kandinsky5-video", "kandinsky5", _KANDINSKY5),
+    "kandinsky5-i2i": _kandinsky("kandinsky5-i2i", "kandinsky5-i2i", _KANDINSKY5, shown=True),
     "kandinsky6": _kandinsky("kandinsky6", "kandinsky6", {}),
     "editing": Shape(family="sd15", layout="sd15", slots={"clip_l": _ONE}, arguments=_EDITING, composes=False),
     "editing-xl": Shape(family="sdxl", layout="sdxl", slots=_XL, arguments=_EDITING_XL, composes=False),
@@ -118,7 +121,7 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
         return "flux"
     language = type(getattr(parts.get("text_encoder"), "_orig_mod", parts.get("text_encoder"))).__name__
     if language.startswith(("Llama", "Qwen", "Llava")) and "text_encoder_2" in parts and "text_encoder_3" not in parts:
-        return _language_shape(name, parts, takes, language)
+        return _language_shape(takes, language)
     for other in ("prior", "text_encoder_4"):
         if parts.get(other) is not None:
             raise ModelError(f"{name} is of a family with {other}; {SUPPORTED}")
@@ -129,17 +132,16 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
     raise ModelError(f"{name} has no unet and no transformer; {SUPPORTED}")
 
 
-def _language_shape(name: str, parts: Mapping[str, Any], takes: Collection[str], language: str) -> str:
-    pictures = {"image", "prompt_cu_seqlens"} <= set(takes) and "num_frames" not in takes
-    if pictures or language.startswith("Llava"):
-        raise ModelError(
-            f"the language model of {name} reads the picture with the prompt; give the pipeline the prompt"
-        )
+def _language_shape(takes: Collection[str], language: str) -> str:
+    if language.startswith("Llava"):
+        return "hunyuan-video-i2v"
     if language.startswith("Llama"):
         return "hunyuan-video"
     if "prompt_cu_seqlens" not in takes:
         return "kandinsky6"
-    return "kandinsky5-video" if "num_frames" in takes else "kandinsky5"
+    if "num_frames" in takes:
+        return "kandinsky5-video"
+    return "kandinsky5-i2i" if "image" in takes else "kandinsky5"
 
 
 def _unet_shape(parts: Mapping[str, Any], takes: Collection[str]) -> str:

@@ -217,8 +217,8 @@ class PipelineView:
         """The language model that the pipeline asks itself, None where there is none."""
         return next((each for each in FAMILIES[self.family].values() if each.kind == "language"), None)
 
-    def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
-        """The encoders in the form that a plan is made for."""
+    def plan_encoders(self, max_sequence_length: int, picture_positions: int = 0) -> dict[str, Encoder]:
+        """The encoders in the form that a plan is made for. picture_positions: of a language model, that a picture takes."""
         planned = {
             name: replace(
                 FAMILIES[self.family][name],
@@ -230,6 +230,7 @@ class PipelineView:
         }
         if (language := self.language) is not None:
             limit = language.limit + max_sequence_length - (self._default_length or max_sequence_length)
+            limit -= picture_positions
             planned = {language.name: replace(language, limit=limit), **planned}
         return planned
 

@@ -88,7 +88,12 @@ def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
 
 CHATS = {  # the family's chat, the file in diffusers' pipelines, and what it is called there
     ("hunyuan-video", "llama"): ("hunyuan_video/pipeline_hunyuan_video.py", "DEFAULT_PROMPT_TEMPLATE"),
+    ("hunyuan-video-i2v", "llama"): (
+        "hunyuan_video/pipeline_hunyuan_video_image2video.py",
+        "DEFAULT_PROMPT_TEMPLATE",
+    ),
     ("kandinsky5", "qwen"): ("kandinsky5/pipeline_kandinsky_t2i.py", "self.prompt_template"),
+    ("kandinsky5-i2i", "qwen"): ("kandinsky5/pipeline_kandinsky_i2i.py", "self.prompt_template"),
     ("kandinsky5-video", "qwen"): ("kandinsky5/pipeline_kandinsky.py", "self.prompt_template"),
     ("kandinsky6", "qwen"): ("kandinsky6/pipeline_kandinsky6_ti2va.py", "_PROMPT_TEMPLATE"),
     ("qwen-image", "qwen"): ("qwenimage/pipeline_qwenimage.py", "self.prompt_template_encode"),
@@ -97,6 +102,7 @@ CHATS = {  # the family's chat, the file in diffusers' pipelines, and what it is
 }
 CROPS = {
     ("kandinsky5", "qwen"): ("kandinsky5/pipeline_kandinsky_t2i.py", "self.prompt_template_encode_start_idx"),
+    ("kandinsky5-i2i", "qwen"): ("kandinsky5/pipeline_kandinsky_i2i.py", "self.prompt_template_encode_start_idx"),
     ("kandinsky5-video", "qwen"): ("kandinsky5/pipeline_kandinsky.py", "self.prompt_template_encode_start_idx"),
     ("kandinsky6", "qwen"): ("kandinsky6/pipeline_kandinsky6_ti2va.py", "_QWEN_CROP_START"),
     ("qwen-image", "qwen"): ("qwenimage/pipeline_qwenimage.py", "self.prompt_template_encode_start_idx"),
