@@ -11,6 +11,7 @@ from clipcond._version import __version__
 _HOME = {
     "Cache": "clipcond.condition.cache",
     "ClipCondError": "clipcond.errors",
+    "ClipcondGuider": "clipcond.diffusion.modular_guider",
     "ClipcondTextBlock": "clipcond.diffusion.modular",
     "Conditioner": "clipcond.diffusion.conditioner",
     "Conditioning": "clipcond.diffusion.conditioning",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.counterfactual.drawing import draw_steered as draw_steered
     from clipcond.diffusion.counterfactual.replace import replace as replace
     from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
+    from clipcond.diffusion.modular_guider import ClipcondGuider as ClipcondGuider
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
     from clipcond.diffusion.regions import Region as Region
     from clipcond.diffusion.travel import travelled as travelled

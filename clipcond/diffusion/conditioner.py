@@ -369,12 +369,13 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
-        if self.pipeline.modular:
-            raise ConfigError(
-                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a classic pipeline"
-            )
         if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
+        if self.pipeline.modular and not hasattr(getattr(self.pipeline.pipe, "guider", None), "steer"):
+            raise ConfigError(
+                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a guider that composes them: "
+                "pipe.update_components(guider=clipcond.ClipcondGuider(guidance_scale=…))"
+            )
         options = self.planner.options(
             dialect=dialect,
             weighting=weighting,

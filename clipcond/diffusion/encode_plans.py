@@ -104,7 +104,8 @@ def encode_plans(
         if sides.negative:
             tensors |= side("negative_", sides.negative)
         elif whole.negative and takes_negative:
-            tensors |= {f"negative_{name}": _zeros(tensor) for name, tensor in tensors.items()}
+            rows = len(whole.negative) * num_images_per_prompt  # of regions one for all prompts
+            tensors |= {f"negative_{name}": _zeros(tensor[:rows]) for name, tensor in tensors.items()}
         plans = (*sides.positive, *sides.negative)
         findings = [found for each in plans for found in findings_of(each, states[_key(each)].findings)]
         if not takes_negative:
