@@ -108,10 +108,28 @@ def _compel(module: Any, pipe: Any) -> EncodeBoth:
     return encode
 
 
+class _With:
+    """An object with some attributes more, for tools that reach for what their libraries no longer have."""
+
+    def __init__(self, base: Any, **own: Any) -> None:
+        self._base = base
+        self.__dict__.update(own)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._base(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+
 def _sd_embed(module: Any, pipe: Any) -> EncodeBoth:
+    encoder = pipe.text_encoder
+    with_model = _With(encoder, text_model=getattr(encoder, "text_model", encoder))  # transformers had it until 5.5
+    older = _With(pipe, text_encoder=with_model)
+
     def encode(prompt: str, negative: str) -> tuple[Tensor, Tensor]:
         positive, other = module.get_weighted_text_embeddings_sd15(
-            pipe, prompt=prompt, neg_prompt=negative, pad_last_block=True
+            older, prompt=prompt, neg_prompt=negative, pad_last_block=True
         )
         return positive, other
 
