@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipcond.condition.algebra import lerp, slerp
 from clipcond.condition.cache import Cache
+from clipcond.condition.lengths import check_memory
 from clipcond.diffusion.encode_plans import EncodedSides, encode_plans
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.pipeline_view import PipelineView
@@ -55,8 +56,10 @@ class Film:
         if interpolation not in INTERPOLATIONS:
             raise ConfigError(f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
         count = pipeline.call.get("num_frames") if frames is None else frames
-        if not isinstance(count, int):
+        if count is None:
             raise ConfigError(f"frames is not given, and {pipeline.name} takes a film; say frames=…, as many as it has")
+        if not isinstance(count, int):
+            raise ConfigError(f"frames is {count!r}, expected a whole number")
         last = max(*prompts, *negative)
         if last >= count:
             raise ConfigError(
@@ -79,6 +82,8 @@ def travel(
         cache=cache,
         force_zeros=force_zeros,
     )
+    states = encoded.tensors["prompt_embeds"]
+    check_memory(2 * film.frames, states.shape[1], states[0].nbytes)
     of_film = {name: _of_film(film, name, each, about.tensors) for name, each in encoded.tensors.items()}
     one_pooled = "pooled_prompt_embeds" in of_film and max(len(film.prompts), len(film.negative)) > 1
     return Travel(

@@ -187,6 +187,9 @@ def test_other_pipelines_of_films_travel(animated: Kind, name: str, more: dict[s
     count = {"num_frames": FRAMES} if "PAG" in name else {}
     plain = draw(pipe, **conditioner(FILM[0], "blurry").kwargs, **count, **said)
     close(drawn(pipe, still, **said), plain, 1e-4)
+    if not count:
+        with pytest.raises(ConfigError, match=f"frames is not given, and {name} takes a film; say frames="):
+            conditioner.travel(FILM)
     assert (drawn(pipe, moved, **said) - plain).abs().max() > 1e-3
 
 
@@ -195,6 +198,8 @@ def test_what_no_travel_can_do_is_said(pipe: Any, pipes: Callable[[str], Any]) -
     assert conditioner.travel(FILM).frames == 16  # the default of the call
     refused: list[tuple[Any, dict[str, Any], str]] = [
         ({0: "a", 16: "b"}, {}, "frames is 16, and the last prompt is at frame 16; say frames=17 or more"),
+        (FILM, {"frames": "16"}, "frames is '16', expected a whole number"),
+        (FILM, {"frames": 10**9}, "rows of 77 tokens would take"),
         (FILM, {"interpolation": "cubic"}, "interpolation is 'cubic', expected one of linear, slerp, hold"),
         (FILM, {"weighting": "counterfactual"}, "which steers pictures, and no travel; leave it out"),
         ("a [red:blue:0.5] fox", {"dialect": "a1111"}, "changes over the steps, which no travel does"),
