@@ -116,7 +116,7 @@ CODES = (
     FindingCode("adapter-not-loaded", "condition", "`<lora:…>` that is not active in the pipeline; `load_adapters` loads it"),
     FindingCode("schedule-pooled", "condition", "a pipeline that keeps the pooled vector of the first step"),
     FindingCode("travel-pooled", "condition", "a film's pipeline that takes one pooled vector for all frames"),
-    FindingCode("cut-by-encoder", "condition", "the end of a prompt that a language model beside CLIP does not read"),
+    FindingCode("cut-by-encoder", "condition", "the end of a prompt that a language model, or a denoiser, does not read"),
     FindingCode("phrase-dead", "explain", "a phrase that changes next to nothing in the picture"),
     FindingCode("phrase-cut", "explain", "a phrase that the stock pipeline never reads"),
     FindingCode("acts-elsewhere", "explain", "a phrase that acts in another place than it names"),
