@@ -147,6 +147,7 @@ _EXAMPLES = {
         "clipcond conformance --tool compel",
         "clipcond conformance --tool sd_embed --json",
         "clipcond conformance --tool lpw --path ./community --fail-on-difference",
+        "clipcond conformance --tool my_encoder:encode --path . --dialect comfy --weighting comfy",
     ),
     "demo": (
         "clipcond demo",

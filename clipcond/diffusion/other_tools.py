@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,21 @@ def _lpw(module: Any, pipe: Any) -> EncodeBoth:
         return positive, other
 
     return encode
+
+
+def own_tool(named: str, *, dialect: str, weighting: str, chunking: str) -> Tool:
+    """A function of the user's own, `module:function`: (pipeline, prompt, negative prompt) → the states (1, T, D) of both."""
+    module, _, function = named.partition(":")
+    return Tool(
+        name=named,
+        module=module,
+        package=None,
+        dialect=dialect,
+        weighting=weighting,
+        chunking=chunking,
+        open=lambda loaded, pipe: partial(getattr(loaded, function), pipe),
+        get=f"write {function}(pipe, prompt, negative) in {module}.py, and give its folder with --path",
+    )
 
 
 TOOLS: Mapping[str, Tool] = {
