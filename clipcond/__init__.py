@@ -11,6 +11,7 @@ from clipcond._version import __version__
 _HOME = {
     "Cache": "clipcond.condition.cache",
     "ClipCondError": "clipcond.errors",
+    "ClipcondGuider": "clipcond.diffusion.modular_guider",
     "ClipcondTextBlock": "clipcond.diffusion.modular",
     "Conditioner": "clipcond.diffusion.conditioner",
     "Conditioning": "clipcond.diffusion.conditioning",
@@ -42,6 +43,7 @@ _HOME = {
     "steered": "clipcond.diffusion.counterfactual.denoiser",
     "tokenize": "clipcond.prompt.tokenizer",
     "translate": "clipcond.prompt.dialects.translate",
+    "travelled": "clipcond.diffusion.travel",
 }
 _MODULES = ("mini", "rerank", "train")  # sub-packages that are part of the surface; the last two can be called
 __all__ = [*_HOME, *_MODULES, "__version__"]
@@ -58,8 +60,10 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from clipcond.diffusion.counterfactual.drawing import draw_steered as draw_steered
     from clipcond.diffusion.counterfactual.replace import replace as replace
     from clipcond.diffusion.modular import ClipcondTextBlock as ClipcondTextBlock
+    from clipcond.diffusion.modular_guider import ClipcondGuider as ClipcondGuider
     from clipcond.diffusion.pipelines import load_pipeline as load_pipeline
     from clipcond.diffusion.regions import Region as Region
+    from clipcond.diffusion.travel import travelled as travelled
     from clipcond.encode.image import ImageTower as ImageTower
     from clipcond.encode.text import TextTower as TextTower
     from clipcond.errors import ClipCondError as ClipCondError

@@ -114,6 +114,49 @@ def compel(prompt):
 
 def deaf(prompt):
     return [[prompt, 1.0]]
+
+def chunks(prompt, peer, settings, encoder):
+    from clipcond.prompt.layout import EmbeddingToken
+    from clipcond.prompt.plan import plan
+
+    split = {"SENTENCES": "compel-sentences", "PHRASES": "compel-phrases", "WORDS": "word"}.get(settings.get("split_mode"))
+    dialect = {"A1111": "a1111", "ComfyUI": "comfy", "compel": "plain"}[peer]
+    found = plan(prompt, dialect=dialect, family="sdxl", chunking=split, embeddings={"tix": 4}).encoders[encoder]
+    rows = []
+    for chunk in found.chunks:
+        row = chunk.ids(found.pad_id)
+        own = [None if isinstance(token, EmbeddingToken) else token.id for token in chunk.tokens]
+        rows.append([row[0], *own, *row[1 + len(own) :]])
+    return rows
+
+def one_chunk(prompt, peer, settings, encoder):
+    return chunks(prompt, peer, settings, encoder)[:1]
+
+def weigh(method, *, weight=None, tokens=None, unique_weights=None, states=None, empty=None, weights=None, length=None):
+    import torch
+    from clipcond.condition.lengths import repeat_to
+    from clipcond.condition.masked_chunks import down_terms, tan_share
+    from clipcond.condition.weighting import parse_method, weigh
+
+    if method == "compel_down_share":
+        return tan_share(weight) / (1 + tan_share(weight))
+    if method == "adv_length_norm":
+        row = torch.tensor([[1, *[weight] * tokens, 1.0]])
+        segments = torch.tensor([[-1, *[4] * tokens, -1]])
+        found = weigh(torch.ones(1, tokens + 2, 1), row, segments, method=parse_method("no_norm+length_norm"))
+        return float(found.hidden[0, 1, 0])
+    if method == "adv_down_masks":
+        factors = [factor for factor, _ in down_terms([[1.0, *unique_weights, 1.0]], [[-1, 0, 1, 2, -1]])]
+        return [1 - sum(factors), *factors]
+    if method == "lcm_repeat":
+        return repeat_to(torch.tensor([states], dtype=torch.float64), length)[0].tolist()
+    wide = torch.tensor([states], dtype=torch.float64)
+    row, segments = torch.tensor([weights]), torch.zeros(1, len(weights), dtype=torch.int64)
+    comfy = weigh(wide, row, segments, method=parse_method("comfy"), empty=torch.tensor(empty, dtype=torch.float64))
+    return comfy.hidden[0].tolist()
+
+def heavy(method, states=None, **input):
+    return states and [[2 * x for x in row] for row in states] or 1.0
 """
 
 
@@ -126,7 +169,11 @@ def deaf(prompt):
         ("schedules_a1111.json", "resolve", 0, None),
         ("grammar_comfy.json", "deaf", 1, "3 of"),
         ("grammar_comfy.json", "no_such", 2, None),
-        ("weighting.json", "deaf", 2, None),
+        ("chunks.json", "chunks", 0, None),
+        ("chunks.json", "one_chunk", 1, "11 of"),
+        ("weighting.json", "weigh", 0, None),
+        ("weighting.json", "heavy", 1, "1 of"),
+        ("unknown.json", "deaf", 2, None),
     ],
 )
 def test_the_checker(
@@ -143,6 +190,22 @@ def test_the_checker(
         assert said.out == f"{count} of {count} met\n"
     if met:
         assert said.out.splitlines()[-1].startswith(met)
+
+
+def test_the_vectors_of_one_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "own_parsers.py").write_text(PARSERS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_parsers", raising=False)
+    assert CHECK["main"](["chunks.json", "own_parsers:chunks", "--of", "compel"]) == 0
+    assert CHECK["main"](["weighting.json", "own_parsers:weigh", "--of", "lcm_repeat"]) == 0
+    assert capsys.readouterr().out == "4 of 4 met\n1 of 1 met\n"
+    assert (
+        CHECK["main"](["chunks.json", "own_parsers:chunks", "--of", "A1111", "--peer"]) == 1
+    )  # whose defect is not ours
+    assert capsys.readouterr().out.splitlines()[-1] == "11 of 12 met"
+    assert CHECK["main"](["chunks.json", "own_parsers:chunks", "--of", "webui"]) == 2
+    assert capsys.readouterr().err == "check.py: chunks.json has no vector of webui\n"
 
 
 def test_the_checker_of_states_finds_a_wrong_number() -> None:

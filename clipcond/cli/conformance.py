@@ -23,10 +23,24 @@ _STYLES = {"same": "green", "differs": "yellow", "cannot": "red"}
 
 @command
 def conformance(
-    tool: Annotated[str, typer.Option("--tool", help="compel, sd_embed or lpw, which you have installed.")],
+    tool: Annotated[
+        str,
+        typer.Option(
+            "--tool", help="compel, sd_embed or lpw, which you have installed, or MODULE:FUNCTION of your own."
+        ),
+    ],
     path: Annotated[
         Path | None,
         typer.Option("--path", help="A folder that holds the tool, if it is not installed.", show_default=False),
+    ] = None,
+    dialect: Annotated[
+        str | None, typer.Option("--dialect", help="Of your own function: whose syntax it reads.", show_default="a1111")
+    ] = None,
+    weighting: Annotated[
+        str | None, typer.Option("--weighting", help="Of your own function.", show_default="the dialect's own")
+    ] = None,
+    chunking: Annotated[
+        str | None, typer.Option("--chunking", help="Of your own function.", show_default="the dialect's own")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     fail_on_difference: Annotated[
@@ -36,10 +50,11 @@ def conformance(
     """Compare another tool's prompt embeds with clipcond's.
 
     Both encode the same prompts with one tiny pipeline that is made of a rule. A case is the same,
-    differs (from which token on, and how much), or the tool cannot do it.
+    differs (from which token on, and how much), or the tool cannot do it. A function of your own
+    takes a pipeline, a prompt and a negative prompt, and returns the states of both, (1, T, D) each.
     """
     with progress() as events:
-        found = run(ConformanceOptions(tool, path), events=events)
+        found = run(ConformanceOptions(tool, path, dialect, weighting, chunking), events=events)
     if as_json:
         print_json(found.to_json(), indent=2)
     else:

@@ -144,9 +144,9 @@ _EXAMPLES = {
         "clipcond doctor --fail-on-problem",
     ),
     "conformance": (
-        "clipcond conformance --tool compel",
-        "clipcond conformance --tool sd_embed --json",
+        "clipcond conformance --tool compel --json",
         "clipcond conformance --tool lpw --path ./community --fail-on-difference",
+        "clipcond conformance --tool my_encoder:encode --path . --dialect comfy",
     ),
     "demo": (
         "clipcond demo",

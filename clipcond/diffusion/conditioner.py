@@ -33,10 +33,13 @@ from clipcond.diffusion.planner import Planner, PlansByPrompt, PromptArgument
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
 from clipcond.diffusion.regions import Region
 from clipcond.diffusion.timeline import Timeline, first_scheduled, needed_steps, variants_of
+from clipcond.diffusion.travel import Travel, free_noise
+from clipcond.diffusion.travel_prompts import Film, travel
 from clipcond.diffusion.word_swaps import edits_of_prompt
 from clipcond.encode.inversion import Inversions, Source, gather
 from clipcond.errors import ConfigError
 from clipcond.prompt.embeddings import EmbeddingFile
+from clipcond.prompt.keyframes import Keyframes, keyframes
 from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
 
@@ -131,6 +134,7 @@ class Conditioner:
         steps: int | None = None,
         max_sequence_length: int | None = None,
         operations: Sequence[Operation] = (),
+        image: Any = None,
     ) -> Conditioning:
         """Condition one prompt or a list of them.
 
@@ -150,6 +154,8 @@ class Conditioner:
         max_sequence_length: the positions of a T5 row, with the pipeline's own default; a text beyond it is read whole, in a
         longer row, and shorter ones in the same list are filled up with the end of an empty prompt.
         operations: operations on the positive side in their order, of `clipcond.prompt.operations`.
+        image: the picture that a language model reads with the prompt, in HunyuanVideo-I2V and Kandinsky 5 I2I, the one of the
+        pipeline's call: one for all prompts or one for each.
 
         Raises ConfigError for settings that do not fit one another or the pipeline, for a schedule without `steps`, and
         for a prompt of several parts that only a denoiser can compose (A1111's AND).
@@ -164,16 +170,16 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
-        if options.method.name == COUNTERFACTUAL:
-            raise ConfigError(
-                "weighting is 'counterfactual', which acts while a picture is drawn; use conditioner.counterfactual(...)"
-            )
+        _refuse_counterfactual(options, "acts while a picture is drawn; use conditioner.counterfactual(...)")
+        if free_noise(self.pipeline.pipe):
+            raise ConfigError(f"{self.pipeline.name} takes no embeds under FreeNoise; use conditioner.travel(...)")
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
             others={"_2": prompt_2, "_3": prompt_3, "_4": prompt_4},
             negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3, "_4": negative_prompt_4},
         )
+        options = self.planner.with_pictures(options, image, len(prompts.positive))
         no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3 or negative_prompt_4)
         if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
@@ -366,12 +372,13 @@ class Conditioner:
         Raises ConfigError for settings that a call refuses, and for Flux.
         """
         _check_images(num_images_per_prompt)
-        if self.pipeline.modular:
-            raise ConfigError(
-                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a classic pipeline"
-            )
         if not self.pipeline.shape.composes:
             raise ConfigError(f"{self.pipeline.name} has no negative side that AND could be composed against")
+        if self.pipeline.modular and not hasattr(getattr(self.pipeline.pipe, "guider", None), "steer"):
+            raise ConfigError(
+                f"{self.pipeline.name} runs each side of guidance by itself; AND needs a guider that composes them: "
+                "pipe.update_components(guider=clipcond.ClipcondGuider(guidance_scale=…))"
+            )
         options = self.planner.options(
             dialect=dialect,
             weighting=weighting,
@@ -381,10 +388,7 @@ class Conditioner:
             lengths=lengths,
             max_sequence_length=max_sequence_length,
         )
-        if options.method.name == COUNTERFACTUAL:
-            raise ConfigError(
-                "weighting is 'counterfactual', which composes AND as well; use conditioner.counterfactual(...)"
-            )
+        _refuse_counterfactual(options, "composes AND as well; use conditioner.counterfactual(...)")
         return compose(
             self.planner,
             self.planner.prompts(prompt, negative_prompt),
@@ -452,6 +456,49 @@ class Conditioner:
             steps=steps,
         )
 
+    @torch.no_grad()
+    def travel(
+        self,
+        prompts: Keyframes,
+        negative_prompt: Keyframes | None = None,
+        *,
+        frames: int | None = None,
+        interpolation: str = "linear",
+        dialect: str = "plain",
+        weighting: str | None = None,
+        chunking: str | None = None,
+        clip_skip: int | None = 0,
+        pooled: str = "first",
+        lengths: str | None = None,
+    ) -> Travel:
+        """Condition a film of AnimateDiff whose prompt changes over its frames: `{0: "a fox", 16: "a wolf"}`.
+
+        prompts, negative_prompt: by frame, from 0, in any form of `clipcond.prompt.keyframes`; a string without frames is for
+        all of them.   frames: of the film; None is the default of the pipeline's call.   interpolation: `linear`, `slerp` or
+        `hold`, from each prompt to the next. Further settings are those of a call.
+        Draw with `with travelled(pipe, travel): pipe(**travel.kwargs, …)`, under FreeNoise too.
+        Raises ConfigError for settings that do not fit, pipelines without a motion adapter, and prompts with schedules, AND or
+        `.swap()`.
+        """
+        film = Film.of(
+            self.pipeline,
+            keyframes(prompts),
+            keyframes("" if negative_prompt is None else negative_prompt),
+            frames=frames,
+            interpolation=interpolation,
+        )
+        options = self.planner.options(
+            dialect=dialect,
+            weighting=weighting,
+            chunking=chunking,
+            clip_skip=clip_skip,
+            pooled=pooled,
+            lengths=lengths,
+        )
+        _refuse_counterfactual(options, "steers pictures, and no travel; leave it out")
+        zeros = negative_prompt is None and self.pipeline.force_zeros
+        return travel(self.planner, film, options, cache=self.cache, force_zeros=zeros)
+
 
 def condition(
     pipe: Any,
@@ -487,6 +534,11 @@ def _steerable(lengths: str | None) -> str | None:
     if lengths == "mask":
         raise ConfigError("lengths is 'mask', which a steering cannot do; leave it out")
     return lengths
+
+
+def _refuse_counterfactual(options: EncodeOptions, instead: str) -> None:
+    if options.method.name == COUNTERFACTUAL:
+        raise ConfigError(f"weighting is 'counterfactual', which {instead}")
 
 
 def _check_images(num_images_per_prompt: int) -> None:

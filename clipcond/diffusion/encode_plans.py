@@ -32,6 +32,7 @@ from clipcond.diffusion.findings import (
 from clipcond.diffusion.language_models import ASK, words_of
 from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Sides
+from clipcond.diffusion.shown_pictures import SHOW, within
 from clipcond.encode.inversion import Inversions
 from clipcond.errors import ConfigError, ModelError
 
@@ -105,7 +106,8 @@ def encode_plans(
         if sides.negative:
             tensors |= side("negative_", sides.negative)
         elif whole.negative and takes_negative:
-            tensors |= {f"negative_{name}": _zeros(tensor) for name, tensor in tensors.items()}
+            rows = len(whole.negative) * num_images_per_prompt  # of regions one for all prompts
+            tensors |= {f"negative_{name}": _zeros(tensor[:rows]) for name, tensor in tensors.items()}
         plans = (*sides.positive, *sides.negative)
         findings = [found for each in plans for found in findings_of(each, states[_key(each)].findings)]
         if not takes_negative:
@@ -132,9 +134,16 @@ def _asked(
 ) -> dict[str, Tensor]:
     """The states that the pipeline's own method has its language model give of the prompts of one side."""
     assert pipeline.language is not None
-    texts = [words_of(each.by_encoder[pipeline.language.name]) for each in plans]
-    pooled = encoded[f"{prefix}pooled_prompt_embeds"]
-    found = ASK[pipeline.shape.language](pipeline.pipe, texts, pooled, images, options.max_sequence_length)
+    name = pipeline.language.name
+    texts = [words_of(each.by_encoder[name]) for each in plans]
+    pooled, length = encoded[f"{prefix}pooled_prompt_embeds"], options.max_sequence_length
+    if (ask := ASK.get(pipeline.shape.language)) is not None:
+        found = ask(pipeline.pipe, texts, pooled, images, length)
+    else:
+        reader = pipeline.plan_encoders(length, options.picture_positions)[name]
+        read = [within(each, reader, pipeline.language_tokenizer) for each in texts]
+        shown = [options.pictures[each.index] for each in plans]
+        found = SHOW[pipeline.shape.language](pipeline.pipe, read, shown, prefix, pooled, images, length)
     return {f"{prefix}{name}": tensor for name, tensor in found.items()}
 
 

@@ -22,9 +22,9 @@ class PlacedFinding(Finding):
     Besides those of the plans (`clipcond.prompt.findings`): `mean-near-zero`, a mean that `a1111` did not restore;
     `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
     encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text;
-    `schedule-pooled`, a schedule that the pooled vector does not follow; `adapter-not-loaded`, a `<lora:…>` that is not
-    active in the pipeline; `cut-by-encoder`, the end of a text that a language model or a
-    denoiser does not read.
+    `schedule-pooled` and `travel-pooled`, a schedule or a travel that the pooled vector does not follow;
+    `adapter-not-loaded`, a `<lora:…>` that is not active in the pipeline; `cut-by-encoder`, the end of a text that a
+    language model or a denoiser does not read.
     """
 
     argument: str = "prompt"

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,28 @@ def _compel(module: Any, pipe: Any) -> EncodeBoth:
     return encode
 
 
+class _With:
+    """An object with some attributes more, for tools that reach for what their libraries no longer have."""
+
+    def __init__(self, base: Any, **own: Any) -> None:
+        self._base = base
+        self.__dict__.update(own)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._base(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+
 def _sd_embed(module: Any, pipe: Any) -> EncodeBoth:
+    encoder = pipe.text_encoder
+    with_model = _With(encoder, text_model=getattr(encoder, "text_model", encoder))  # transformers had it until 5.5
+    older = _With(pipe, text_encoder=with_model)
+
     def encode(prompt: str, negative: str) -> tuple[Tensor, Tensor]:
         positive, other = module.get_weighted_text_embeddings_sd15(
-            pipe, prompt=prompt, neg_prompt=negative, pad_last_block=True
+            older, prompt=prompt, neg_prompt=negative, pad_last_block=True
         )
         return positive, other
 
@@ -124,6 +143,21 @@ def _lpw(module: Any, pipe: Any) -> EncodeBoth:
         return positive, other
 
     return encode
+
+
+def own_tool(named: str, *, dialect: str, weighting: str, chunking: str) -> Tool:
+    """A function of the user's own, `module:function`: (pipeline, prompt, negative prompt) → the states (1, T, D) of both."""
+    module, _, function = named.partition(":")
+    return Tool(
+        name=named,
+        module=module,
+        package=None,
+        dialect=dialect,
+        weighting=weighting,
+        chunking=chunking,
+        open=lambda loaded, pipe: partial(getattr(loaded, function), pipe),
+        get=f"write {function}(pipe, prompt, negative) in {module}.py, and give its folder with --path",
+    )
 
 
 TOOLS: Mapping[str, Tool] = {

@@ -46,10 +46,10 @@ class Shape:
     the pipeline.   arguments: of the call, by our names of the tensors, where they differ; those of one argument go as a
     tuple, in this order.   optional: encoders that may be missing.   composes: the denoiser takes both sides of guidance in
     one batch, so that AND can be composed in it.   own_negative: no negative prompt leaves that side to the pipeline.
-    language: of `clipcond.diffusion.language_models`, for a pipeline that asks a language model too.   language_slot: the
-    place of that.   fixed: its mask, or the ends of its texts, stay those of the first step.   longest: the positions that
-    CLIP's chunks have at most, where the pipeline makes them as long as `max_sequence_length` says; 0 where they have a
-    length of their own.
+    language: of `clipcond.diffusion.language_models`, for a pipeline that asks a language model too.   shown: that model
+    reads the picture with the prompt.   language_slot: the place of that.   fixed: its mask, or the ends of its texts, stay
+    those of the first step.   longest: the positions that CLIP's chunks have at most, where the pipeline makes them as long
+    as `max_sequence_length` says; 0 where they have a length of their own.
     """
 
     family: str
@@ -60,6 +60,7 @@ class Shape:
     composes: bool = True
     own_negative: bool = False
     language: str = ""
+    shown: bool = False
     language_slot: Slot = Slot()
     fixed: bool = False
     longest: int = 0
@@ -97,11 +98,18 @@ _KANDINSKY5 = {
 }
 
 
-def _kandinsky(family: str, language: str, arguments: Mapping[str, str]) -> Shape:
+def _kandinsky(family: str, language: str, arguments: Mapping[str, str], *, shown: bool = False) -> Shape:
     slots = {"clip_l": Slot("text_encoder_2", "tokenizer_2")}
     return Shape(
         family=family, layout="pooled", slots=slots, arguments=arguments, composes=False, own_negative=True,
-        language=language, fixed=True,
+        language=language, fixed=True, shown=shown,
+    )  # fmt: skip
+
+
+def _hunyuan(family: str, *, shown: bool = False) -> Shape:
+    return Shape(
+        family=family, layout="pooled", slots={"clip_l": _TWO}, composes=False, own_negative=True, language=family,
+        fixed=True, shown=shown,
     )  # fmt: skip
 
 
@@ -127,17 +135,11 @@ SHAPES: Mapping[str, Shape] = {
     "wuerstchen": Shape(family="cascade", layout="wuerstchen", slots={"clip_g": _ONE}, composes=False),
     "unclip": Shape(family="sd15", layout="unclip", slots={"clip_l": _ONE}, arguments=_UNCLIP, composes=False),
     "amused": Shape(family="sd15", layout="amused", slots={"clip_l": _ONE}, arguments=_AMUSED, composes=False),
-    "hunyuan-video": Shape(
-        family="hunyuan-video",
-        layout="pooled",
-        slots={"clip_l": _TWO},
-        composes=False,
-        own_negative=True,
-        language="hunyuan-video",
-        fixed=True,
-    ),
+    "hunyuan-video": _hunyuan("hunyuan-video"),
+    "hunyuan-video-i2v": _hunyuan("hunyuan-video-i2v", shown=True),
     "kandinsky5": _kandinsky("kandinsky5", "kandinsky5", _KANDINSKY5),
     "kandinsky5-video": _kandinsky("kandinsky5-video", "kandinsky5", _KANDINSKY5),
+    "kandinsky5-i2i": _kandinsky("kandinsky5-i2i", "kandinsky5-i2i", _KANDINSKY5, shown=True),
     "kandinsky6": _kandinsky("kandinsky6", "kandinsky6", {}),
     "editing": Shape(family="sd15", layout="sd15", slots={"clip_l": _ONE}, arguments=_EDITING, composes=False),
     "editing-xl": Shape(family="sdxl", layout="sdxl", slots=_XL, arguments=_EDITING_XL, composes=False),
@@ -164,7 +166,7 @@ def shape_of(name: str, parts: Mapping[str, Any], takes: Collection[str]) -> str
             return shape
     language = type(getattr(parts.get("text_encoder"), "_orig_mod", parts.get("text_encoder"))).__name__
     if language.startswith(("Llama", "Qwen", "Llava")) and "text_encoder_2" in parts and "text_encoder_3" not in parts:
-        return _language_shape(name, parts, takes, language)
+        return _language_shape(takes, language)
     _refuse_own_prompts(name, parts, takes)
     if parts.get("prior") is not None:
         return "wuerstchen"
@@ -190,17 +192,16 @@ def _refuse_own_prompts(name: str, parts: Mapping[str, Any], takes: Collection[s
         raise ModelError(f"{name} takes no prompt_embeds; {SUPPORTED}")
 
 
-def _language_shape(name: str, parts: Mapping[str, Any], takes: Collection[str], language: str) -> str:
-    pictures = {"image", "prompt_cu_seqlens"} <= set(takes) and "num_frames" not in takes
-    if pictures or language.startswith("Llava"):
-        raise ModelError(
-            f"the language model of {name} reads the picture with the prompt; give the pipeline the prompt"
-        )
+def _language_shape(takes: Collection[str], language: str) -> str:
+    if language.startswith("Llava"):
+        return "hunyuan-video-i2v"
     if language.startswith("Llama"):
         return "hunyuan-video"
     if "prompt_cu_seqlens" not in takes:
         return "kandinsky6"
-    return "kandinsky5-video" if "num_frames" in takes else "kandinsky5"
+    if "num_frames" in takes:
+        return "kandinsky5-video"
+    return "kandinsky5-i2i" if "image" in takes else "kandinsky5"
 
 
 def _unet_shape(parts: Mapping[str, Any], takes: Collection[str]) -> str:

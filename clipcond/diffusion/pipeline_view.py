@@ -221,8 +221,11 @@ class PipelineView:
         """The language model that the pipeline asks itself, None where there is none."""
         return next((each for each in FAMILIES[self.family].values() if each.kind == "language"), None)
 
-    def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
-        """The encoders in the form that a plan is made for, in the order of the pipeline."""
+    def plan_encoders(self, max_sequence_length: int, picture_positions: int = 0) -> dict[str, Encoder]:
+        """The encoders in the form that a plan is made for, in the order of the pipeline.
+
+        picture_positions: of a language model, that a picture takes.
+        """
         planned = {
             name: replace(
                 FAMILIES[self.family][name],
@@ -234,7 +237,7 @@ class PipelineView:
         }
         if (language := self.language) is not None:
             limit = language.limit + max_sequence_length - (self._default_length or max_sequence_length)
-            planned[language.name] = replace(language, limit=limit)
+            planned[language.name] = replace(language, limit=limit - picture_positions)
         return {name: planned[name] for name in FAMILIES[self.family] if name in planned}
 
     def _limit(self, encoder: PipelineEncoder, max_sequence_length: int) -> int:

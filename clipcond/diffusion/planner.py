@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from clipcond.condition.families import T5, layer
 from clipcond.condition.lengths import LENGTHS, Lengths
@@ -14,6 +14,7 @@ from clipcond.condition.pooled import POLICIES, unknown_policy
 from clipcond.condition.weighting import DEFAULTS, parse_method
 from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Prompts, Sides
+from clipcond.diffusion.shown_pictures import picture_positions, pictures_of
 from clipcond.encode.inversion import Inversions
 from clipcond.encode.text import TextTower
 from clipcond.errors import ConfigError
@@ -73,6 +74,23 @@ class Planner:
             lengths=cast("Lengths", lengths),
             max_sequence_length=pipeline.max_sequence_length(max_sequence_length),
         )
+
+    def with_pictures(self, options: EncodeOptions, image: Any, count: int) -> EncodeOptions:
+        """Add the pictures that a language model reads with `count` prompts.
+
+        Raises ConfigError where it reads none or misses one, and for a picture that leaves no room for a prompt.
+        """
+        pipeline = self.pipeline
+        pictures = pictures_of(pipeline.name, pipeline.shape.shown, image, count)
+        taken = picture_positions(pipeline.pipe, pictures)
+        if taken and pipeline.language is not None:
+            room = pipeline.plan_encoders(options.max_sequence_length)[pipeline.language.name].limit
+            if taken >= room:
+                raise ConfigError(
+                    f"the picture takes {taken} of the {room} positions of {pipeline.name}, which leaves none for the prompt; "
+                    "give a smaller one, or a larger max_sequence_length"
+                )
+        return replace(options, pictures=pictures, picture_positions=taken)
 
     def prompts(
         self,
@@ -156,7 +174,7 @@ class Planner:
             embeddings=embeddings,
             t5_tokenizer=encoders[T5].t5 if T5 in encoders else None,
             language_tokenizer=self.pipeline.language_tokenizer,
-            encoders=self.pipeline.plan_encoders(options.max_sequence_length),
+            encoders=self.pipeline.plan_encoders(options.max_sequence_length, options.picture_positions),
             edited=edited,
             negative=negative,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from clipcond.condition.lengths import Lengths
 from clipcond.condition.parts import only
@@ -34,6 +34,8 @@ class EncodeOptions:
     pooled: str
     lengths: Lengths
     max_sequence_length: int  # of a T5 row at least, 0 for a family without T5
+    pictures: tuple[Any, ...] = ()  # that a language model reads, one for each prompt
+    picture_positions: int = 0  # of them that are taken from the prompt's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -21,7 +21,7 @@ from clipcond.diffusion.pipeline_shapes import PROMPT_AXIS
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.errors import ConfigError
 
-_NEGATIVE, _POSITIVE = 0, 1
+NEGATIVE, POSITIVE = 0, 1
 # the tensors of a denoising loop, and the arguments of the call that it makes them from: (negative side, positive side)
 _ARGUMENTS: Mapping[str, tuple[str, str]] = {
     "prompt_embeds": ("negative_prompt_embeds", "prompt_embeds"),
@@ -76,7 +76,7 @@ class StepCallback(PipelineCallback):  # type: ignore[misc]
                 "callback_on_step_end=out.callback, "
                 "callback_on_step_end_tensor_inputs=out.callback_on_step_end_tensor_inputs)"
             )
-        sides = _sides(pipeline)
+        sides = running_sides(pipeline)
         new = {
             name: _like(name, callback_kwargs[name], [state[_ARGUMENTS[name][side]] for side in sides])
             for name in self._names
@@ -110,13 +110,13 @@ def _changing(states: Sequence[Mapping[str, Tensor]]) -> list[str]:
     return [name for name in first if any(not torch.equal(each[name], first[name]) for each in states[1:])]
 
 
-def _sides(pipeline: Any) -> tuple[int, ...]:
-    """The sides that the running loop has laid end to end, in its order."""
+def running_sides(pipeline: Any) -> tuple[int, ...]:
+    """Return the sides that the running loop has laid end to end, in its order."""
     guided = bool(getattr(pipeline, "do_classifier_free_guidance", False))
     if guided and hasattr(type(pipeline), "image_guidance_scale"):  # InstructPix2Pix: text, picture alone, neither
-        return _POSITIVE, _NEGATIVE, _NEGATIVE
+        return POSITIVE, NEGATIVE, NEGATIVE
     perturbed = bool(getattr(pipeline, "do_perturbed_attention_guidance", False))  # the prompt a second time
-    return (*[_NEGATIVE] * guided, _POSITIVE, *[_POSITIVE] * perturbed)
+    return (*[NEGATIVE] * guided, POSITIVE, *[POSITIVE] * perturbed)
 
 
 def _like(name: str, current: Tensor, sides: Sequence[Tensor]) -> Tensor:

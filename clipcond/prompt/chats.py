@@ -16,6 +16,18 @@ HUNYUAN_VIDEO = Chat(
     crop=95,
 )
 
+HUNYUAN_VIDEO_I2V = Chat(
+    before=(
+        "<|start_header_id|>system<|end_header_id|>\n\n<image>\nDescribe the video by detailing the following aspects "
+        "according to the reference image: 1. The main content and theme of the video.2. The color, shape, size, texture, "
+        "quantity, text, and spatial relationships of the objects.3. Actions, events, behaviors temporal relationships, "
+        "physical movement changes of the objects.4. background environment, light, style and atmosphere.5. camera angles, "
+        "movements, and transitions used in the video:<|eot_id|>\n\n<|start_header_id|>user<|end_header_id|>\n\n"
+    ),
+    after="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    crop=103,
+)
+
 KANDINSKY5 = Chat(
     before=(
         "<|im_start|>system\nYou are a prompt engineer. Describe the image by detailing the color, shape, size, "
@@ -24,6 +36,16 @@ KANDINSKY5 = Chat(
     ),
     after="<|im_end|>",
     crop=40,
+)
+
+KANDINSKY5_I2I = Chat(
+    before=(
+        "<|im_start|>system\nYou are a prompt engineer. Based on the provided source image (first image) and target image "
+        "(second image), create an interesting text prompt that can be used together with the source image to create the "
+        "target image:<|im_end|><|im_start|>user"
+    ),
+    after="<|vision_start|><|image_pad|><|vision_end|><|im_end|>",
+    crop=54,
 )
 
 KANDINSKY5_VIDEO = Chat(

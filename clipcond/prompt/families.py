@@ -11,7 +11,9 @@ from clipcond.prompt.chats import (
     FLUX2,
     FLUX2_KLEIN,
     HUNYUAN_VIDEO,
+    HUNYUAN_VIDEO_I2V,
     KANDINSKY5,
+    KANDINSKY5_I2I,
     KANDINSKY5_VIDEO,
     KANDINSKY6,
     LUMINA2,
@@ -93,8 +95,10 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "hidream": (replace(_L, limit=_LONG), replace(_G, limit=_LONG), _t5(128), _language("llama", 128, BARE)),
         "cascade": (Encoder(name="clip_g", limit=CONTENT, pad_id=EOS),),
         "hunyuan-video": (_language("llama", 256, HUNYUAN_VIDEO), _L),
+        "hunyuan-video-i2v": (_language("llama", 256 - 4, HUNYUAN_VIDEO_I2V), _L),  # the end of the chat takes 4
         "kandinsky5": (_language("qwen", 510, KANDINSKY5), _L),
         "kandinsky5-video": (_language("qwen", 510, KANDINSKY5_VIDEO), _L),
+        "kandinsky5-i2i": (_language("qwen", 1024 - 3, KANDINSKY5_I2I), _L),  # less the picture's own positions
         "kandinsky6": (_language("qwen", 1024, KANDINSKY6), _L),
         "pixart-alpha": (_t5(120),),
         "pixart-sigma": (_t5(300),),

@@ -33,8 +33,10 @@ USUAL_T5: Mapping[str, tuple[str, ...]] = {
 USUAL_LANGUAGE: Mapping[str, tuple[str, ...]] = {
     "hidream": ("meta-llama/Meta-Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
     "hunyuan-video": ("hunyuanvideo-community/HunyuanVideo",),
+    "hunyuan-video-i2v": ("hunyuanvideo-community/HunyuanVideo-I2V",),
     "kandinsky5": ("kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers",),
     "kandinsky5-video": ("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers",),
+    "kandinsky5-i2i": ("kandinskylab/Kandinsky-5.0-I2I-Lite-sft-Diffusers",),
     "kandinsky6": ("kandinskylab/Kandinsky-6.0-Pro-distill-5s-Diffusers",),
     "auraflow": ("fal/AuraFlow",),
     "sana": ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",),

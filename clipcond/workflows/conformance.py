@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipcond._version import __version__
 from clipcond.errors import OptionsError
+from clipcond.prompt.dialects.names import DIALECTS
 from clipcond.wording import first_line
 from clipcond.workflows.conformance_cases import CASES, Case
 from clipcond.workflows.events import Events, ignore, task
@@ -30,17 +32,28 @@ Verdict = Literal["same", "differs", "cannot"]
 
 @dataclass(frozen=True, slots=True)
 class ConformanceOptions:
-    """The tool by name, and the folder that holds it where it is not installed.
+    """The tool by name, or a function of one's own as `module:function`, and the folder that holds it where it is not installed.
 
-    Raises OptionsError for an unknown tool and for a folder that is none.
+    dialect, weighting, chunking: of such a function; None is A1111's dialect, and what a dialect has by itself.
+    Raises OptionsError for an unknown tool or dialect, for a folder that is none, and for settings of a tool that has its own.
     """
 
     tool: str
     path: Path | None = None
+    dialect: str | None = None
+    weighting: str | None = None
+    chunking: str | None = None
 
     def __post_init__(self) -> None:
-        if self.tool not in NAMES:
-            raise OptionsError(f"--tool is {self.tool!r}, expected one of {', '.join(NAMES)}")
+        settings = {name: getattr(self, name) for name in ("dialect", "weighting", "chunking")}
+        if self.tool not in NAMES and not re.fullmatch(r"[\w.]+:\w+", self.tool):
+            raise OptionsError(
+                f"--tool is {self.tool!r}, expected one of {', '.join(NAMES)}, or a function of your own, module:function"
+            )
+        if self.tool in NAMES and (given := next((name for name, each in settings.items() if each), None)):
+            raise OptionsError(f"--{given} is of a function of your own; {self.tool} has its own, leave it out")
+        if self.dialect is not None and self.dialect not in DIALECTS:
+            raise OptionsError(f"--dialect is {self.dialect!r}, expected one of {', '.join(DIALECTS)}")
         if self.path is not None and not self.path.is_dir():
             raise OptionsError(f"--path is {self.path}, which is no folder; give the one that holds the tool's file")
 
@@ -103,10 +116,9 @@ class Conformance:
 def run(options: ConformanceOptions, cases: Sequence[Case] = CASES, events: Events = ignore) -> Conformance:
     """Compare a tool on all cases that its dialect can write. Raises ResourceMissing where the tool is not there."""
     from clipcond.diffusion.conditioner import Conditioner
-    from clipcond.diffusion.other_tools import TOOLS
     from clipcond.diffusion.seeded_pipeline import seeded_pipeline
 
-    tool = TOOLS[options.tool]
+    tool = _tool(options)
     with task(events, f"loading {tool.name}"):
         module, pipe = tool.load(options.path), seeded_pipeline()
         theirs, ours = tool.encoder(module, pipe), Conditioner.from_pipeline(pipe)
@@ -123,6 +135,22 @@ def run(options: ConformanceOptions, cases: Sequence[Case] = CASES, events: Even
         weighting=tool.weighting,
         chunking=tool.chunking,
         outcomes=tuple(outcomes),
+    )
+
+
+def _tool(options: ConformanceOptions) -> Tool:
+    from clipcond.condition.weighting import DEFAULTS
+    from clipcond.diffusion.other_tools import TOOLS, own_tool
+    from clipcond.prompt.plan import CHUNKING
+
+    if options.tool in TOOLS:
+        return TOOLS[options.tool]
+    dialect = options.dialect or "a1111"
+    return own_tool(
+        options.tool,
+        dialect=dialect,
+        weighting=options.weighting or DEFAULTS[dialect],
+        chunking=options.chunking or CHUNKING[dialect],
     )
 
 

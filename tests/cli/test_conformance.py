@@ -133,13 +133,42 @@ def test_a_tool_that_does_not_import(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--tool", "webui"], "--tool is 'webui', expected one of compel, sd_embed, lpw"),
+        (["--tool", "webui"], "--tool is 'webui', expected one of compel, sd_embed, lpw, or a function of your own"),
+        (
+            ["--tool", "lpw", "--dialect", "comfy"],
+            "--dialect is of a function of your own; lpw has its own, leave it out",
+        ),
+        (["--tool", "my:encode", "--dialect", "webui"], "--dialect is 'webui', expected one of plain, a1111, comfy"),
         (["--tool", "lpw", "--path", "no/such"], "--path is no/such, which is no folder"),
     ],
 )
 def test_wrong_usage(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conformance", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+OWN = """
+def encode(pipe, prompt, negative):
+    return pipe.encode_prompt(prompt, "cpu", 1, True, negative_prompt=negative)
+"""
+
+
+def test_a_function_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own_encoder.py").write_text(OWN, encoding="utf-8")
+    options = ["conformance", "--tool", "own_encoder:encode", "--path", str(tmp_path)]
+    assert main([*options, "--dialect", "plain", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tool"], found["dialect"], found["weighting"], found["chunking"]) == (
+        "own_encoder:encode", "plain", "none", "hard",
+    )  # fmt: skip
+    verdicts = {each["case"]: each["verdict"] for each in found["cases"]}
+    assert [verdicts[name] for name in ("plain", "weight up", "77 tokens")] == ["same", "same", "differs"]
+    assert main([*options, "--weighting", "comfi"]) == 3
+    assert "unknown weighting 'comfi'; did you mean 'comfy'?" in capsys.readouterr().err
+    assert main(["conformance", "--tool", "own_encoder:decode", "--path", str(tmp_path)]) == 3
+    assert "own_encoder:decode cannot be used here: AttributeError" in capsys.readouterr().err
+    assert main(["conformance", "--tool", "of_nobody:encode"]) == 3
+    assert "write encode(pipe, prompt, negative) in of_nobody.py, and give its folder" in capsys.readouterr().err
 
 
 def test_the_words_of_the_cases_are_a_token_each() -> None:

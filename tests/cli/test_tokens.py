@@ -507,7 +507,8 @@ def test_all_families_are_shown_together(capsys) -> None:
     shown = capsys.readouterr().out
     first = " ".join(shown.split("\n\n")[0].split())
     assert first.startswith(
-        "sd15, sdxl, sd3, flux, hunyuan-video, kandinsky5, kandinsky5-video, kandinsky6 · clip_l; sd2 ·"
+        "sd15, sdxl, sd3, flux, hunyuan-video, hunyuan-video-i2v, kandinsky5, kandinsky5-video, kandinsky5-i2i, "
+        "kandinsky6 · clip_l; sd2 ·"
     )
     assert first.endswith("sdxl, sd3, cascade · clip_g 2/75 → 1 chunk")
     assert "sd3 · t5  " in shown
@@ -521,8 +522,8 @@ def test_json_of_all_families_is_one_object(capsys) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["prompt"] == "a fox"
     assert [one["family"] for one in document["plans"]] == [
-        "sd15", "sd2", "sdxl", "sd3", "flux", "hidream", "cascade", "hunyuan-video", "kandinsky5", "kandinsky5-video",
-        "kandinsky6",
+        "sd15", "sd2", "sdxl", "sd3", "flux", "hidream", "cascade", "hunyuan-video", "hunyuan-video-i2v", "kandinsky5",
+        "kandinsky5-video", "kandinsky5-i2i", "kandinsky6",
     ]  # fmt: skip
     assert document["plans"][0] == plan("a fox").to_json()
 

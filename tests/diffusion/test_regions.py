@@ -232,6 +232,15 @@ def test_several_pictures_and_no_guidance(pipes: Callable[[str], Any]) -> None:
         assert np.allclose(both[1:], second, atol=2e-4)
 
 
+def test_no_negative_prompt_is_the_one_side_of_zeros_that_sdxl_means(pipes: Callable[[str], Any]) -> None:
+    places = [Region(prompt="a blue bird", box=LEFT)]
+    (found,) = Conditioner.from_pipeline(pipes("sdxl")).regions("a red fox", places, num_images_per_prompt=2).variants
+    assert found.negative is not None
+    assert found.negative_pooled is not None
+    assert (len(found.negative), len(found.negative_pooled)) == (2, 2)
+    assert not found.negative.any()
+
+
 def test_only_regions_of_some_weight_are_computed(pipes: Callable[[str], Any]) -> None:
     pipe, seen = pipes("sd15"), list[int]()
     regions = [Region(prompt="a", box=LEFT), Region(prompt="b", box=RIGHT, weight=0)]

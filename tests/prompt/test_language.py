@@ -139,7 +139,12 @@ def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
 
 CHATS = {  # the family's chat, the file in diffusers' pipelines, and what it is called there
     ("hunyuan-video", "llama"): ("hunyuan_video/pipeline_hunyuan_video.py", "DEFAULT_PROMPT_TEMPLATE"),
+    ("hunyuan-video-i2v", "llama"): (
+        "hunyuan_video/pipeline_hunyuan_video_image2video.py",
+        "DEFAULT_PROMPT_TEMPLATE",
+    ),
     ("kandinsky5", "qwen"): ("kandinsky5/pipeline_kandinsky_t2i.py", "self.prompt_template"),
+    ("kandinsky5-i2i", "qwen"): ("kandinsky5/pipeline_kandinsky_i2i.py", "self.prompt_template"),
     ("kandinsky5-video", "qwen"): ("kandinsky5/pipeline_kandinsky.py", "self.prompt_template"),
     ("kandinsky6", "qwen"): ("kandinsky6/pipeline_kandinsky6_ti2va.py", "_PROMPT_TEMPLATE"),
     ("qwen-image", "qwen"): ("qwenimage/pipeline_qwenimage.py", "self.prompt_template_encode"),
@@ -149,6 +154,7 @@ CHATS = {  # the family's chat, the file in diffusers' pipelines, and what it is
 }
 CROPS = {
     ("kandinsky5", "qwen"): ("kandinsky5/pipeline_kandinsky_t2i.py", "self.prompt_template_encode_start_idx"),
+    ("kandinsky5-i2i", "qwen"): ("kandinsky5/pipeline_kandinsky_i2i.py", "self.prompt_template_encode_start_idx"),
     ("kandinsky5-video", "qwen"): ("kandinsky5/pipeline_kandinsky.py", "self.prompt_template_encode_start_idx"),
     ("kandinsky6", "qwen"): ("kandinsky6/pipeline_kandinsky6_ti2va.py", "_QWEN_CROP_START"),
     ("qwen-image", "qwen"): ("qwenimage/pipeline_qwenimage.py", "self.prompt_template_encode_start_idx"),
@@ -194,7 +200,9 @@ LIMITS = {  # the file of the family's pipeline, and what its max_sequence_lengt
     "flux": ("flux/pipeline_flux.py", {"t5": 1}),
     "hidream": ("hidream_image/pipeline_hidream_image.py", {"clip_l": 2, "clip_g": 2, "t5": 1, "llama": 0}),
     "hunyuan-video": ("hunyuan_video/pipeline_hunyuan_video.py", {"llama": 0}),
+    "hunyuan-video-i2v": ("hunyuan_video/pipeline_hunyuan_video_image2video.py", {"llama": 4}),
     "kandinsky5": ("kandinsky5/pipeline_kandinsky_t2i.py", {"qwen": 2}),
+    "kandinsky5-i2i": ("kandinsky5/pipeline_kandinsky_i2i.py", {"qwen": 3}),
     "kandinsky5-video": ("kandinsky5/pipeline_kandinsky.py", {"qwen": 2}),
     "kandinsky6": ("kandinsky6/pipeline_kandinsky6_ti2va.py", {"qwen": 0}),
     "pixart-alpha": ("pixart_alpha/pipeline_pixart_alpha.py", {"t5": 1}),

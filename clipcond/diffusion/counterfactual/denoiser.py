@@ -85,12 +85,9 @@ class SteeredRun:
         call = self._made.get(sides[-1], 0)
         self._made[sides[-1]] = call + 1
         step = step_of_call(call, self.pipe.scheduler)
-        texts = self._texts_of(step, first=call == 0)
+        layout, texts = self.lay_out(step, sides, len(states), first=call == 0)
         if call == 0:
             self._check_called(states, sides)
-        fresh = (step - 1) % self.steering.every == 0 or not self._known(texts, sides)
-        layout = self._layout = Layout.of(texts, sides, len(states), fresh=fresh)
-        self.pictures = layout.pictures
         chosen = torch.tensor(layout.texts)
         pooled = None if texts.pooled is None else texts.pooled[chosen.to(texts.pooled.device)]
         return with_rows(args, kwargs, torch.tensor(layout.index), texts.states[chosen.to(texts.states.device)], pooled)
@@ -99,8 +96,19 @@ class SteeredRun:
         if self._layout is None:
             return None
         if isinstance(output, tuple):
-            return (self._joined(output[0]), *output[1:])
-        return replace(output, sample=self._joined(output.sample))
+            return (self.joined(output[0]), *output[1:])
+        return replace(output, sample=self.joined(output.sample))
+
+    def lay_out(self, step: int, sides: tuple[str, ...], rows: int, *, first: bool) -> tuple[Layout, SteeredTexts]:
+        """Return the layout of a batch, and the texts that it is of. rows: of all sides.   first: of a drawing.
+
+        `joined` is for the denoiser's output of that batch.
+        """
+        texts = self._texts_of(step, first=first)
+        fresh = (step - 1) % self.steering.every == 0 or not self._known(texts, sides)
+        self._layout = Layout.of(texts, sides, rows, fresh=fresh)
+        self.pictures = self._layout.pictures
+        return self._layout, texts
 
     @property
     def places(self) -> Tensor | None:
@@ -167,8 +175,8 @@ class SteeredRun:
 
     # its output
 
-    def _joined(self, output: Tensor) -> Tensor:
-        """The output for the pipeline, with its own number of rows."""
+    def joined(self, output: Tensor) -> Tensor:
+        """Return the output for the pipeline, with its own number of rows, from that of the laid out batch."""
         layout = self._layout
         assert layout is not None
         mixed: list[Tensor] = []
