@@ -111,8 +111,9 @@ def row(each: PipelineClass) -> tuple[str, ...]:
     layout = LAYOUTS[shape.layout]
     negative = shape.arguments.get("negative_prompt_embeds", "negative_prompt_embeds") in each.takes
     weights = "yes" if layout.concat_width or layout.append_tokens else "no"
-    reached = "callback_on_step_end" in each.takes and "'prompt_embeds'" in each.takes_back
-    schedules = "yes" if reached and not shape.arguments and not shape.language else "no"
+    states = shape.arguments.get("prompt_embeds", "prompt_embeds")
+    reached = "callback_on_step_end" in each.takes and f"'{states}'" in each.takes_back
+    schedules = "yes" if reached and not shape.fixed else "no"
     return f"`{each.name}`", name, "", weights, "yes" if negative else "no", schedules
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp, mkstemp
@@ -47,6 +47,16 @@ def write_file(
     """
     with writing(path, overwrite=overwrite, otherwise=otherwise) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+def write_by_name(path: str | Path, write: Callable[[str], object], *, overwrite: bool = False) -> Path:
+    """Have a library write a file that it opens by a name of its own; it appears under `path` as in `writing`.
+
+    write: takes the name of the unfinished file, which it may replace. Raises what it raises, and what `writing` does.
+    """
+    with writing(path, overwrite=overwrite) as file:
+        write(file.name)
     return Path(path)
 
 

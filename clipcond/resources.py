@@ -1,4 +1,4 @@
-"""Files that ship with clipcond, found by path: pipelines, prompt lists, and the embedded model's weights."""
+"""Files that ship with clipcond, found by path: pipelines, prompt lists, and the embedded models' weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from clipcond.errors import ResourceMissing
 
 _HERE = Path(__file__).resolve().parent
+_PARTS = {"clip": "mini/weights/clip", "pipeline": "mini/weights/pipeline", "emoji": "emoji"}
+EMBEDDED_DUALS = {"mini": "clip", "emoji": "emoji"}  # the dual encoders that ship, by the name of their model
 
 
 def bundled(kind: str, name: str) -> Path:
@@ -26,8 +28,14 @@ def bundled(kind: str, name: str) -> Path:
 
 
 def embedded(part: str) -> Path:
-    """The folder of a part of the embedded model: `clip` (both encoders, open_clip) or `pipeline` (diffusers)."""
-    folder = _HERE / "mini" / "weights" / part
+    """The folder of an embedded model: `clip` (both encoders of `mini`, open_clip), `pipeline` (its pipeline, diffusers)
+    or `emoji` (both encoders, open_clip)."""
+    folder = _HERE / _PARTS[part]
     if not folder.is_dir():
-        raise ResourceMissing(f"the embedded model is incomplete: {folder} is not there; reinstall clipcond")
+        raise ResourceMissing(f"an embedded model is incomplete: {folder} is not there; reinstall clipcond")
     return folder
+
+
+def embedded_dual(name: str) -> Path | None:
+    """The folder of a dual encoder that ships, by the name of its model; None for any other name. Raises ResourceMissing."""
+    return embedded(EMBEDDED_DUALS[name]) if name in EMBEDDED_DUALS else None

@@ -19,6 +19,7 @@ from clipcond.files import (
     link_file,
     move_file,
     refuse_to_overwrite,
+    write_by_name,
     write_file,
     writing,
     writing_folder,
@@ -208,3 +209,22 @@ def test_a_linked_file_is_the_same_file(tmp_path: Path) -> None:
     assert link_file(tmp_path / "a", tmp_path / "b").samefile(tmp_path / "a")
     with pytest.raises(OutputExists, match="is not linked to it"):
         link_file(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_library_writes_by_name(tmp_path: Path) -> None:
+    def replacing(name: str) -> None:
+        (tmp_path / "other").write_text("new")
+        (tmp_path / "other").replace(name)
+
+    assert write_by_name(tmp_path / "a", replacing).read_text() == "new"
+    with pytest.raises(OutputExists):
+        write_by_name(tmp_path / "a", replacing)
+
+    def failing(name: str) -> None:
+        Path(name).write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        write_by_name(tmp_path / "a", failing, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "new"

@@ -1,4 +1,4 @@
-"""`clipcond caption-rank` and `clipcond interrogate`: given captions in order of fit, and captions made of phrases."""
+"""`clipcond caption-rank` and `clipcond interrogate`: given captions in order of fit, and captions made for pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clipcond.cli.app import command
 from clipcond.cli.gallery_options import (
     AsJson,
     BatchSize,
+    Csv,
     Images,
     Model,
     NoCache,
@@ -20,9 +21,20 @@ from clipcond.cli.gallery_options import (
     percent,
     print_rows,
     print_table,
+    write_csv,
 )
 from clipcond.cli.progress import progress
-from clipcond.workflows.captions import CaptionOptions, InterrogateOptions, describe, rank
+from clipcond.wording import visible
+from clipcond.workflows.captions import (
+    CANDIDATES,
+    MOST,
+    CaptionOptions,
+    InterrogateOptions,
+    InterrogateResult,
+    Style,
+    describe,
+    rank,
+)
 
 
 @command
@@ -62,26 +74,61 @@ def interrogate(
     phrases: Annotated[
         list[Path] | None, typer.Option("--phrases", help="A text file, one phrase a line; may be repeated.")
     ] = None,
-    candidates: Annotated[int, typer.Option("--candidates", help="Phrases tried for a picture: the best alone.")] = 32,
-    most: Annotated[int, typer.Option("--most", help="Phrases of a caption.")] = 8,
+    candidates: Annotated[
+        int | None,
+        typer.Option("--candidates", help=f"Phrases tried for a picture, the best alone; else {CANDIDATES}."),
+    ] = None,
+    most: Annotated[int | None, typer.Option("--most", help=f"Phrases of a caption; else {MOST}.")] = None,
+    style: Annotated[
+        Style | None,
+        typer.Option("--style", help="How a model that writes captions (Florence-2) is to; else short."),
+    ] = None,
+    csv: Csv = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --csv if it is there.", show_default=False)
+    ] = False,
     recursive: Recursive = False,
-    model: Model = "mini",
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder; Florence-2 writes captions."),
+    ] = "mini",
     batch_size: BatchSize = 32,
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
-    """Describe pictures in phrases, with what each phrase adds.
+    """Describe pictures in phrases, or in a model's own words.
 
-    Phrases are joined one by one, always the one with which the caption fits best, as long as it gains and 75 tokens last.
+    Phrases are joined one by one, always the one with which the caption fits best, as long as it gains and 75 tokens last;
+    what each adds is shown. Florence-2 writes its captions; what 75 tokens have no place for is said.
     """
     options = InterrogateOptions(
         gallery=gallery_options(images, model, recursive, batch_size, no_cache), phrases=tuple(phrases or ()),
-        candidates=candidates, most=most,
+        candidates=candidates, most=most, style=style, csv=csv, overwrite=overwrite,
     )  # fmt: skip
     with progress() as events:
         result = describe(options, events)
     if for_programs(as_json):
-        print_rows((each.to_json() for each in result.pictures), result.unread)
+        print_rows((each.to_json() for each in result.captions), result.unread)
+    else:
+        _show(result)
+    if csv is not None:
+        rows = [
+            *((str(each.path), each.caption, each.content_tokens, "") for each in result.captions),
+            *((str(each.path), "", "", each.error) for each in result.unread),
+        ]
+        write_csv(csv, ("image", "caption", "content_tokens", "error"), rows, overwrite=overwrite)
+        typer.echo(f"wrote {visible(str(csv))}", err=True)
+
+
+def _show(result: InterrogateResult) -> None:
+    """A row for each phrase of a caption, or for each caption that a model wrote."""
+    if result.written:
+        lines = [
+            (str(each.path), f"{each.probability:.3f}", str(each.content_tokens), each.caption)
+            for each in result.written
+        ]
+        titles = [("picture", False), ("probability", True), ("tokens", True), ("caption", False)]
+        print_table(titles, lines, result.unread)
         return
     rows = [
         (str(picture.path) if not number else "", f"{each.cosine:.4f}", f"{each.gain:+.4f}", each.phrase)

@@ -27,7 +27,9 @@ def compare(
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="One for all; without it, each picture's own.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder.")
+    ] = "mini",
     score: Annotated[
         str | None, typer.Option("--score", "-s", help="As for rerank (cosine); of tables, columns of theirs (score).")
     ] = None,

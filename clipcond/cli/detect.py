@@ -46,7 +46,9 @@ def detect(
     ] = "none",
     model: Annotated[
         str,
-        typer.Option("--model", "-m", help="As in rerank; or hf:FOLDER of OWL-ViT, OWLv2, Grounding DINO, CLIPSeg."),
+        typer.Option(
+            "--model", "-m", help="As in rerank; or hf:FOLDER of OWL-ViT, OWLv2, Grounding DINO, CLIPSeg, Florence-2."
+        ),
     ] = "mini",
     method: Annotated[
         Method, typer.Option("--method", help="By patches of the picture, or by windows looked at one by one.")

@@ -97,12 +97,9 @@ def _report(machine: Machine) -> Table:
     row("cores", str(processor.cores), f"{processor.threads} torch threads" if processor.threads else "")
     row("bfloat16", "in hardware" if processor.bf16 else "emulated", "with AMX" if processor.amx else "")
     row("accelerators", ", ".join(machine.accelerators) or "none, everything runs on the processor")
-    mini = machine.mini
-    row(
-        "model mini",
-        _size(mini.bytes) if mini.complete else f"incomplete: no {' and no '.join(mini.missing)}",
-        mini.path or "",
-    )
+    for model in (machine.mini, machine.emoji):
+        size = _size(model.bytes) if model.complete else f"incomplete: no {' and no '.join(model.missing)}"
+        row(f"model {model.name}", size, model.path or "")
     row("model cache", machine.hub.cache, "" if machine.hub.exists else "not there yet")
     row("downloads", "off (offline mode)" if machine.hub.offline else "allowed")
     return table

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @command
 def drift(
     before: Annotated[str, typer.Option(help="A model spec, a pipeline's folder or a text encoder's.")],
-    after: Annotated[str, typer.Option(help="The same model retrained: a run, an export, any spec.")],
+    after: Annotated[
+        str, typer.Option(help="The same model retrained: a run, one of both encoders too, an export, any spec.")
+    ],
     target: Annotated[str, typer.Option(help="sd15, sd2, sdxl, sd3 or flux: the layer and vectors that count.")],
     encoder: Annotated[str | None, typer.Option(help="clip_l or clip_g, of a target with both.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line (general ones).")] = None,

@@ -27,7 +27,9 @@ def embed(
         typer.Argument(help="Folders (with all below), tars, files, quoted patterns, or addresses such as s3://…"),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the Parquet files; a run that stopped goes on.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder.")
+    ] = "mini",
     precision: Annotated[
         str,
         typer.Option(
@@ -35,6 +37,9 @@ def embed(
             help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
         ),
     ] = "fp32",
+    device: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="cpu, cuda, …; CUDA where there is one.", show_default=False)
+    ] = None,
     view: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +74,7 @@ def embed(
         out=out,
         model=model,
         precision=precision,  # type: ignore[arg-type]
+        device=device,
         view=view,  # type: ignore[arg-type]
         draft=draft,
         stored=store,  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ _EXAMPLES = {
     "interrogate": (
         "clipcond interrogate fox.png",
         "clipcond interrogate pictures --phrases mine.txt --most 5",
-        "clipcond interrogate pictures -r --candidates 64 --json",
+        "clipcond interrogate pictures -r --model hf:./florence-2 --style detailed --csv captions.csv",
     ),
     "probe": (
         "clipcond probe train test",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Images = Annotated[list[str], typer.Argument(help="Picture files, folders (their top level), or quoted patterns.")]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep embeddings of earlier runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON line per picture.")]

@@ -1,26 +1,44 @@
-"""Ctrl-C from the first moment on: an interruption that an import or a library swallows is not lost."""
+"""Ctrl-C from the first moment on: an interruption that an import or a library swallows is not lost.
+
+One that comes while a module is being imported waits until that is done: an exception in the midst of a C++ library's
+import (torch's) ends the whole process with a dump.
+"""
 
 from __future__ import annotations
 
+import _thread
+import builtins
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _seen: list[int] = []  # signals of this run of the command line
 _told: list[str] = []  # what was said of them
+_noting = threading.Event()  # a block of `noted` is open
+_asked_again = threading.Event()  # the signal is our own, of an interruption that waits for an import
+_raised = threading.Event()  # KeyboardInterrupt has come out of it
+_import = builtins.__import__
+_PAUSE = 0.02  # seconds from one look at an import that is under way to the next
 
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Note every SIGINT for as long as the block runs; each raises KeyboardInterrupt where the program stands, as usual."""
+    """Note every SIGINT for as long as the block runs; each raises KeyboardInterrupt where the program stands, as usual.
+
+    The first one lets an import end before.
+    """
     _seen.clear()
     _told.clear()
+    _asked_again.clear()
+    _raised.clear()
+    _noting.set()
     before = signal.getsignal(signal.SIGINT)
     unraisable, sys.unraisablehook = sys.unraisablehook, _quiet
     taken = before not in (signal.SIG_IGN, None)  # else started in the background: not for us
@@ -32,6 +50,8 @@ def noted() -> Iterator[None]:
     try:
         yield
     finally:
+        _noting.clear()
+        builtins.__import__ = _import
         sys.unraisablehook = unraisable
         if taken:
             signal.signal(signal.SIGINT, before)
@@ -56,7 +76,7 @@ def told() -> bool:
 def check() -> None:
     """Raise KeyboardInterrupt if one came that something swallowed, and the work went on."""
     if _seen:
-        raise KeyboardInterrupt
+        _raise()
 
 
 def _quiet(unraisable: UnraisableHookArgs) -> None:
@@ -66,5 +86,43 @@ def _quiet(unraisable: UnraisableHookArgs) -> None:
 
 
 def _take(number: int, frame: FrameType | None) -> None:
-    _seen.append(number)
+    waited = _asked_again.is_set()
+    _asked_again.clear()
+    if waited and _raised.is_set():  # by `check`, in the meantime
+        return
+    if not waited:
+        _seen.append(number)
+    if len(_seen) > 1 or not _imports(frame):
+        _raise()
+    builtins.__import__ = _import_unless_interrupted
+    waiting = threading.Timer(_PAUSE, _ask_again)
+    waiting.daemon = True
+    waiting.start()
+
+
+def _raise() -> NoReturn:
+    _raised.set()
+    builtins.__import__ = _import
     raise KeyboardInterrupt
+
+
+def _ask_again() -> None:
+    if _noting.is_set() and not _raised.is_set():
+        _asked_again.set()
+        _thread.interrupt_main()
+
+
+def _import_unless_interrupted(*args: Any, **kwargs: Any) -> Any:
+    """Import a module; the interruption that waited for another import to end comes before the next one of ours begins."""
+    if threading.current_thread() is threading.main_thread() and not _imports(sys._getframe(1)):
+        _raise()
+    return _import(*args, **kwargs)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """True if the command line stands in the import of a module."""
+    while frame is not None and frame.f_globals.get("__name__") != "clipcond.cli.main":
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

@@ -8,6 +8,7 @@ plain forms does without Typer too, which takes longer to start than the tokens 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from clipcond.cli.interruption import check, interrupted, noted, told
 from clipcond.cli.stand_ins import STAND_INS
 from clipcond.errors import ClipCondError, OptionsError
 from clipcond.wording import visible
+
+_FULL = ("out of memory", "can't allocate memory", "not enough memory")  # of torch on MPS, and on a CPU
 
 
 def _load(command: str | None) -> None:
@@ -49,6 +52,20 @@ def _one_line(error: BaseException) -> str:
     else:
         text = " ".join(str(error).split()) or type(error).__name__
     return visible(text)
+
+
+def _memory_is_full(error: BaseException) -> bool:
+    """True for an allocation that failed: Python's own, torch's on a GPU or on a CPU, which it has no class for."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+
+
+def _full_line(error: BaseException) -> str:
+    """Say in a line what was asked for, and what needs less."""
+    said = re.split(r"(?<=[.!?])\s", _one_line(error))
+    asked = next((each for each in said if "allocate" in each.lower()), said[0]).rstrip(".")
+    return f"the memory is full: {asked}; a smaller --batch-size needs less (in training --grad-cache too)"
 
 
 def _forget(stream: TextIO) -> None:
@@ -164,6 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if interrupted():  # in the midst of an import, which made another error of it
                 return _interrupted()
+            if _memory_is_full(error) and "--debug" not in options:
+                sys.stderr.write(f"error: {_full_line(error)}\n")
+                return FAILED
             # ours and the system's; a stray ValueError is a bug and keeps its traceback
             if "--debug" in options or not isinstance(error, (ClipCondError, OSError)):
                 raise

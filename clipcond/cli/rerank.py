@@ -31,7 +31,9 @@ def rerank(
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders below, too.")] = False,
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder.")] = "mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder.")
+    ] = "mini",
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures in one forward pass; on a CPU 8 at most.")
     ] = 32,
@@ -42,6 +44,9 @@ def rerank(
             help="Of the image encoder: fp32 (exact), bf16, fp16, or auto: half of it where this machine is faster so.",
         ),
     ] = "fp32",
+    device: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="cpu, cuda, …; CUDA where there is one.", show_default=False)
+    ] = None,
     draft: Annotated[
         bool, typer.Option("--draft", help="Decode large JPEGs at a part of their size: quicker, not quite exact.")
     ] = False,
@@ -232,6 +237,7 @@ def rerank(
         recursive=recursive,
         batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]
+        device=device,
         draft=draft,
         view=view,  # type: ignore[arg-type]
         cache=not no_cache,

@@ -159,6 +159,12 @@ def train(
     colour_jitter: Annotated[
         float | None, typer.Option(metavar="X", help="Change brightness, contrast, saturation by up to this (0).")
     ] = None,
+    random_turn: Annotated[
+        float | None, typer.Option(metavar="DEGREES", help="Turn a picture by up to so many degrees (0).")
+    ] = None,
+    random_grey: Annotated[
+        float | None, typer.Option(metavar="X", help="Show this share of the pictures without colour (0).")
+    ] = None,
     grad_cache: Annotated[
         int | None, typer.Option(metavar="N", help="Pairs encoded at once; the gradients are the whole batch's.")
     ] = None,

@@ -19,6 +19,7 @@ from clipcond.encode.shapes import check_finite
 from clipcond.errors import ConfigError, ModelError, ShapeError
 from clipcond.images.decode import workers
 from clipcond.images.preprocess import Preprocess
+from clipcond.runtime.devices import exact_convolutions
 from clipcond.runtime.torchvision_repair import repair
 
 CPU_ROWS = 8  # pictures in a forward on a CPU: as many a second as with more, and the next ones are decoded meanwhile
@@ -143,7 +144,8 @@ class ImageTower:
                 f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (N, {', '.join(map(str, expected))})"
             )
         batch = self._normalise(pixels, self.device).to(self.dtype)
-        features = self._forward(self._filled(batch, rows or len(pixels)))[: len(pixels)].float().cpu()
+        with exact_convolutions(batch.device, batch.dtype):
+            features = self._forward(self._filled(batch, rows or len(pixels)))[: len(pixels)].float().cpu()
         check_finite("image", features)
         return torch.nn.functional.normalize(features, dim=-1)
 

@@ -1,4 +1,4 @@
-"""Captions for pictures: given ones in order of fit, and new ones put together of phrases, each kept for what it adds."""
+"""Captions for pictures: given ones in order of fit, new ones put together of phrases, and those that a model writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipcond.find.gallery import Gallery
+from clipcond.encode.tokenizers import ClipTokenizer
+from clipcond.find.gallery import Gallery, Unread, plain_pictures
+from clipcond.models.detection import Detector
+from clipcond.models.florence import CAPTIONS, Answer, caption, check_command
+from clipcond.prompt.tokenizer import CONTENT
 from clipcond.score.similarity import DIGITS
 from clipcond.score.zero_shot import top_k
 
@@ -76,6 +80,59 @@ class Interrogated:
             "path": str(self.path), "caption": self.caption, "cosine": round(self.cosine, 6),
             "content_tokens": self.content_tokens, "phrases": [each.to_json() for each in self.phrases],
         }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenCaption:
+    """A caption that a model wrote. probability: of its words, `clipcond.models.florence.Answer` says how.
+
+    content_tokens: in CLIP's tokens, for it is going to be a prompt.   beyond: the part behind the first 75 of them.
+    whole: the model came to an end before its last position.
+    """
+
+    path: Path
+    caption: str
+    probability: float
+    content_tokens: int
+    beyond: str
+    whole: bool
+
+    def to_json(self) -> dict[str, object]:
+        """The row of this picture."""
+        return {
+            "path": str(self.path), "caption": self.caption, "probability": round(self.probability, 6),
+            "content_tokens": self.content_tokens, "beyond": self.beyond, "whole": self.whole,
+        }  # fmt: skip
+
+
+def write_captions(
+    paths: Sequence[Path],
+    detector: Detector,
+    style: str,
+    *,
+    on_progress: Callable[[int], object] = lambda count: None,
+) -> tuple[tuple[WrittenCaption, ...], tuple[Unread, ...]]:
+    """Have Florence-2 write a caption for each picture. style: `short`, `detailed` or `more-detailed`.
+
+    Returns the captions and the pictures that could not be read. Raises ModelError where the model gives no answer.
+    """
+    check_command(detector, CAPTIONS[style])
+    written, unread = list[WrittenCaption](), list[Unread]()
+    for path, image in plain_pictures(paths):
+        if isinstance(image, Unread):
+            unread.append(image)
+        else:
+            written.append(_written(path, caption(detector, image, style)))
+        on_progress(1)
+    return tuple(written), tuple(unread)
+
+
+def _written(path: Path, answer: Answer) -> WrittenCaption:
+    clip = ClipTokenizer("transformers")
+    return WrittenCaption(
+        path=path, caption=answer.text, probability=answer.probability, content_tokens=len(clip.ids([answer.text])[0]),
+        beyond=clip.beyond(answer.text, CONTENT), whole=answer.whole,
+    )  # fmt: skip
 
 
 def rank_captions(

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from clipcond.errors import ImageError
 from clipcond.find.boxes import Region, regions_of, scaled, spread, strongest
-from clipcond.find.gallery import Unread
+from clipcond.find.gallery import Unread, plain_pictures
 from clipcond.find.heat_maps import HeatMaps, map_shape
 from clipcond.find.labels import Label
-from clipcond.images.colour import to_rgb
-from clipcond.images.decode import decoded, quiet_pillow
 from clipcond.images.places import cell_at
 from clipcond.models.detection import Detector
 from clipcond.models.sightings import LEAST, check_texts, segments, sightings
@@ -27,9 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A place of a label. score: a cosine, or a detection model's probability.   box: left, top, right, bottom in pixels.
+    """A place of a label. score: a cosine, or a detection model's probability; of Florence-2, of the words that it wrote.
 
-    place: the cell of nine of its strongest point.   rather: another label that fits that point better.
+    box: left, top, right, bottom in pixels.   place: the cell of nine of its strongest point.   rather: another label that
+    fits that point better.
     """
 
     label: str
@@ -112,7 +110,7 @@ def _better(heat: NDArray[np.float32], own: int, region: Region) -> int | None:
 
 
 class BoxEye:
-    """Finds labels with a model that gives boxes: OWL-ViT, OWLv2, Grounding DINO."""
+    """Finds labels with a model that gives boxes: OWL-ViT, OWLv2, Grounding DINO, Florence-2."""
 
     def __init__(self, detector: Detector, labels: Sequence[Label]) -> None:
         """Raises ModelError for another model, ConfigError for labels that it does not read whole."""
@@ -185,29 +183,20 @@ def detect(
     names = [label.name for label in labels]
     least = eye.least if min_score is None else min_score
     pictures, unread = list[DetectedPicture](), list[Unread]()
-    with quiet_pillow():
-        for path in paths:
-            try:
-                image = _plain(path)
-            except ImageError as error:
-                unread.append(Unread(path=path, error=str(error).removeprefix(f"{path}: ")))
-            else:
-                sight = eye.look(image)
-                found, absent = _named(sight, names, image.size, most, least, sure)
-                pictures.append(
-                    DetectedPicture(
-                        path=path, width=image.width, height=image.height, found=found, absent=absent,
-                        heat=sight.heat if keep_heat else None,
-                    )
-                )  # fmt: skip
-            on_progress(1)
+    for path, image in plain_pictures(paths):
+        if isinstance(image, Unread):
+            unread.append(image)
+        else:
+            sight = eye.look(image)
+            found, absent = _named(sight, names, image.size, most, least, sure)
+            pictures.append(
+                DetectedPicture(
+                    path=path, width=image.width, height=image.height, found=found, absent=absent,
+                    heat=sight.heat if keep_heat else None,
+                )
+            )  # fmt: skip
+        on_progress(1)
     return tuple(pictures), tuple(unread)
-
-
-def _plain(path: Path) -> Image.Image:
-    """The picture upright in RGB, and nothing but its pixels. Raises ImageError."""
-    with decoded(path) as image:
-        return Image.fromarray(np.asarray(to_rgb(image)))
 
 
 def _named(

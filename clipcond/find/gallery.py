@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from clipcond.encode.embedding_cache import EmbeddingCache
+from clipcond.errors import ImageError
+from clipcond.images.colour import to_rgb
+from clipcond.images.decode import decoded, quiet_pillow
 from clipcond.rerank.embedding import Embedded, Picture, Remembered, embed_files
 from clipcond.rerank.scorer import Scorer
 
@@ -25,6 +31,19 @@ class Unread:
     def to_json(self) -> dict[str, object]:
         """The row of a picture without an answer."""
         return {"path": str(self.path), "error": self.error}
+
+
+def plain_pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, Image.Image | Unread]]:
+    """Yield each file's picture upright in RGB, and nothing but its pixels; of what cannot be read, why."""
+    with quiet_pillow():
+        for path in paths:
+            try:
+                with decoded(path) as image:
+                    plain = Image.fromarray(np.asarray(to_rgb(image)))
+            except ImageError as error:
+                yield path, Unread(path=path, error=str(error).removeprefix(f"{path}: "))
+            else:
+                yield path, plain
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

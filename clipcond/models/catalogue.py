@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clipcond.errors import ModelError, ResourceMissing
 from clipcond.models.folder_models import Kind, has_tokenizer, held_by, size_on_disk, trains, weight_files
 from clipcond.models.open_clip_text import OpenClipTextConfig, read_text_config
-from clipcond.resources import embedded
+from clipcond.resources import EMBEDDED_DUALS, embedded
 from clipcond.runtime.torchvision_repair import repair
 from clipcond.wording import first_line
 
@@ -47,7 +47,7 @@ def hub_cache() -> Path:
 
 
 def local_models(cache: Path | None = None, folders: Sequence[Path] = ()) -> tuple[Model, ...]:
-    """Return the models that need no network beside open_clip's: `mini`, those of folders, and those in the cache.
+    """Return the models that need no network beside open_clip's: `mini` and `emoji`, those of folders, and those in the cache.
 
     cache: a hub cache; by default this machine's.   folders: each a model, or a folder of models. A folder that cannot be
     read is passed over. Raises ModelError for one that is not there.
@@ -88,17 +88,17 @@ def pretrained_here(use: str) -> str:
 
 
 def _embedded() -> Iterator[Model]:
-    parts: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
-        ("dual", "clip", ("rerank", "train")),
-        ("pipeline", "pipeline", ("generate",)),
-    )
-    for kind, part, use in parts:
+    parts: list[tuple[str, Kind, str, tuple[str, ...]]] = [
+        (name, "dual", part, ("rerank", "train")) for name, part in EMBEDDED_DUALS.items()
+    ]
+    parts.append(("mini", "pipeline", "pipeline", ("generate",)))
+    for name, kind, part, use in parts:
         try:
             folder = embedded(part)
         except ResourceMissing:
             continue
         yield Model(
-            spec="mini",
+            spec=name,
             kind=kind,
             library="embedded",
             use=use,

@@ -19,6 +19,8 @@ from clipcond.prompt.tokenizer import BOS, EOS
 
 POSITIONS = "text_model.embeddings.position_embedding.weight"
 _CLOSE = 1e-4
+_KEPT = 20  # positions that a context extension keeps (Long-CLIP, arXiv 2403.15378)
+_STRETCHED = 0.8  # cosine of the others with the first of those that each became; training moves them
 _TEXTS = ("", "a red fox in the snow", "a photo of a small blue bird, soft light, detailed")
 
 
@@ -77,16 +79,27 @@ def _shapes(before: ClinicEncoder, after: ClinicEncoder) -> list[Difference]:
         found.append(Difference("layers", f"{counts[0]} layers before, {counts[1]} after"))
     lengths = [each.state[POSITIONS].shape[0] for each in (before, after)]
     if lengths[0] != lengths[1]:
-        same = _same_rows(*(each.state[POSITIONS] for each in (before, after)))
-        told = f"; of the table the first {same} rows are the same"
-        found.append(Difference("length", f"{lengths[0]} positions before, {lengths[1]} after{told}"))
+        told = _of_tables(*(each.state[POSITIONS].float() for each in (before, after)))
+        found.append(Difference("length", f"{lengths[0]} positions before, {lengths[1]} after; {told}"))
     return found
+
+
+def _of_tables(before: Tensor, after: Tensor) -> str:
+    """The relation of two position tables of different lengths, in words."""
+    short, long = sorted((before, after), key=len)
+    factor, rest = divmod(len(long) - _KEPT, max(1, len(short) - _KEPT))
+    if len(short) > _KEPT and factor > 1 and not rest and _same_rows(short, long) >= _KEPT:
+        likeness = torch.cosine_similarity(short[_KEPT:], long[_KEPT::factor]).mean()
+        if float(likeness) >= _STRETCHED:
+            which = "after" if len(after) > len(before) else "before"
+            return f"the table {which} is stretched: the first {_KEPT} rows kept, {factor} for each other one"
+    return f"of the table the first {_same_rows(before, after)} rows are the same"
 
 
 def _same_rows(before: Tensor, after: Tensor) -> int:
     """The number of rows at the beginning of two tables that are equal."""
     common = min(len(before), len(after))
-    equal = (before[:common].float() == after[:common].float()).all(dim=1).int()
+    equal = (before[:common] == after[:common]).all(dim=1).int()
     return int(equal.cumprod(dim=0).sum())
 
 

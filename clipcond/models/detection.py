@@ -1,10 +1,11 @@
 """Models that find what is described in a picture, loaded by spec: OWL-ViT, OWLv2, Grounding DINO, CLIPSeg, Florence-2.
 
-What they find is `clipcond.models.sightings`.
+What they find is `clipcond.models.sightings`; what Florence-2 writes, `clipcond.models.florence`.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from clipcond.models.checks import one_line_errors
 from clipcond.models.dual import ready
 from clipcond.models.folder_models import config_of
 from clipcond.models.spec import ModelSpec, parse_spec
-from clipcond.models.transformers_families import Family, uses_of
+from clipcond.models.transformers_families import CAPTIONERS, Family, uses_of
 from clipcond.models.transformers_model import library_place, read_library_model, with_library
+from clipcond.runtime.devices import exact_convolutions
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -27,15 +29,35 @@ class Detector:
     processor: Any
     notes: tuple[str, ...] = ()
 
+    def inputs(self, **given: Any) -> dict[str, Any]:
+        """The processor's tensors of pictures and texts, on the model's device."""
+        device = next(self.model.parameters()).device
+        return {name: value.to(device) for name, value in self.processor(**given, return_tensors="pt").items()}
+
+    def exact(self) -> AbstractContextManager[None]:
+        """The context in which the model computes: convolutions of float32 weights are not rounded."""
+        weight = next(self.model.parameters())
+        return exact_convolutions(weight.device, weight.dtype)
+
 
 def names_detector(spec: str) -> bool:
     """True if a spec names a folder, or a model of the hub's cache, whose config is a detection model's."""
+    return "detection" in uses_of(_config_named(spec))
+
+
+def names_captioner(spec: str) -> bool:
+    """True if a spec names, in the same way, a model that writes captions."""
+    config = _config_named(spec)
+    return config.get("model_type") in CAPTIONERS and "detection" in uses_of(config)
+
+
+def _config_named(spec: str) -> dict[str, Any]:
     base = parse_spec(spec.strip()).base
     where = base.removeprefix("hf:")
     folder = Path(where).expanduser()
     if folder.is_dir():
-        return "detection" in uses_of(config_of(folder / "config.json"))
-    return base.startswith("hf:") and "detection" in uses_of(_cached_config(where))
+        return config_of(folder / "config.json")
+    return _cached_config(where) if base.startswith("hf:") else {}
 
 
 def _cached_config(repository: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from clipcond.errors import ModelError
 from clipcond.models.json_file import read_json
 from clipcond.models.open_clip_text import check_reads_clip_tokens
-from clipcond.models.transformers_families import uses_of
+from clipcond.models.transformers_families import CAPTIONERS, uses_of
 
 Kind = Literal["dual", "pipeline", "matching", "detection"]
 KINDS: tuple[Kind, ...] = ("dual", "pipeline", "matching", "detection")
@@ -41,8 +41,8 @@ def held_by(folder: Path) -> tuple[Held, ...]:
         use = ("rerank", "train") if _trains(config_of(folder / OPEN_CLIP_CONFIG)) else ("rerank",)
         return (Held(kind="dual", library="open_clip", use=use),)
     config = config_of(folder / "config.json")
-    boxes = () if config.get("model_type") == "florence2" else ("detect",)  # which answers in words
-    ranks = {"dual": ("rerank",), "matching": (), "detection": boxes}
+    captions = ("interrogate",) if config.get("model_type") in CAPTIONERS else ()
+    ranks = {"dual": ("rerank",), "matching": (), "detection": ("detect", *captions)}
     return tuple(Held(kind=use, library="transformers", use=ranks[use]) for use in uses_of(config))
 
 

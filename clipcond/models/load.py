@@ -1,6 +1,6 @@
 """Both encoders of a model from the one name by which models are known everywhere in clipcond.
 
-`mini`, `ViT-L-14/openai`, `ViT-L-14@checkpoint.pt`, `hf:openai/clip-vit-large-patch14`, `./folder`, each with overrides
+`mini`, `emoji`, `ViT-L-14/openai`, `ViT-L-14@checkpoint.pt`, `hf:openai/clip-vit-large-patch14`, `./folder`, each with overrides
 behind commas (`ViT-B-32@clip.pt,activation=quick_gelu,mean=0.5`). Weights are always loaded in full and checked, never
 left random; what cannot be loaded is a ModelError of one line, and nothing of a model folder is run.
 """
@@ -25,7 +25,7 @@ from clipcond.models.open_clip_folder import (
 from clipcond.models.open_clip_named import load_checkpoint, load_pretrained
 from clipcond.models.spec import FORMS, OPENAI_NAMES, ModelSpec, did_you_mean, parse_spec
 from clipcond.models.transformers_dual import load_transformers
-from clipcond.resources import embedded
+from clipcond.resources import embedded_dual
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -41,8 +41,8 @@ def load_dual(spec: str, *, device: str = "cpu") -> DualEncoder:
     with one_line_errors(spec):
         named = parse_spec(spec)
         base = named.base
-        if base == "mini":
-            return _from_folder(spec, named, embedded("clip"), device)
+        if (ours := embedded_dual(base)) is not None:
+            return _from_folder(spec, named, ours, device)
         if base.startswith("hf:"):
             return _from_transformers(spec, named, base[3:], device)
         path = Path(base).expanduser()

@@ -27,7 +27,7 @@ from clipcond.models.dual import ready
 from clipcond.models.spec import ModelSpec, parse_spec
 from clipcond.models.transformers_dual import picture_preprocess, text_length, text_tokenizer
 from clipcond.models.transformers_model import library_place, read_library_model, with_library
-from clipcond.runtime.devices import device_of
+from clipcond.runtime.devices import device_of, exact_convolutions
 
 
 class _Reader(Protocol):
@@ -122,7 +122,9 @@ class Matcher:
         normalisation, weight = Normalisation(self.preprocess), next(self.model.parameters())
         for at in range(0, len(images), batch_size):
             pixels = np.stack([self.preprocess.pixels(image) for image in images[at : at + batch_size]])
-            yield at, self.reader.states(normalisation(pixels, weight.device).to(weight.dtype))
+            with exact_convolutions(weight.device, weight.dtype):
+                states = self.reader.states(normalisation(pixels, weight.device).to(weight.dtype))
+            yield at, states
 
 
 def load_matcher(spec: str, *, device: str = "cpu") -> Matcher:

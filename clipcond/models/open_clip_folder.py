@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from clipcond.errors import ModelError
-from clipcond.files import write_file
+from clipcond.files import write_by_name, write_file
 from clipcond.images.preprocess import OPENAI_MEAN, OPENAI_STD
 from clipcond.models.checkpoint import SUFFIXES, fill_open_clip, read_checkpoint
 from clipcond.models.checks import check_numbers, check_shapes, count, outline
@@ -187,14 +188,23 @@ def write_open_clip_folder(model: CLIP, config: dict[str, Any], folder: str | Pa
 def write_open_clip_weights(
     state: Mapping[str, Tensor], config: dict[str, Any], folder: str | Path, *, packed: bool = False
 ) -> Path:
-    """Write weights by their names in a model, and its config, as `write_open_clip_folder` does."""
-    from safetensors.torch import save
+    """Write weights by their names in a model, and its config, as `write_open_clip_folder` does. Raises OSError.
 
+    Those on the CPU are written from where they lie, without a copy in memory.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    if packed:
-        weights = _packed(weights)
-    write_file(folder / WEIGHTS, save(weights), overwrite=True)
+    _write_weights(folder / WEIGHTS, _packed(weights) if packed else weights)
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n", overwrite=True)
     return folder
+
+
+def _write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        write_by_name(path, partial(save_file, weights), overwrite=True)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {first_line(error)}") from error

@@ -10,6 +10,7 @@ from typing import Any
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.json_file import read_json
 
+PAIR: Mapping[str, str] = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}  # runs in the folder of a pair
 # encoder → suffix of its folder, by family
 _SUFFIXES: Mapping[str, Mapping[str, str]] = {
     "sd15": {"clip_l": ""},
@@ -59,6 +60,19 @@ def encoder_folder(path: Path, encoder: str | None) -> Path:
     if encoder is None and len(pipeline.encoders) > 1:
         raise ConfigError(f"{path} has {' and '.join(pipeline.encoders)}; say which with --encoder")
     return pipeline.text_encoder(encoder or next(iter(pipeline.encoders)))
+
+
+def is_pair(path: str | Path) -> bool:
+    """True for the folder of a run that trained both encoders of a pipeline."""
+    return all(Path(path, run, "model", "open_clip_config.json").is_file() for run in PAIR.values())
+
+
+def pair_run(path: Path, encoder: str | None) -> Path:
+    """Return the run of one encoder in the folder of a pair. Raises ConfigError for one that it lacks, and for None."""
+    if encoder is None or encoder not in PAIR:
+        said = "say which with --encoder" if encoder is None else f"encoder is {encoder!r}"
+        raise ConfigError(f"{path} holds {' and '.join(PAIR)}; {said}")
+    return path / PAIR[encoder]
 
 
 def _family(path: Path, index: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Texts that a detection model sees in a picture: boxes with a score and a text, or a map of probabilities.
 
 OWL-ViT and OWLv2 judge every box by every text. Grounding DINO reads all texts in one sentence and judges every box by
-every token of it. CLIPSeg says of every pixel how likely it belongs to a text.
+every token of it. CLIPSeg says of every pixel how likely it belongs to a text. Florence-2 is asked for each text alone and
+writes its boxes down; their score is the probability of what it wrote (`clipcond.models.florence.Answer`), the same for all
+boxes of an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from clipcond.errors import ConfigError, ModelError
+from clipcond.models import florence
 from clipcond.models.detection import Detector
 from clipcond.wording import visible
 
@@ -22,14 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-LEAST: Mapping[
-    str, float
-] = {  # scores below which a family's boxes are taken for nothing, as in its library's examples
+# scores below which a family's boxes are taken for nothing, as in its library's examples
+LEAST: Mapping[str, float] = {
     "owlvit": 0.1,
     "owlv2": 0.1,
     "grounding-dino": 0.25,
     "mm-grounding-dino": 0.25,
     "clipseg": 0.4,
+    florence.MODEL_TYPE: 0.0,  # its examples take every box that it wrote down
 }
 
 
@@ -46,13 +49,11 @@ class Sightings:
 
 
 def check_texts(detector: Detector, texts: Sequence[str]) -> None:
-    """Refuse a model that gives no boxes, and texts beyond what it reads. Raises ModelError and ConfigError."""
+    """Refuse texts beyond what a model reads, and a Florence-2 whose answers cannot be. Raises ModelError and ConfigError."""
     kind = detector.family.model_type
-    if kind not in LEAST:
-        raise ModelError(
-            f"{detector.name} is {detector.family.title}, which writes its answers in words; expected OWL-ViT, OWLv2, "
-            "Grounding DINO or CLIPSeg"
-        )
+    if kind == florence.MODEL_TYPE:
+        florence.check_finds(detector, texts)
+        return
     tokenizer = detector.processor.tokenizer
     if kind.endswith("grounding-dino"):
         count, most = len(tokenizer(_sentence(texts))["input_ids"]), int(detector.model.config.max_text_len)
@@ -71,7 +72,9 @@ def check_texts(detector: Detector, texts: Sequence[str]) -> None:
 
 @torch.inference_mode()
 def sightings(detector: Detector, image: Image.Image, texts: Sequence[str]) -> Sightings:
-    """Look for texts in a picture in RGB. For OWL-ViT, OWLv2 and Grounding DINO. Raises ModelError for values not finite."""
+    """Look for texts in a picture in RGB, with all but CLIPSeg. Raises ModelError for values that are not finite."""
+    if detector.family.model_type == florence.MODEL_TYPE:
+        return _written(detector, image, texts)
     if detector.family.model_type.endswith("grounding-dino"):
         boxes, scores, best = _grounded(detector, image, texts)
     else:
@@ -90,16 +93,26 @@ def sightings(detector: Detector, image: Image.Image, texts: Sequence[str]) -> S
 @torch.inference_mode()
 def segments(detector: Detector, image: Image.Image, texts: Sequence[str]) -> NDArray[np.float32]:
     """(M, h, w) float32 probabilities that places of a picture, in RGB, belong to each text. For CLIPSeg."""
-    given = _inputs(detector, text=list(texts), images=[image] * len(texts), padding=True, return_tensors="pt")
-    logits = detector.model(**given).logits.float()
+    logits = _run(detector, text=list(texts), images=[image] * len(texts), padding=True).logits.float()
     _check_finite(detector, logits)
     probabilities: NDArray[np.float32] = logits.reshape(len(texts), *logits.shape[-2:]).sigmoid().cpu().numpy()
     return probabilities
 
 
+def _written(detector: Detector, image: Image.Image, texts: Sequence[str]) -> Sightings:
+    found = [florence.places(detector, image, text) for text in texts]
+    counts = torch.tensor([len(boxes) for boxes, _ in found])
+    scores = torch.tensor([probability for _, probability in found])
+    return Sightings(
+        boxes=torch.cat([boxes for boxes, _ in found]).numpy(),
+        scores=scores.repeat_interleave(counts).numpy(),
+        texts=torch.arange(len(texts)).repeat_interleave(counts).numpy(),
+    )
+
+
 def _by_text(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     length = {"padding": "max_length", "max_length": detector.model.config.text_config.max_position_embeddings}
-    found = detector.model(**_inputs(detector, text=[list(texts)], images=image, return_tensors="pt", **length))
+    found = _run(detector, text=[list(texts)], images=image, **length)
     best = found.logits[0].float().max(dim=-1)
     return found.pred_boxes[0].float(), best.values.sigmoid(), best.indices
 
@@ -107,7 +120,7 @@ def _by_text(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tu
 def _grounded(detector: Detector, image: Image.Image, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """A text's score is the best of its tokens'; those of the stops between texts are nobody's."""
     sentence = _sentence(texts)
-    found = detector.model(**_inputs(detector, text=sentence, images=image, return_tensors="pt"))
+    found = _run(detector, text=sentence, images=image)
     logits = found.logits[0].float()
     owners = _owners(detector.processor.tokenizer, sentence, texts)
     of_texts = [
@@ -140,9 +153,10 @@ def _owners(tokenizer: Any, sentence: str, texts: Sequence[str]) -> list[int | N
     return owners
 
 
-def _inputs(detector: Detector, **given: Any) -> dict[str, Any]:
-    device = next(detector.model.parameters()).device
-    return {name: value.to(device) for name, value in detector.processor(**given).items()}
+def _run(detector: Detector, **given: Any) -> Any:
+    """What the model gives for some texts and pictures."""
+    with detector.exact():
+        return detector.model(**detector.inputs(**given))
 
 
 def _check_finite(detector: Detector, *tensors: Tensor) -> None:

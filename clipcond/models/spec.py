@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from clipcond.errors import ModelError
+from clipcond.resources import EMBEDDED_DUALS
 from clipcond.runtime.torchvision_repair import repair
 
 FORMS = (
-    "mini, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a dual encoder of transformers), "
+    "mini, emoji, NAME/PRETRAINED and NAME@CHECKPOINT (open_clip), hf:ID or hf:FOLDER (a dual encoder of transformers), "
     "or a folder that holds one of these"
 )
 _OVERRIDE = re.compile(r",(mean|std|size|activation|tokenizer)=([^,=]*)$")
@@ -117,8 +118,8 @@ def did_you_mean(spec: str) -> str:
     """Return `; did you mean …?` with the nearest name that can be loaded, or nothing."""
     if spec.startswith("hf-hub:"):
         return f"; did you mean hf:{spec.removeprefix('hf-hub:')}?"
-    if get_close_matches(spec, ["mini"]):
-        return "; did you mean mini?"
+    if ours := get_close_matches(spec, EMBEDDED_DUALS, n=1):
+        return f"; did you mean {ours[0]}?"
     if spec in OPENAI_NAMES:
         return f"; did you mean {OPENAI_NAMES[spec]}/openai?"
     repair()

@@ -20,7 +20,7 @@ from clipcond.models.checks import check_finite_weights, check_numbers, check_sh
 from clipcond.models.export_layouts import PROJECTION, layer_count, nested, nested_name
 from clipcond.models.json_file import read_json
 from clipcond.models.load import load_dual
-from clipcond.models.pipeline_folder import encoder_folder
+from clipcond.models.pipeline_folder import encoder_folder, is_pair, pair_run
 from clipcond.models.to_transformers import clip_text_config, open_clip_text_to_transformers
 from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.runtime.quiet import quiet_calls, quiet_logs
@@ -56,8 +56,8 @@ class TextEncoder:
 def load_text_encoder(spec: str, encoder: str | None = None) -> TextEncoder:
     """Load the text encoder that a spec names, in float32 on the CPU, every weight in place.
 
-    encoder: `clip_l`, `clip_g` or `clip_h`, of a pipeline's folder that has several.   Raises ModelError, ConfigError for
-    an encoder that the pipeline lacks, ResourceMissing.
+    encoder: `clip_l`, `clip_g` or `clip_h`, of a pipeline's folder, or a run's, that has several.   Raises ModelError,
+    ConfigError for an encoder that it lacks, ResourceMissing.
     """
     path = Path(spec.removeprefix("hf:")).expanduser()
     with one_line_errors(spec):
@@ -67,7 +67,7 @@ def load_text_encoder(spec: str, encoder: str | None = None) -> TextEncoder:
             return _from_file(spec, path)
         if _is_text_model(path):
             return _from_folder(spec, path)
-        dual = load_dual(spec)
+        dual = load_dual(str(pair_run(path, encoder)) if is_pair(path) else spec)
         tower = dual.text
         module: Any = dual.image.model
         if tower.context < CONTEXT:

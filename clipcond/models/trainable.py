@@ -15,7 +15,7 @@ from clipcond.models.open_clip_folder import CONFIG, preprocess_of_folder, read_
 from clipcond.models.open_clip_named import preprocess_of
 from clipcond.models.open_clip_text import check_reads_clip_tokens
 from clipcond.models.spec import ModelSpec, parse_spec
-from clipcond.resources import embedded
+from clipcond.resources import embedded_dual
 from clipcond.runtime.quiet import quiet_logs
 from clipcond.runtime.torchvision_repair import repair
 
@@ -33,7 +33,7 @@ class Trainable:
 
 
 def load_trainable(spec: str, *, random_weights: bool = False) -> Trainable:
-    """Load what a spec names: `mini`, an open_clip folder, a training run, `NAME/PRETRAINED` or `NAME@CHECKPOINT`.
+    """Load what a spec names: `mini`, `emoji`, an open_clip folder, a training run, `NAME/PRETRAINED` or `NAME@CHECKPOINT`.
 
     random_weights: initialise instead, from torch's global generator; then a bare `NAME` and a folder that holds only
     the config will do. Raises ModelError, ResourceMissing.
@@ -73,8 +73,8 @@ def _from_folder(folder: Path, named: ModelSpec, random_weights: bool) -> tuple[
 
 
 def _folder(spec: str) -> Path | None:
-    if spec == "mini":
-        return embedded("clip")
+    if (ours := embedded_dual(spec)) is not None:
+        return ours
     places = (Path(spec), Path(spec) / "model")
     return next((place for place in places if (place / CONFIG).is_file()), None)
 

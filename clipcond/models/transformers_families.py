@@ -61,6 +61,7 @@ class Family:
         return stated[0] if stated else known[0]
 
 
+CAPTIONERS = frozenset({"florence2"})  # detection models that write captions, too
 _END, _FIRST, _LAST = "end of text", "first place", "last place"
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family

@@ -1,4 +1,4 @@
-"""Augmented pictures: random crops and colours, the same for the same step and picture."""
+"""Augmented pictures: random crops, turns and colours, the same for the same step and picture."""
 
 from __future__ import annotations
 
@@ -22,23 +22,32 @@ _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
     """crop: the smallest share of a picture's area that is cut out, 1 for none. jitter: by how much brightness, contrast
-    and saturation change at the most, 0 for none."""
+    and saturation change at the most, 0 for none. turn: by how many degrees a picture is turned at the most, 0 for none.
+    grey: the share of pictures that are shown without colour."""
 
     crop: float = 1.0
     jitter: float = 0.0
+    turn: float = 0.0
+    grey: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether anything changes."""
+        return self != Augmentation()
 
     def __call__(self, image: Image.Image, preprocess: Preprocess, draw: np.random.Generator) -> np.ndarray:
-        """Return (H, W, 3) uint8: a random part of the picture, resized to the model's input, in other colours."""
+        """Return (H, W, 3) uint8: a random part of the turned picture, resized to the model's input, in other colours."""
+        if self.turn:
+            image = _turned(image, draw.uniform(-self.turn, self.turn))
         if self.crop < 1:
             image = image.crop(self._box(image.width, image.height, draw))
             preprocess = replace(preprocess, policy="squash", short=None, stretch=None)
         pixels = preprocess.pixels(image)
-        if not self.jitter:
-            return pixels
         picture = Image.fromarray(pixels)
-        for number in draw.permutation(len(_ENHANCERS)):
+        for number in draw.permutation(len(_ENHANCERS)) if self.jitter else ():
             factor = draw.uniform(max(0.0, 1 - self.jitter), 1 + self.jitter)
             picture = _ENHANCERS[number](picture).enhance(factor)
+        if self.grey and draw.random() < self.grey:
+            picture = picture.convert("L").convert("RGB")
         return np.array(picture)
 
     def _box(self, width: int, height: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
@@ -51,6 +60,14 @@ class Augmentation:
                 left, top = int(draw.integers(0, width - wide + 1)), int(draw.integers(0, height - high + 1))
                 return left, top, left + wide, top + high
         return 0, 0, width, height
+
+
+def _turned(image: Image.Image, degrees: float) -> Image.Image:
+    """Turn a picture about its middle; what comes into view at the corners has the mean colour of the four."""
+    right, low = image.width - 1, image.height - 1
+    corners = np.array([image.getpixel(at) for at in ((0, 0), (right, 0), (0, low), (right, low))])
+    fill = tuple(int(value) for value in corners.mean(axis=0).round())
+    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
 class AugmentedPixels:

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 
 class Average:
-    """An exponential moving average of all that trains in a model, in the dtype of the weights."""
+    """An exponential moving average of all that trains in a model, in the dtype of the weights.
+
+    What batch normalisation has measured is averaged with it: it belongs to weights that move.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """decay: the share of the average that a step keeps, below 1; smaller at first, as 1/10, 2/11, 3/12, …"""
-        self._own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._own: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._own.update(_measured(model))
         self._values = {name: p.detach().clone() for name, p in self._own.items()}
         self._decay = decay
 
@@ -45,3 +49,14 @@ class Average:
         """Take over averages. Raises KeyError or RuntimeError where they are of other weights."""
         for name, value in self._values.items():
             value.copy_(state[name])
+
+
+def _measured(model: nn.Module) -> dict[str, Tensor]:
+    """Return the running means and variances of layers that train, by name."""
+    return {
+        f"{prefix}.{name}": buffer
+        for prefix, layer in model.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and any(p.requires_grad for p in layer.parameters())
+        for name, buffer in layer.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    }

@@ -28,7 +28,8 @@ class Checkpoint:
     fingerprints of the index and of the pictures; pictures is empty in checkpoints of an earlier version. average: of the
     weights, empty where the run keeps none. best: the record of the best measurement, empty in those of an earlier version.
     base: the fingerprint of the weights under an adapter, which is then all that `model` holds; empty without one.
-    scaling: of the loss, in float16.
+    scaling: of the loss, in float16. device_rng: as rng, of the generator of a GPU; empty on a CPU and in checkpoints of an
+    earlier version.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Checkpoint:
     best: dict[str, Any] = field(default_factory=dict)
     base: str = ""
     scaling: dict[str, float] = field(default_factory=dict)
+    device_rng: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
 
     @property
     def processes(self) -> int:
@@ -51,7 +53,15 @@ class Checkpoint:
 
     def rng_of(self, rank: int) -> Tensor:
         """Return the generator's state of a process, (S,) uint8."""
-        return self.rng[rank].clone() if self.rng.ndim == 2 else self.rng  # torch reads a view's storage from its start
+        return _of_process(self.rng, rank)
+
+    def device_rng_of(self, rank: int) -> Tensor:
+        """Return the state of the generator of a process's GPU, (S,) uint8; empty where none is known."""
+        return _of_process(self.device_rng, rank)
+
+
+def _of_process(states: Tensor, rank: int) -> Tensor:
+    return states[rank].clone() if states.ndim == 2 else states  # torch reads a view's storage from its start
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -158,6 +168,9 @@ def _checked(state: Any, path: Path) -> Checkpoint:
     if state["step"] != _step_of(path) or state["cut"] < 0:
         raise ValueError(f"it says step {state['step']}, {state['cut']} captions cut")
     average, best, scaling = state.get("average", {}), state.get("best", {}), state.get("scaling", {})
+    device_rng = state.get("device_rng", torch.empty(0, dtype=torch.uint8))
+    if not isinstance(device_rng, Tensor):
+        raise TypeError("its device_rng is no Tensor")
     if not all(isinstance(each, dict) for each in (average, best, scaling)):
         raise TypeError("its average, its best or its scaling is no dict")
     Best.of(best)
@@ -168,7 +181,7 @@ def _checked(state: Any, path: Path) -> Checkpoint:
         raise TypeError("its config is no record")
     return Checkpoint(**{name: state[name] for name in kinds if name != "config"},
                       config=renamed(config), pictures=str(state.get("pictures", "")), average=average, best=best,
-                      base=str(state.get("base", "")), scaling=scaling)  # fmt: skip
+                      base=str(state.get("base", "")), scaling=scaling, device_rng=device_rng)  # fmt: skip
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:

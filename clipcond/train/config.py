@@ -80,6 +80,8 @@ class TrainConfig:
     chunk_size: rows of the similarity matrix that the loss holds at a time; None chooses by the batch.
     random_crop: the smallest share of a picture's area that a random part of it has, in which it is shown; 1 for none.
     colour_jitter: by how much brightness, contrast and saturation of a picture change at the most; 0 for none.
+    random_turn: by how many degrees a picture is turned at the most; 0 for none.
+    random_grey: the share of pictures that are shown without colour.
     grad_cache: pairs that are encoded at once, where the whole batch would not fit into memory: gradients stay those of
         the whole batch, at the cost of a second forward pass.
     denoise_weight: weight of the loss of a frozen denoiser that reads the captions' states; it needs `pipeline`.
@@ -142,6 +144,8 @@ class TrainConfig:
     grad_cache: int | None = None
     random_crop: float = 1.0
     colour_jitter: float = 0.0
+    random_turn: float = 0.0
+    random_grey: float = 0.0
     denoise_weight: float = 0.0
     pipeline: str | None = None
     denoise_batch: int = 32

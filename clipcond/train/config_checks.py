@@ -26,6 +26,7 @@ _ABOVE_ZERO = (
 _NOT_BELOW_ZERO = (
     "val_count", "max_bad_rows", "weight_decay", "warmup", "cache_gib", "contrastive", "retention", "denoise_weight",
 )  # fmt: skip
+_AUGMENTS = ("colour_jitter", "random_turn", "random_grey")
 
 
 def check_settings(config: Any) -> None:
@@ -85,10 +86,14 @@ def _check_losses(config: Any) -> None:
         raise ConfigError(f"random_crop is {config.random_crop:g}, expected a share above 0, up to 1 for none")
     if config.colour_jitter < 0:
         raise ConfigError(f"colour_jitter is {config.colour_jitter:g}, expected 0 or more")
-    if "image" in config.frozen and (config.random_crop < 1 or config.colour_jitter):
+    if not 0 <= config.random_turn <= 180:
+        raise ConfigError(f"random_turn is {config.random_turn:g}, expected degrees from 0 to 180")
+    if not 0 <= config.random_grey <= 1:
+        raise ConfigError(f"random_grey is {config.random_grey:g}, expected a share from 0 to 1")
+    if "image" in config.frozen and (config.random_crop < 1 or any(getattr(config, name) for name in _AUGMENTS)):
         raise ConfigError(
-            "random_crop and colour_jitter need an image tower that trains: a frozen one embeds every picture once; "
-            "leave them out, or freeze and lock_image"
+            "random_crop, colour_jitter, random_turn and random_grey need an image tower that trains: a frozen one embeds "
+            "every picture once; leave them out, or freeze and lock_image"
         )
     if not 0 <= config.label_smoothing < 1:
         raise ConfigError(f"label_smoothing is {config.label_smoothing}, expected 0 or more and less than 1")

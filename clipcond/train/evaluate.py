@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipcond.errors import DataError
+from clipcond.runtime.devices import device_of
 from clipcond.score.retrieval import Retrieval, retrieval
 from clipcond.train.data import Pairs, read_pairs
 from clipcond.train.pixels import prepare_all
@@ -84,7 +85,8 @@ def score_gallery(
 def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
     """Return the retrieval of a model, given by its spec or loaded, on all pairs of a data source.
 
-    Captions beyond the model's length are cut, as in training. Raises ModelError, DataError.
+    A spec is loaded to the GPU where there is one. Captions beyond the model's length are cut, as in training.
+    Raises ModelError, DataError.
     """
     pairs = data if isinstance(data, Pairs) else read_pairs(data)
     if len(pairs) < 2:
@@ -92,7 +94,7 @@ def evaluate(model: str | DualEncoder, data: str | Path | Pairs) -> Retrieval:
 
     from clipcond.models.load import load_dual
 
-    dual = load_dual(model) if isinstance(model, str) else model
+    dual = load_dual(model, device=str(device_of(None))) if isinstance(model, str) else model
 
     def embed_images(rows: np.ndarray) -> Tensor:
         sources = [pairs.images[row] for row in rows]

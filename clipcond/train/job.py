@@ -144,7 +144,9 @@ def prepare(config: TrainConfig, denoiser: Denoiser | None = None, ranks: Ranks 
         model=trainable.model, normalise=normalise, device=device, precision=config.precision, stored=features
     )
     denoising = _denoising(config, trainable, train_pairs, denoiser, place)
-    teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out)) if config.teacher else None
+    teacher = None
+    if config.teacher:
+        teacher = TeacherEmbeddings(config.teacher, train_pairs, place, out=Path(config.out), device=str(device))
     measure = None
     if held_out is not None:
         held_out = preflight(held_out, trainable.preprocess, max_bad_rows=config.max_bad_rows)
@@ -225,9 +227,11 @@ def _denoising(
 
 def _pixels(config: TrainConfig, pairs: Pairs, preprocess: Preprocess) -> Pixels | AugmentedPixels:
     """Return the pictures of the steps: kept as they are, or augmented anew each time."""
-    if config.random_crop == 1 and not config.colour_jitter:
+    augmentation = Augmentation(
+        crop=config.random_crop, jitter=config.colour_jitter, turn=config.random_turn, grey=config.random_grey
+    )
+    if not augmentation:
         return Pixels(pairs, preprocess, config.cache_gib)
-    augmentation = Augmentation(crop=config.random_crop, jitter=config.colour_jitter)
     return AugmentedPixels(pairs, preprocess, augmentation, seed=config.seed)
 
 

@@ -51,7 +51,7 @@ class Towers:
     def embed_pixels(self, pixels: np.ndarray) -> Tensor:
         """(N, H, W, 3) uint8 to (N, P) unit rows, float32."""
         with self.autocast():
-            return image_features(self.model, self.normalise(pixels, self.device).contiguous())
+            return image_features(self.model, self.normalise(pixels, self.device))
 
     def embed_ids(self, ids: np.ndarray) -> Tensor:
         """(N, L) int64 to (N, P) unit rows, float32."""

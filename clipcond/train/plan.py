@@ -23,8 +23,7 @@ GIB = 2**30
 class Memory:
     """Bytes of one process, by part.
 
-    base: of the process itself. writing: copies of the weights while the model is written, which on a CPU count too.
-    together: gradients of earlier parts are there while later ones are encoded.
+    base: of the process itself. together: gradients of earlier parts are there while later ones are encoded.
     """
 
     weights: float
@@ -35,18 +34,17 @@ class Memory:
     retention: float
     losses: float
     base: float
-    writing: float
     together: bool
 
     @property
     def peak(self) -> float:
-        """The sum at the fullest moment, of a step or at the end of the run.
+        """The sum at the fullest moment of a step.
 
         Gradients grow as activations go, unless the batch comes in parts.
         """
         step = self.activations + self.retention + self.losses + (self.gradients if self.together else 0)
         held = self.weights + self.optimizer + self.average + self.base
-        return held + max(step, self.gradients + self.writing)
+        return held + max(step, self.gradients)
 
     def parts(self) -> Mapping[str, float]:
         """Return the parts by name, those of no size left out."""
@@ -58,7 +56,6 @@ class Memory:
             "activations",
             "retention",
             "losses",
-            "writing",
             "base",
         )
         return {name: getattr(self, name) for name in names if getattr(self, name)}
@@ -86,7 +83,6 @@ def memory_of(config: TrainConfig, found: Footprint, lengths: np.ndarray, *, gpu
         average=0.0 if config.ema is None else FLOAT * found.trained,
         activations=max(of_text, of_images) if parts else of_text + of_images,
         retention=found.text_bytes(retained) if held else 0.0, base=BASE[kind], together=parts or held,
-        writing=0.0 if gpus else 2 * FLOAT * found.parameters,
         losses=_losses(config.batch_size, share, found.pooled, _STRIP[kind], config.chunk_size),
     )  # fmt: skip
 

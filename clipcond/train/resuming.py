@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from clipcond.errors import ConfigError
+from clipcond.runtime.devices import set_device_rng
 from clipcond.train import checkpoints
 from clipcond.train.best import Best
 from clipcond.train.checkpoints import Checkpoint
@@ -112,6 +113,7 @@ def _restore(checkpoint: Checkpoint, path: Path, run: Run) -> None:
             job.scaling.load_state_dict(checkpoint.scaling)
         if checkpoint.processes == run.ranks.count:
             torch.set_rng_state(checkpoint.rng_of(run.ranks.rank))
+            set_device_rng(job.device, checkpoint.device_rng_of(run.ranks.rank))
     except Exception as error:  # whatever torch says of tensors that do not fit
         raise ConfigError(
             f"{path} does not fit the model {job.config.model}: it is of another architecture, or damaged; "

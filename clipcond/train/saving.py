@@ -6,6 +6,7 @@ import torch
 
 from clipcond.errors import ConfigError
 from clipcond.models.open_clip_folder import pipeline_layers, write_open_clip_folder, write_open_clip_weights
+from clipcond.runtime.devices import device_rng
 from clipcond.train import checkpoints
 from clipcond.train.blend import blend
 from clipcond.train.checkpoints import Checkpoint
@@ -55,9 +56,12 @@ def finish(run: Run) -> TrainResult:
 def _checkpoint(run: Run) -> Checkpoint:
     """Return the state of a run, to which all its processes give their part; the first one has it whole."""
     job, states = run.job, run.ranks.stack(torch.get_rng_state())
+    own = device_rng(job.device)
+    of_device = run.ranks.stack(own) if len(own) else own[None]
     return Checkpoint(
         step=run.step, cut=run.cut, model=job.state_dict(), optimizer=job.optimizer.state_dict(keep=run.ranks.first),
-        rng=states if len(states) > 1 else states[0], config=job.config.to_dict(),
+        rng=states if len(states) > 1 else states[0],
+        device_rng=of_device if len(of_device) > 1 else of_device[0], config=job.config.to_dict(),
         average=job.average.state_dict() if job.average else {}, best=run.best.to_dict(),
         scaling=job.scaling.state_dict() if job.scaling else {}, **job.fingerprints,
     )  # fmt: skip

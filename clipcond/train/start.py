@@ -22,6 +22,7 @@ from clipcond.train.model import (
     check_model,
     freeze,
     has_batch_norm,
+    lay_out_for_convolutions,
     not_finite,
     train_mode,
     use_plain_attention,
@@ -82,6 +83,7 @@ def _load(config: TrainConfig, device: torch.device) -> tuple[Trainable, Adapter
     freeze(model, config.frozen, text_blocks=config.train_blocks, but_unseen=config.unseen_rate is not None)
     adapter = adapter_of(config, model, Fingerprint(model)() if config.lora_rank else "")
     use_plain_attention(model)
+    lay_out_for_convolutions(model)
     train_mode(model.to(device))
     return trainable, adapter
 

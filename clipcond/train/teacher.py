@@ -31,12 +31,14 @@ class TeacherEmbeddings:
 
     what = "embeddings by the teacher"
 
-    def __init__(self, spec: str, pairs: Pairs, place: Place, *, out: Path) -> None:
+    def __init__(self, spec: str, pairs: Pairs, place: Place, *, out: Path, device: str = "cpu") -> None:
         """spec: a file of stored embeddings, or a model, whose embeddings go to `teacher.safetensors` in `out`.
 
         place: of the parts until they are whole; embeddings of other pairs and pictures than it names are refused.
+        device: where the model computes them; they are kept on the CPU.
         """
         self._spec, self._pairs, self._fingerprints = spec, pairs, dict(place.fingerprints)
+        self._device = device
         self._parts = {name: Parts(place, f"teacher-{name}") for name in ("texts", "images")}
         self._given = spec.endswith(ENDING)
         self._path = Path(spec) if self._given else out / f"teacher{ENDING}"
@@ -74,7 +76,7 @@ class TeacherEmbeddings:
     def _embed(self) -> None:
         from clipcond.models.load import load_dual
 
-        dual = load_dual(self._spec)
+        dual = load_dual(self._spec, device=self._device)
         self.scale = dual.logit_scale
         sources, captions = self._pairs.images, list(self._captions)
         order = sorted(range(len(captions)), key=lambda number: len(captions[number]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from clipcond.errors import ConfigError, ModelError, OptionsError
 from clipcond.files import check_output
+from clipcond.models.pipeline_folder import is_pair
 from clipcond.prompt.families import FAMILIES, Family
 from clipcond.prompt.general import read_prompts
 from clipcond.prompt.tokenizer import CONTEXT
@@ -37,9 +38,10 @@ class DriftOptions:
     """Two encoders and the family whose layer of them counts.
 
     before, after: any spec of a CLIP model or text encoder.   encoder: of a family with two; None for both where before
-    and after are pipelines, else for the first.   prompts: a file, one a line; None for general ones that ship.
-    pipeline: `mini` or a diffusers pipeline, whose denoiser is tried with both.   limits: measures by name, each 0 for
-    equal encoders; beyond one the report has failed.   html: a page that will be written.   overwrite: in place of one.
+    and after each hold both, as a pipeline or a run of `--encoder both` does, else for the first.   prompts: a file, one a
+    line; None for general ones that ship.   pipeline: `mini` or a diffusers pipeline, whose denoiser is tried with both.
+    limits: measures by name, each 0 for equal encoders; beyond one the report has failed.   html: a page that will be
+    written.   overwrite: in place of one.
     """
 
     before: str
@@ -166,8 +168,13 @@ def _wanted(options: DriftOptions) -> tuple[str, ...]:
     known = _clip_encoders(options.target)
     if options.encoder is not None:
         return (options.encoder,)
-    whole = all((Path(spec).expanduser() / "model_index.json").is_file() for spec in (options.before, options.after))
-    return known if whole else known[:1]
+    return known if all(map(_has_both, (options.before, options.after))) else known[:1]
+
+
+def _has_both(spec: str) -> bool:
+    """True for a pipeline's folder, and that of a run which trained both of its encoders."""
+    path = Path(spec).expanduser()
+    return (path / "model_index.json").is_file() or is_pair(path)
 
 
 def _load(spec: str, name: str, events: Events) -> TextEncoder:

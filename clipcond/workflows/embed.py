@@ -28,6 +28,7 @@ class EmbedOptions:
     """Pictures, the folder of their embeddings, and how they are made.
 
     sources: files, folders with all below them, tars, patterns, addresses of fsspec.   stored: the dtype in the files.
+    device: None is CUDA where there is one.
     engine: this process, or Ray with `workers` of them, by default one for each GPU, or each CPU.
     Raises OptionsError for options that contradict one another or are out of range.
     """
@@ -36,6 +37,7 @@ class EmbedOptions:
     out: Path
     model: str = "mini"
     precision: Precision = "fp32"
+    device: str | None = None
     view: View | None = None
     draft: bool = False
     stored: Stored = "float32"
@@ -56,6 +58,7 @@ class EmbedOptions:
             folder=Path(os.path.abspath(self.out)),  # noqa: PTH100 - links kept
             model=self.model,
             precision=self.precision,
+            device=self.device,
             view=self.view,
             draft=self.draft,
             stored=self.stored,

@@ -154,9 +154,10 @@ def _measured(
     spec: str, sets: list[EvaluationSet], labels: list[tuple[Label, ...]], events: Events
 ) -> tuple[Found, ...]:
     from clipcond.models.load import load_dual
+    from clipcond.runtime.devices import device_of
 
     with task(events, f"loading {spec}"):
-        dual = load_dual(spec)
+        dual = load_dual(spec, device=str(device_of(None)))
     found = []
     for of, own in zip(sets, labels, strict=True):
         with task(events, f"measuring {spec} on {of.source}", len(of.pictures), "pictures") as advance:

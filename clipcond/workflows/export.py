@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from clipcond.errors import ModelError, OptionsError, OutputExists, ResourceMissing
 from clipcond.files import refuse_to_overwrite, writing_folder
+from clipcond.models.pipeline_folder import PAIR, is_pair
 from clipcond.workflows.events import Events, Note, ignore, task
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 Encoder = Literal["clip_l", "clip_g", "clip_h"]
 _BY_WIDTH: Mapping[int, Encoder] = {1024: "clip_h", 1280: "clip_g"}
 _OTHERWISE = "name another with --out, or say --force"
-_PAIR: Mapping[Encoder, str] = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}  # runs in the folder of a pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def export(
 def run(options: ExportOptions, events: Events = ignore) -> Exported:
     """Export as the options say. Raises OutputExists, ModelError, ConfigError, ResourceMissing; then nothing was written."""
     _check_out(options)
-    if _is_pair(options.model):
+    if is_pair(options.model):
         if options.encoder is None:
             return _pair_into_pipeline(options, events)
         options = _half(options, options.encoder)
@@ -154,16 +154,11 @@ def _check_out(options: ExportOptions) -> None:
             )
 
 
-def _is_pair(model: str) -> bool:
-    """True for the folder of a run that trained both encoders of a pipeline."""
-    return all((Path(model, run, "model", "open_clip_config.json")).is_file() for run in _PAIR.values())
-
-
 def _half(options: ExportOptions, encoder: Encoder) -> ExportOptions:
     """Return the options for one encoder of a pair. Raises OptionsError for one that no pair has."""
-    if encoder not in _PAIR:
-        raise OptionsError(f"{options.model} holds {' and '.join(_PAIR)}; encoder is {encoder!r}")
-    return replace(options, model=str(Path(options.model, _PAIR[encoder])), encoder=encoder)
+    if encoder not in PAIR:
+        raise OptionsError(f"{options.model} holds {' and '.join(PAIR)}; encoder is {encoder!r}")
+    return replace(options, model=str(Path(options.model, PAIR[encoder])), encoder=encoder)
 
 
 def _pair_into_pipeline(options: ExportOptions, events: Events) -> Exported:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clipcond.find.classify import Classifier
     from clipcond.find.gallery import Gallery
     from clipcond.find.labels import Label
+    from clipcond.models.detection import Detector
     from clipcond.rerank.scorer import Scorer
 
 
@@ -74,6 +75,18 @@ def load_scorer(model: str, events: Events, texts: tuple[str, ...] = ()) -> Scor
     if line := unseen_line(unseen_in(texts, scorer), model):
         events(Note(line))
     return scorer
+
+
+def load_detection_model(model: str, events: Events) -> Detector:
+    """Load a model of boxes or captions. Notes of its loading become notes. Raises ModelError."""
+    from clipcond.models.detection import load_detector
+    from clipcond.runtime.devices import device_of
+
+    with task(events, f"loading {model}"):
+        detector = load_detector(model, device=str(device_of(None)))
+    for note in detector.notes:
+        events(Note(note))
+    return detector
 
 
 def embed(paths: tuple[Path, ...], scorer: Scorer, options: GalleryOptions, events: Events) -> Gallery:

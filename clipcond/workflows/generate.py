@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenPicture:
-    """A picture file. `kept` is None where nothing was ranked; `error` says why a picture could not be scored."""
+    """A picture file. others: `prompt_2` and `prompt_3`, where given.
+
+    `kept` is None where nothing was ranked; `error` says why a picture could not be scored.
+    """
 
     path: Path
     seed: int
@@ -36,21 +39,25 @@ class WrittenPicture:
     guidance_scale: float
     pipeline: str
     through: str
+    device: str
+    others: Mapping[str, str] = field(default_factory=dict)
     score: float | None = None
     kept: bool | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Return the line of `clipcond generate`, in a fixed order; with a verdict only where one was asked for."""
+        """Return the line of `clipcond generate`, in a fixed order; with what was not asked for left out."""
         line: dict[str, object] = {
             "path": str(self.path),
             "seed": self.seed,
             "prompt": self.prompt,
+            **self.others,
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance_scale": self.guidance_scale,
             "pipeline": self.pipeline,
             "through": self.through,
+            "device": self.device,
         }
         if self.kept is not None:
             line |= {"score": self.score, "kept": self.kept}
@@ -354,7 +361,7 @@ def _write(
 
     text, negative = source.text, source.prompt.negative_prompt or ""
     for number in range(source.numbers.start, start):
-        yield _picture(source, number, options, planned)
+        yield _picture(pipe, source, number, options, planned)
     if start == source.numbers.stop:
         return
     made = generate(
@@ -394,10 +401,10 @@ def _written(
             negative_prompt=source.prompt.negative_prompt or "",
             settings=settings,
         )
-    return _picture(source, picture.index, options, planned)
+    return _picture(pipe, source, picture.index, options, planned)
 
 
-def _picture(source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:
+def _picture(pipe: Any, source: _Source, number: int, options: GenerateOptions, planned: PictureRun) -> WrittenPicture:
     return WrittenPicture(
         path=planned.place(number) or planned.files[number],
         seed=planned.seed + number,
@@ -407,6 +414,8 @@ def _picture(source: _Source, number: int, options: GenerateOptions, planned: Pi
         guidance_scale=source.guidance_scale,
         pipeline=options.pipeline,
         through=options.through,
+        device=str(pipe.device),
+        others=source.prompt.others,
     )
 
 

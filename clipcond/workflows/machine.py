@@ -35,6 +35,7 @@ REQUIRED = {
     "numpy": "numpy",
 }
 OPTIONAL = {"accelerate": "accelerate", "xformers": "xformers"}
+_EMBEDDED = {"mini": ("clip", "pipeline"), "emoji": ("emoji",)}  # the models that ship, and the parts of each
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 
@@ -63,8 +64,9 @@ class Processor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """The model `mini`: its two parts and their size."""
+    """A model that ships with clipcond: whether all its parts are there, and their size."""
 
+    name: str
     complete: bool
     bytes: int
     path: str | None
@@ -100,6 +102,7 @@ class Machine:
     accelerators: tuple[str, ...]  # `cuda:0 NVIDIA H100 (80 GiB, 9.0)`, `mps`; empty on a CPU-only machine
     torchvision_repaired: bool  # its operators were missing, and declaring them cured the import
     mini: Embedded
+    emoji: Embedded
     hub: Hub
     problems: tuple[Problem, ...]
 
@@ -115,7 +118,7 @@ def inspect() -> Machine:
     repaired = _repair()
     libraries = (*_libraries(REQUIRED, required=True), *_libraries(OPTIONAL, required=False))
     accelerators = tuple(_accelerators())
-    mini = look_for_mini()
+    mini, emoji = (look_for_embedded(name) for name in ("mini", "emoji"))
     return Machine(
         clipcond=__version__,
         python=f"{platform.python_version()} ({sys.executable})",
@@ -125,12 +128,13 @@ def inspect() -> Machine:
         accelerators=accelerators,
         torchvision_repaired=repaired,
         mini=mini,
+        emoji=emoji,
         hub=look_at_hub(),
-        problems=tuple(find_problems(libraries, mini)),
+        problems=tuple(find_problems(libraries, (mini, emoji))),
     )
 
 
-def find_problems(libraries: tuple[Library, ...], mini: Embedded) -> Iterator[Problem]:
+def find_problems(libraries: tuple[Library, ...], models: tuple[Embedded, ...]) -> Iterator[Problem]:
     """Yield the faults that keep a part of clipcond from working. An optional library that is absent is no problem."""
     for library in libraries:
         if library.version is None and library.required:
@@ -142,11 +146,13 @@ def find_problems(libraries: tuple[Library, ...], mini: Embedded) -> Iterator[Pr
                 else f"install the tested versions again: pip install -c constraints.txt {library.name}"
             )
             yield Problem(f"{library.name} {library.version} does not work: {library.note}", advice)
-    if not mini.complete:
-        lacking = " and ".join(mini.missing)
-        yield Problem(
-            f"the embedded model lacks its {lacking}", "install clipcond again from its wheel or a full clone"
-        )
+    for model in models:
+        if not model.complete:
+            lacking = " and ".join(model.missing)
+            yield Problem(
+                f"the embedded model {model.name} lacks its {lacking}",
+                "install clipcond again from its wheel or a full clone",
+            )
 
 
 def look_at_library(distribution: str, module: str, *, required: bool) -> Library:
@@ -180,19 +186,20 @@ def look_at_processor(cpuinfo: Path = CPUINFO) -> Processor:
     )
 
 
-def look_for_mini() -> Embedded:
-    """Report the embedded model as it is installed."""
+def look_for_embedded(name: str) -> Embedded:
+    """Report an embedded model as it is installed."""
     found: list[Path] = []
     missing = []
-    for part in ("clip", "pipeline"):
+    for part in _EMBEDDED[name]:
         try:
             found.append(embedded(part))
         except ResourceMissing:
             missing.append(part)
     return Embedded(
+        name=name,
         complete=not missing,
         bytes=sum(size_on_disk(folder) for folder in found),
-        path=str(found[0].parent) if found else None,
+        path=str(found[0].parent if len(_EMBEDDED[name]) > 1 else found[0]) if found else None,
         missing=tuple(missing),
     )
 

@@ -19,5 +19,5 @@ def check_model(spec: str) -> None:
     looks_like_path = name.startswith((".", "/", "~")) or bool(at)
     if looks_like_path and name not in OPENAI_NAMES and not path.exists():
         raise ModelError(
-            f"no model {spec!r}: there is no such folder or file; give mini, NAME/PRETRAINED, hf:ID, or a folder"
+            f"no model {spec!r}: there is no such folder or file; give mini, emoji, NAME/PRETRAINED, hf:ID, or a folder"
         )

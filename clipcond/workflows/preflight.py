@@ -159,13 +159,14 @@ def _pictures(
 def _token_table(config: TrainConfig) -> tuple[TokenRows | None, str]:
     """Return the model's token table where its file is there, or why there is none."""
     from clipcond.models.token_table import TokenTables
-    from clipcond.resources import embedded
+    from clipcond.resources import embedded_dual
 
     if config.model == _ABSENT:
         return None, "no --model is given"
     if config.init == "random":
         return None, "of random weights every word is new"
-    places = [embedded("clip")] if config.model == "mini" else [Path(config.model), Path(config.model) / "model"]
+    ours = embedded_dual(config.model)
+    places = [Path(config.model), Path(config.model) / "model"] if ours is None else [ours]
     folder = next((place for place in places if (place / "open_clip_config.json").is_file()), None)
     if folder is None:
         return None, f"the weights of {config.model} are looked at when a run loads them"

@@ -80,6 +80,12 @@ class PromptOptions:
         return tuple(text for text in given if text is not None)
 
     @property
+    def others(self) -> dict[str, str]:
+        """The prompts of further encoders that were given, by their names."""
+        given = {"prompt_2": self.prompt_2, "prompt_3": self.prompt_3}
+        return {name: text for name, text in given.items() if text is not None}
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of a Conditioner's call beside the prompt; `auto` must be decided by then."""
         apart = ("prompt", "embeddings", "lora_dir", "operations")

@@ -40,7 +40,7 @@ class RerankOptions:
     pairs: a table of pictures and their prompts, in place of images.
     score: a column, a sum of columns, or several with commas, of which the first orders.   thresholds: `COLUMN>=VALUE`, or
     a cosine.   distractors, aesthetic, scores, references: files for the columns that need them.   cache: remember embeddings.
-    precision: of the image encoder.   draft: decode JPEGs at a part of their size.
+    precision: of the image encoder.   device: None is CUDA where there is one.   draft: decode JPEGs at a part of their size.
     view: what of a picture the model sees, in place of what its own config says.
     Raises OptionsError for options that contradict one another or are out of range.
     """
@@ -70,6 +70,7 @@ class RerankOptions:
     recursive: bool = False
     batch_size: int = 32
     precision: Precision = "fp32"
+    device: str | None = None
     draft: bool = False
     view: View | None = None
     cache: bool = True
@@ -180,7 +181,9 @@ def _scorer(options: RerankOptions, events: Events) -> Scorer:
     from clipcond.rerank.scorer import Scorer
 
     with task(events, f"loading {options.model}"):
-        scorer = Scorer.load(options.model, precision=options.precision, view=options.view, draft=options.draft)
+        scorer = Scorer.load(
+            options.model, device=options.device, precision=options.precision, view=options.view, draft=options.draft
+        )
     for note in scorer.dual.notes:
         events(Note(note))
     return scorer

@@ -17,6 +17,7 @@ MONOCHROME = ("fluent-emoji-high-contrast", "emojione-monotone")
 SETS = (*VENDORS, UNSEEN_VENDOR, *MONOCHROME)
 LANGUAGES = ("de", "fr", "es", "zh")
 UNSEEN_SHARE = 0.10  # of all emoji, in training from no vendor
+DRAWN_SHARE = 0.33  # of the pictures to train on, those whose outlines alone are seen too
 _NAMED_BY_CODE = ("openmoji", "twemoji", "fluent-emoji-flat", "noto")  # the sets that say which code points an icon is
 
 
@@ -33,7 +34,12 @@ class Emoji:
     @property
     def unseen(self) -> bool:
         """True for the tenth of all emoji that training never sees; decided by the code alone."""
-        return int(hashlib.sha256(self.code.encode()).hexdigest(), 16) % 1000 < UNSEEN_SHARE * 1000
+        return share_of(self.code) < UNSEEN_SHARE
+
+
+def share_of(key: str) -> float:
+    """Return a number from 0 up to 1 that a key alone decides, in steps of a thousandth."""
+    return int(hashlib.sha256(key.encode()).hexdigest(), 16) % 1000 / 1000
 
 
 def read_emoji(modules: Path) -> dict[str, Emoji]:

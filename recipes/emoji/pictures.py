@@ -1,10 +1,12 @@
-"""Render the emoji of ten sets to 64×64 pictures over white, and write the tables to train and measure with.
+"""Render the emoji of ten sets to 64×64 pictures that they fill, over white, and write the tables to train and measure with.
 
     cd recipes/emoji && npm ci && cd ../..
     python recipes/emoji/pictures.py --out runs/emoji/data
 
     pictures/SET/CODE.png    what a set draws; a picture that is there already is not drawn again
-    train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see
+    outlined/SET/CODE.png    what training may see, smaller and with dark outlines; drawn/: the outlines alone, of a third
+    train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see,
+                             as they are, outlined and drawn
     unseen_vendor.csv        one caption a picture: a vendor that training never sees
     unseen_emoji.csv         one caption a picture: the tenth of all emoji that training sees from no vendor
     shift.csv                one caption a picture: the sets of one colour
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from names import (
+    DRAWN_SHARE,
     LANGUAGES,
     MONOCHROME,
     SETS,
@@ -39,9 +43,12 @@ from names import (
     licence,
     read_emoji,
     read_labels,
+    share_of,
 )
+from outlines import drawn, outlined
+from PIL import Image, ImageOps
 
-SIZE = 64  # pixels
+SIZE, MARGIN = 64, 2  # pixels
 TEMPLATES = ("a picture of {}", "an emoji of {}", "a drawing of {}", "{} icon", "a small picture that shows {}")
 
 
@@ -65,11 +72,57 @@ def render(icons: dict[str, Any], task: tuple[str, Path]) -> None:
     if path.exists():
         return
     drawn = resvg_py.svg_to_bytes(
-        svg_string=svg_of(icons, icon), background="#ffffff", width=SIZE, height=SIZE, skip_system_fonts=True
+        svg_string=svg_of(icons, icon), background="#ffffff", width=3 * SIZE, height=3 * SIZE, skip_system_fonts=True
     )
+    with Image.open(io.BytesIO(bytes(drawn))) as image:
+        save(filling(image.convert("RGB")), path)
+
+
+def filling(image: Image.Image) -> Image.Image:
+    """Return what is drawn on white, SIZE × SIZE with a margin of MARGIN: sets leave margins from none to a third."""
+    box = ImageOps.invert(image).getbbox() or (0, 0, *image.size)
+    part = ImageOps.contain(image.crop(box), (SIZE - 2 * MARGIN,) * 2, Image.Resampling.LANCZOS)
+    return _centred(part)
+
+
+def _centred(part: Image.Image) -> Image.Image:
+    whole = Image.new("RGB", (SIZE, SIZE), "white")
+    whole.paste(part, ((SIZE - part.width) // 2, (SIZE - part.height) // 2))
+    return whole
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture, complete or not at all."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(bytes(drawn))
+    image.save(temporary, "PNG")
     temporary.replace(path)
+
+
+def redraw(how: Callable[[Image.Image], Image.Image], task: tuple[Path, Path]) -> Path:
+    """Write what `how` makes of a picture to a path, unless it is there already; return the path."""
+    source, path = task
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(source) as image:
+            other = how(image.convert("RGB"))
+            save(_centred(other.resize((_smaller(path),) * 2, Image.Resampling.LANCZOS)), path)
+    return path
+
+
+def _smaller(path: Path) -> int:
+    """Return the size of a picture in another hand, from two thirds of SIZE to all of it."""
+    return round(SIZE * (2 + share_of(f"{path.parent.name}/{path.stem}/size")) / 3)
+
+
+def in_other_hands(out: Path, rows: Iterable[tuple[Path, Emoji]]) -> Iterator[tuple[Path, Emoji]]:
+    """Yield each picture; then each outlined, and the outlines alone of a share of them."""
+    rows = list(rows)
+    some = [(path, emoji) for path, emoji in rows if share_of(f"{path.parent.name}/{emoji.code}") < DRAWN_SHARE]
+    yield from rows
+    for how, of in ((outlined, rows), (drawn, some)):
+        tasks = [(path, out / how.__name__ / path.relative_to(out / "pictures")) for path, _ in of]
+        with ThreadPoolExecutor() as pool:
+            yield from zip(pool.map(partial(redraw, how), tasks), (emoji for _, emoji in of), strict=True)
 
 
 def captions(emoji: Emoji) -> list[str]:
@@ -151,7 +204,9 @@ def main() -> None:
                     yield path, emoji[code]
 
     counts = {
-        "train.csv": write_table(given.out / "train.csv", of(VENDORS, unseen=False), captions),
+        "train.csv": write_table(
+            given.out / "train.csv", in_other_hands(given.out, of(VENDORS, unseen=False)), captions
+        ),
         "unseen_vendor.csv": write_table(
             given.out / "unseen_vendor.csv", of([UNSEEN_VENDOR], unseen=False), _only_label
         ),

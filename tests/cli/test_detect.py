@@ -79,6 +79,24 @@ def test_the_table_for_people(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "rather a red circle" in capsys.readouterr().out
 
 
+def test_a_label_that_is_not_there_is_told_of(capsys) -> None:
+    command = ["detect", "1.png", "-l", LABELS, "--most", "1", "--json"]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert {each["label"] for each in lines(shown.out)[0]["found"]} == set(LABELS.split(","))
+    noted = " ".join(shown.err.split())
+    assert (
+        "mini says of each label where it would be, there or not; --min-score 0.57 keeps 94 % of what is there" in noted
+    )
+    assert main([*command, "--min-score", "0.57"]) == 0
+    shown = capsys.readouterr()
+    assert (lines(shown.out)[0]["absent"], shown.err) == (["a green cross"], "")
+    assert main([*command, "--method", "windows"]) == 0
+    assert "there or not; see --min-score and --sure" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--sure"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_windows_where_there_are_no_patches(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipcond.encode.patch_tower.patch_encoder", lambda model: None)
     command = ["detect", "1.png", "-l", LABELS, "--most", "1", "--json"]

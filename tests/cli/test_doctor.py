@@ -21,8 +21,12 @@ def broken_torchvision(monkeypatch):
         return whole(distribution, module, required=required)
 
     monkeypatch.setattr(subject, "look_at_library", look)
-    absent = Embedded(complete=False, bytes=0, path=None, missing=("clip", "pipeline"))
-    monkeypatch.setattr(subject, "look_for_mini", lambda: absent)
+    parts = {"mini": ("clip", "pipeline"), "emoji": ()}
+
+    def look_for(name):
+        return Embedded(name=name, complete=not parts[name], bytes=0, path=None, missing=parts[name])
+
+    monkeypatch.setattr(subject, "look_for_embedded", look_for)
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def test_problems_come_with_advice_and_exit_1_only_when_asked(capsys, broken_tor
     said = capsys.readouterr()
     assert "torchvision 0.28.0 does not work: RuntimeError: operator torchvision::nms" in " ".join(said.err.split())
     assert "pip install -c constraints.txt torchvision" in " ".join(said.err.split())
-    assert "the embedded model lacks its clip and pipeline" in said.err
+    assert "the embedded model mini lacks its clip and pipeline" in said.err
     assert main(["doctor", "--fail-on-problem"]) == 1
     capsys.readouterr()
     assert main(["doctor", "--json", "--fail-on-problem"]) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from clipcond.cli import main
@@ -49,6 +50,7 @@ def test_writes_pictures_and_a_line_for_each(capsys: Capture, sd_folder: Path, t
         "guidance_scale": 3.0,
         "pipeline": str(sd_folder),
         "through": "conditioner",
+        "device": "cuda:0" if torch.cuda.is_available() else "cpu",
     }
     with Image.open(lines[1]["path"]) as image:
         found = parse_infotext(image.info["parameters"])

@@ -110,12 +110,13 @@ def test_an_absent_cache_is_an_empty_one(tmp_path, nothing_embedded):
     assert local_models(tmp_path / "nowhere") == ()
 
 
-def test_mini_is_listed_with_its_size(tmp_path, monkeypatch):
-    for part in ("clip", "pipeline"):
+def test_what_ships_is_listed_with_its_size(tmp_path, monkeypatch):
+    for part in ("clip", "pipeline", "emoji"):
         (tmp_path / part).mkdir()
         (tmp_path / part / "weights").write_text("123")
     monkeypatch.setattr(catalogue, "embedded", lambda part: tmp_path / part)
-    dual, pipeline = local_models(tmp_path / "nowhere")
+    dual, emoji, pipeline = local_models(tmp_path / "nowhere")
+    assert (emoji.spec, emoji.kind, emoji.bytes) == ("emoji", "dual", 3)
     assert (dual.spec, dual.bytes, dual.use) == ("mini", 3, ("rerank", "train"))
     assert pipeline.to_json()["use"] == ["generate"]
 

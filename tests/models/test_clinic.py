@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from clipcond.models.clinic import ClinicEncoder, differences, rows_of
+from clipcond.models.clinic import POSITIONS, ClinicEncoder, differences, rows_of
 from clipcond.models.export_layouts import nested
 from clipcond.runtime.torchvision_repair import repair
+from clipcond.train.context import stretched
 
 repair()
 
@@ -331,3 +333,23 @@ def test_a_wrong_start_token_is_named() -> None:
 
     odd = ClinicEncoder(state=good.state, config=good.config, rows=started, forward=good.forward)
     assert [each.name for each in differences(good, odd)] == ["start token"]
+
+
+@pytest.mark.parametrize(("factor", "length"), [(4, 248), (2, 134)])
+@torch.no_grad()
+def test_a_stretched_position_table_is_named(factor: int, length: int) -> None:
+    good = seen(healthy(), {"rows": {"pad_id": 49407}})
+    table = good.state[POSITIONS]
+    longer = stretched(table, factor)
+    longer[20:] += 0.1 * torch.randn(longer[20:].shape, generator=torch.Generator().manual_seed(0))  # as training does
+    filled = torch.cat([table, torch.randn(length - 77, WIDTH, generator=torch.Generator().manual_seed(1))])
+    long, other = (replace(good, state={**good.state, POSITIONS: each}) for each in (longer, filled))
+    (found,) = differences(good, long)
+    said = f"the first 20 rows kept, {factor} for each other one"
+    assert (found.name, found.evidence) == (
+        "length", f"77 positions before, {length} after; the table after is stretched: {said}",
+    )  # fmt: skip
+    (back,) = differences(long, good)
+    assert back.evidence == f"{length} positions before, 77 after; the table before is stretched: {said}"
+    (odd,) = differences(good, other)
+    assert odd.evidence == f"77 positions before, {length} after; of the table the first 77 rows are the same"

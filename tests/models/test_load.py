@@ -79,16 +79,19 @@ def test_a_training_run_is_its_model_folder(dual_folder: Path, tmp_path: Path) -
     assert torch.equal(*(load_dual(str(path)).text.encode(IDS).pooled for path in (run, dual_folder)))
 
 
-def test_mini_is_the_embedded_folder(dual_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "embedded", lambda part: {"clip": dual_folder}[part])
-    assert load_dual("mini").name == "mini"
+@pytest.mark.parametrize("name", ["mini", "emoji"])
+def test_a_model_that_ships_is_its_embedded_folder(
+    name: str, dual_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "embedded_dual", {name: dual_folder}.get)
+    assert load_dual(name).name == name
 
-    def missing(part: str) -> Path:
-        raise ResourceMissing(f"{part} is not there")
+    def missing(name: str) -> Path:
+        raise ResourceMissing(f"{name} is not there")
 
-    monkeypatch.setattr(module, "embedded", missing)
-    with pytest.raises(ResourceMissing, match="clip is not there"):
-        load_dual("mini")
+    monkeypatch.setattr(module, "embedded_dual", missing)
+    with pytest.raises(ResourceMissing, match=f"{name} is not there"):
+        load_dual(name)
 
 
 def test_the_hubs_file_names_and_defaults(dual_folder: Path, tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_checkpoints_that_will_not_do(known: str, dual_folder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "the model name is empty; expected mini, NAME/PRETRAINED"),
+        ("", "the model name is empty; expected mini, emoji, NAME/PRETRAINED"),
         ("ViT-B/32", "; did you mean ViT-B-32/openai"),
         ("ViT-L/14@336px", "no model 'ViT-L/14@336px' by OpenAI's own name; did you mean ViT-L-14-336/openai"),
         ("vit-b-16-siglip2/webli", "; did you mean ViT-B-16-SigLIP2/webli"),

@@ -1,7 +1,9 @@
 import json
+import tracemalloc
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clipcond.errors import ModelError
@@ -15,6 +17,32 @@ def test_a_folder_read_and_written_again_is_the_same_model(dual_folder, tmp_path
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [CONFIG, WEIGHTS]
     again = read_open_clip_folder(tmp_path / "new").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_are_written_without_a_copy_in_memory(dual_folder, tmp_path):
+    model, config = read_open_clip_folder(dual_folder), read_config(dual_folder)
+    size = sum(value.nbytes for value in model.state_dict().values())
+    tracemalloc.start()
+    try:
+        write_open_clip_folder(model, config, tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < size / 8
+
+
+def test_a_disk_that_refuses_leaves_what_was_there(dual_folder, tmp_path, monkeypatch):
+    def full(weights, name):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    model, config = read_open_clip_folder(dual_folder), read_config(dual_folder)
+    before = (write_open_clip_folder(model, config, tmp_path) / WEIGHTS).stat().st_ino
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match=f"{WEIGHTS} cannot be written: .*No space left on device") as caught:
+        write_open_clip_folder(model, config, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / WEIGHTS).stat().st_ino == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
 
 
 def test_random_weights_read_no_file_and_follow_the_generator(dual_folder):

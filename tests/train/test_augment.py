@@ -45,6 +45,33 @@ def test_colours_change_and_places_stay():
         assert np.corrcoef(each[..., 0].ravel(), plain[..., 0].ravel())[0, 1] > 0.9
 
 
+def test_a_turn_moves_what_is_off_the_middle_and_fills_corners_with_their_own_colour():
+    white = Image.new("RGB", (64, 64), "white")
+    white.paste((0, 0, 255), (28, 4, 36, 12))  # above the middle
+    places = []
+    for seed in range(20):
+        pixels = Augmentation(turn=30)(white, SMALL, np.random.default_rng(seed)).astype(int)
+        assert pixels.shape == (16, 16, 3)
+        assert pixels[[0, 0, -1, -1], [0, -1, 0, -1]].min() == 255
+        weight = 255 - pixels[..., 0]
+        places.append((weight * np.arange(16)).sum() / weight.sum() - 7.5)
+    assert min(places) < -1.5
+    assert max(places) > 1.5
+    assert max(map(abs, places)) <= 6 * np.sin(np.radians(30)) + 0.3  # the middle of the square is 24 of 64 pixels up
+
+
+def test_a_share_of_the_pictures_is_grey():
+    grey = [
+        np.ptp(Augmentation(grey=0.25)(ramp(), SMALL, np.random.default_rng(n)), axis=2).max() == 0 for n in range(200)
+    ]
+    assert 30 <= sum(grey) <= 70
+
+
+def test_nothing_to_change_is_no_augmentation():
+    assert not Augmentation()
+    assert all(Augmentation(**each) for each in ({"crop": 0.9}, {"jitter": 0.1}, {"turn": 1.0}, {"grey": 0.1}))
+
+
 def test_pictures_depend_on_seed_step_and_row_alone(pairs_csv):
     pairs = read_pairs(pairs_csv)
     given = {"batch_size": 6, "seed": 3}
@@ -59,4 +86,7 @@ def test_pictures_depend_on_seed_step_and_row_alone(pairs_csv):
 
 
 def test_a_run_augments_its_pictures(config):
-    assert train(replace(config, random_crop=0.8, colour_jitter=0.2, steps=3)).steps == 3
+    assert (
+        train(replace(config, random_crop=0.8, colour_jitter=0.2, random_turn=10.0, random_grey=0.2, steps=3)).steps
+        == 3
+    )

@@ -53,3 +53,18 @@ def test_the_averages_are_evaluated_written_and_resumed_bit_for_bit(config, pair
 def test_a_share_of_one_is_refused(config):
     with pytest.raises(ConfigError, match="ema is 1, expected a share from 0 up to 1"):
         replace(config, ema=1.0)
+
+
+def test_what_batch_normalisation_measured_is_averaged_where_it_trains():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(1, momentum=1.0), torch.nn.BatchNorm1d(1).requires_grad_(False))
+    average, expected = Average(model, 0.5), 0.0
+    for step in (1, 2, 3):
+        model(torch.full((4, 1), float(step)))
+        keep = min(0.5, step / (step + 9))
+        expected = keep * expected + (1 - keep) * step
+        average.update(step)
+    frozen = float(model[1].running_mean)
+    with average.in_place():
+        assert float(model[0].running_mean) == pytest.approx(expected)
+        assert float(model[1].running_mean) == frozen
+    assert float(model[0].running_mean) == 3

@@ -3,7 +3,16 @@ import torch
 
 from clipcond.errors import ModelError
 from clipcond.models.open_clip_folder import read_open_clip_folder
-from clipcond.train.model import check_model, freeze, image_features, text_features, text_state, use_plain_attention
+from clipcond.train.model import (
+    check_model,
+    convolves,
+    freeze,
+    image_features,
+    lay_out_for_convolutions,
+    text_features,
+    text_state,
+    use_plain_attention,
+)
 
 EOS = 49407
 
@@ -100,3 +109,24 @@ def test_other_text_towers_are_refused(model, change, message):
     change(model)
     with pytest.raises(ModelError, match=message):
         check_model(model)
+
+
+def test_a_convolutional_tower_is_laid_out_anew_and_computes_the_same():
+    from open_clip.modified_resnet import ModifiedResNet
+
+    torch.manual_seed(0)
+    tower = torch.nn.Module()
+    tower.visual = ModifiedResNet(layers=[1, 1, 1, 1], output_dim=8, heads=2, image_size=32, width=8).eval()
+    pixels = torch.randn(3, 3, 32, 32)
+    before = torch.nn.functional.normalize(tower.visual(pixels), dim=-1)
+    lay_out_for_convolutions(tower)
+    weight = tower.visual.layer1[0].conv2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+    assert torch.allclose(image_features(tower, pixels), before, atol=1e-5)
+
+
+def test_the_patches_of_a_vit_stay_as_they_are(model):
+    assert not convolves(model.visual)
+    lay_out_for_convolutions(model)
+    assert model.visual.conv1.weight.is_contiguous()

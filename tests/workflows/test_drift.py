@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import clipcond
-from clipcond.errors import DataError, ModelError, OptionsError
+from clipcond.errors import ConfigError, DataError, ModelError, OptionsError
 from clipcond.workflows.drift import DriftOptions, DriftReport, parse_limits, read_prompts, run
 from clipcond.workflows.events import Event, Note
 
@@ -246,3 +246,22 @@ def test_of_two_pipelines_both_encoders_are_compared(dual_folder: Path, tmp_path
     assert found["clip_g"].drift.measures()["pooled"] > 0
     (alone,) = report(tmp_path / "before", tmp_path / "after", "sdxl", encoder="clip_g").encoders
     assert alone == "clip_g"
+
+
+def test_a_run_of_both_encoders_is_compared_like_a_pipeline(dual_folder: Path, tmp_path: Path) -> None:
+    from clipcond.models.load import load_open_clip_folder
+    from clipcond.models.open_clip_folder import read_config, write_open_clip_folder
+
+    model, config = load_open_clip_folder(dual_folder), read_config(dual_folder)
+    for part in ("before/text_encoder", "before/text_encoder_2", "after/text_encoder"):
+        write_open_clip_folder(model, config, tmp_path / part / "model")
+    model.transformer.resblocks[0].mlp.c_proj.weight.data.mul_(-3)
+    write_open_clip_folder(model, config, tmp_path / "after" / "text_encoder_2" / "model")
+    before, after = str(tmp_path / "before"), str(tmp_path / "after")
+    found = report(before, after, "sdxl").encoders
+    assert {name: [each.name for each in one.differences] for name, one in found.items()} == {
+        "clip_l": [], "clip_g": ["retrained"],
+    }  # fmt: skip
+    assert list(report(str(dual_folder), after, "sdxl").encoders) == ["clip_l"], "one encoder is the first of both"
+    with pytest.raises(ConfigError, match=r"before holds clip_l and clip_g; encoder is 'clip_h'"):
+        report(before, after, "sd2")

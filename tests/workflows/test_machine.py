@@ -3,13 +3,13 @@ import pytest
 from clipcond.workflows import machine
 from clipcond.workflows.machine import Embedded, Library, find_problems, look_at_library, look_at_processor
 
-WHOLE = Embedded(complete=True, bytes=1, path="somewhere", missing=())
+WHOLE = Embedded(name="mini", complete=True, bytes=1, path="somewhere", missing=())
 
 
 def test_a_library_that_is_not_installed():
     found = look_at_library("no-such-distribution", "no_such_module", required=True)
     assert (found.version, found.works) == (None, False)
-    (problem,) = find_problems((found,), WHOLE)
+    (problem,) = find_problems((found,), (WHOLE,))
     assert problem.what == "no-such-distribution is not installed"
     assert problem.advice.startswith("pip install no-such-distribution")
 
@@ -27,8 +27,8 @@ def test_a_library_that_does_not_import(monkeypatch):
 def test_an_optional_library_that_is_absent_is_no_problem_and_a_broken_one_is():
     absent = Library(name="xformers", version=None, required=False, works=False, note="not installed")
     broken = Library(name="xformers", version="1.0", required=False, works=False, note="attention fails")
-    assert list(find_problems((absent,), WHOLE)) == []
-    (problem,) = find_problems((broken,), WHOLE)
+    assert list(find_problems((absent,), (WHOLE,))) == []
+    (problem,) = find_problems((broken,), (WHOLE,))
     assert problem.advice == "pip uninstall xformers: clipcond works without it"
 
 

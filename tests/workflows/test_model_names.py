@@ -25,7 +25,9 @@ def test_overrides_are_no_part_of_a_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["./nothing", "ViT-B-32@gone.pt", "hf:./nothing,mean=0.5", "~/nothing/at/all"])
 def test_paths_to_nothing(spec: str) -> None:
-    with pytest.raises(ModelError, match=r"no model .*: there is no such folder or file; give mini, NAME/PRETRAINED"):
+    with pytest.raises(
+        ModelError, match=r"no model .*: there is no such folder or file; give mini, emoji, NAME/PRETRAINED"
+    ):
         check_model(spec)
 
 

@@ -132,8 +132,13 @@ def test_both_encoders_from_pairs_to_a_picture(
         "generate", "red", "--prompt-2", "a picture in red", "--pipeline", str(tmp_path / "new"), "-n", "1", "--steps", "2",
         "--out", str(tmp_path / "made"),
     ]  # fmt: skip
+    capsys.readouterr()
     assert main(drawn) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert (line["prompt"], line["prompt_2"], "prompt_3" in line) == ("red", "a picture in red", False)
     assert len(list((tmp_path / "made").glob("*.png"))) == 1
+    assert main(["drift", "--before", str(sdxl_folder), "--after", str(out), "--target", "sdxl", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["encoders"]) == ["clip_l", "clip_g"]
     with pytest.raises(OptionsError, match="holds two encoders: say --to diffusers --into PIPELINE for both, or"):
         clipcond.export(str(out), to="transformers", out=tmp_path / "one")
     assert clipcond.export(str(out), to="transformers", out=tmp_path / "one", encoder="clip_g").layers == 2

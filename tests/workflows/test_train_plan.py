@@ -19,7 +19,7 @@ def test_a_plan_needs_a_model_alone(dual_folder: Path, capsys: pytest.CaptureFix
     assert (found["steps"], found["images"], found["gpus"], found["fits"]) == (None, None, 0, True)
     assert found["caption_lengths"].startswith("all of 77 positions")
     assert found["parameters"]["all"] == found["parameters"]["image"] + found["parameters"]["text"]
-    assert {"weights", "gradients", "optimizer", "activations", "losses", "writing", "base"} == set(found["memory"])
+    assert {"weights", "gradients", "optimizer", "activations", "losses", "base"} == set(found["memory"])
 
 
 def test_steps_are_of_the_data_or_of_the_number_that_is_given(dual_folder: Path, tmp_path: Path) -> None:
