@@ -40,7 +40,7 @@ QUERIES = (
 def pack(given: argparse.Namespace) -> None:
     import paper_data
 
-    paper_data.pack(given.data, given.out)
+    paper_data.pack(given.data, given.out, given.colours)
 
 
 def train(given: argparse.Namespace) -> None:
@@ -144,6 +144,9 @@ def main() -> None:
     packing = commands.add_parser("pack", help="the pictures and captions of a folder in one file")
     packing.add_argument("--data", type=Path, default=Path("runs/emoji/data"), help="of recipes/emoji/pictures.py")
     packing.add_argument("--out", type=Path, default=Path("runs/emoji/packed.npz"))
+    packing.add_argument(
+        "--colours", type=int, default=0, help="at the most in a picture: a smaller file, such as 32 for 18 MB"
+    )
     packing.set_defaults(run=pack)
     training = commands.add_parser("train", help="train what is compared; a JSON file each")
     training.add_argument("--data", type=Path, default=Path("runs/emoji/packed.npz"))
