@@ -23,6 +23,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from clipcond.errors import ClipCondError
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "emoji"
 PAGE = ROOT / "docs" / "emoji.md"
@@ -46,9 +48,11 @@ def pack(given: argparse.Namespace) -> None:
 def train(given: argparse.Namespace) -> None:
     from paper_training import RUNS, SMOKE, Settings, train_all
 
+    from clipcond.runtime.devices import device_of
+
     runs = [run for run in (SMOKE if given.smoke else RUNS) if not given.only or run.name in given.only]
     settings = Settings(
-        data=given.data, config=given.config, out=given.out, device=given.device,
+        data=given.data, config=given.config, out=given.out, device=str(device_of(given.device)),
         samples=32 if given.smoke else given.samples, deadline=time.time() + given.budget,
         tests=32 if given.smoke else 0,
     )  # fmt: skip
@@ -168,7 +172,10 @@ def main() -> None:
     given = options.parse_args()
     if not given.data.exists():
         options.error(f"there is no {given.data}; recipes/emoji/README.md says how it is made")
-    given.run(given)
+    try:
+        given.run(given)
+    except ClipCondError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":
