@@ -23,6 +23,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from clipcond.errors import ClipCondError
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "emoji"
 PAGE = ROOT / "docs" / "emoji.md"
@@ -40,15 +42,17 @@ QUERIES = (
 def pack(given: argparse.Namespace) -> None:
     import paper_data
 
-    paper_data.pack(given.data, given.out)
+    paper_data.pack(given.data, given.out, given.colours)
 
 
 def train(given: argparse.Namespace) -> None:
     from paper_training import RUNS, SMOKE, Settings, train_all
 
+    from clipcond.runtime.devices import device_of
+
     runs = [run for run in (SMOKE if given.smoke else RUNS) if not given.only or run.name in given.only]
     settings = Settings(
-        data=given.data, config=given.config, out=given.out, device=given.device,
+        data=given.data, config=given.config, out=given.out, device=str(device_of(given.device)),
         samples=32 if given.smoke else given.samples, deadline=time.time() + given.budget,
         tests=32 if given.smoke else 0,
     )  # fmt: skip
@@ -144,6 +148,9 @@ def main() -> None:
     packing = commands.add_parser("pack", help="the pictures and captions of a folder in one file")
     packing.add_argument("--data", type=Path, default=Path("runs/emoji/data"), help="of recipes/emoji/pictures.py")
     packing.add_argument("--out", type=Path, default=Path("runs/emoji/packed.npz"))
+    packing.add_argument(
+        "--colours", type=int, default=0, help="at the most in a picture: a smaller file, such as 32 for 18 MB"
+    )
     packing.set_defaults(run=pack)
     training = commands.add_parser("train", help="train what is compared; a JSON file each")
     training.add_argument("--data", type=Path, default=Path("runs/emoji/packed.npz"))
@@ -165,7 +172,10 @@ def main() -> None:
     given = options.parse_args()
     if not given.data.exists():
         options.error(f"there is no {given.data}; recipes/emoji/README.md says how it is made")
-    given.run(given)
+    try:
+        given.run(given)
+    except ClipCondError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

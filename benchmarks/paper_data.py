@@ -84,8 +84,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pack(data: Path, out: Path) -> PackedEmoji:
-    """Put the tables of `data` and the pictures as their sets draw them into one file."""
+def pack(data: Path, out: Path, colours: int = 0) -> PackedEmoji:
+    """Put the tables of `data` and the pictures as their sets draw them into one file.
+
+    colours: as many at the most in each picture, which makes the file smaller; 0 leaves them as they are.
+    """
     check_output(out)
     known = read_csv(data / "labels.csv")
     numbers = {row["code"]: number for number, row in enumerate(known)}
@@ -95,7 +98,7 @@ def pack(data: Path, out: Path) -> PackedEmoji:
     split = [_split(name, *_set_and_code(image)) for name, image in images]
     captions_of, words = _captions(read_csv(data / "train.csv"), numbers)
     made = PackedEmoji(
-        pictures=np.stack([_PREPROCESS.pixels(Image.open(data / image)) for _, image in images]),
+        pictures=np.stack([_pixels(data / image, colours) for _, image in images]),
         emoji=np.array([numbers[code] for code in codes]), split=np.array(split), sets=np.array(sets),
         codes=np.array(list(numbers)), **{f"{name}s": _column(known, name) for name in ("label", "group", "subgroup")},
         tags=_column(known, "tags"),
@@ -106,6 +109,15 @@ def pack(data: Path, out: Path) -> PackedEmoji:
     np.savez_compressed(out, **{name: getattr(made, name) for name in PackedEmoji.__dataclass_fields__})
     print(json.dumps({"file": str(out), "MB": round(out.stat().st_size / 1e6, 1)} | _counts(split)))
     return made
+
+
+def _pixels(path: Path, colours: int) -> np.ndarray:
+    """Return (64, 64, 3) uint8."""
+    with Image.open(path) as image:
+        pixels = _PREPROCESS.pixels(image)
+    if not colours:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).quantize(colours, dither=Image.Dither.NONE).convert("RGB"))
 
 
 def _images(table: Path) -> list[str]:

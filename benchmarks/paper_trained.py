@@ -21,6 +21,8 @@ from paper_findings import (
     verdict,
 )
 
+from clipcond.errors import DataError
+
 Result = dict[str, Any]
 PLAIN, VENDOR, SHIFT = "seen_vendors", "unseen_vendor", "shift"
 SAID = {PLAIN: "seen vendors", VENDOR: "a vendor never seen", SHIFT: "sets of one colour"}
@@ -33,6 +35,13 @@ class Trained:
         self.data = data
         read = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json")))
         self.runs: dict[str, Result] = {result["run"]["name"]: result for result in read if result["complete"]}
+        for name, result in self.runs.items():
+            for test, ranks in result["ranks"].items():
+                if len(ranks) != len(data.rows(test)):
+                    raise DataError(
+                        f"{folder / name}.json has {len(ranks):,} answers to {test}, the packed file {len(data.rows(test)):,} "
+                        "pictures of it; pack the data again that was trained on"
+                    )
 
     def alike(self, name: str) -> list[Result]:
         """Return a run and those that differ from it in the seed alone."""
