@@ -38,10 +38,11 @@ COLUMNS = {
     "long": "long",
     "weights": "weights",
     "negative": "negative",
-    "images": "two pictures",
+    "images": "two",
     "offload": "offload",
 }
 CLOSE = 1e-5
+WORDS = ("call", "each", "nor own")  # in place of a number; the guide says what they mean
 EFFECTS = ("weights", "negative")
 _READS = re.compile(r"\bCLIPText\w*|\bT5\w*|\bLlama\w*|\bLlava\w*|\bQwen\w*|\bMultilingualCLIP\b|\bContextCLIP\w*")
 
@@ -177,12 +178,13 @@ def cell(column: str, value: float | str | None, notes: dict[str, int]) -> str:
     if value is None:
         return "–"
     if isinstance(value, str):
-        words = ("by the call", "a picture each", "its own neither")
-        return value if value in words else f"fails ({notes.setdefault(value, len(notes) + 1)})"
+        return value if value in WORDS else f"fails ({notes.setdefault(value, len(notes) + 1)})"
     if column == "long":
         return str(int(value))
+    if column in EFFECTS:
+        return f"{100 * value:.1g} %" if value else "none"
     if value == 0:
-        return "none" if column in EFFECTS else "0"
+        return "0"
     return f"{value:.0e}".replace("e-0", "e-")
 
 

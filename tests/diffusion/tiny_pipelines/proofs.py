@@ -27,7 +27,7 @@ _PICTURES = ("image", "video", "image_embeddings", "token_indices")
 _PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
 
 
-BY_CALL, EACH, NEITHER = "by the call", "a picture each", "its own neither"
+BY_CALL, EACH, NEITHER = "call", "each", "nor own"
 CLOSE = 1e-5
 
 
