@@ -174,7 +174,11 @@ def _measured(each: Row, family: str, parts: Mapping[str, Any]) -> Row:
 
 
 def cell(column: str, value: float | str | None, notes: dict[str, int]) -> str:
-    """Return a proof as it stands in the table. notes: the reasons so far by their numbers; a new one is added."""
+    """Return a proof as it stands in the table, on one line. notes: the reasons so far by their numbers; a new one is added."""
+    return _words(column, value, notes).replace("-", "\N{NON-BREAKING HYPHEN}").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _words(column: str, value: float | str | None, notes: dict[str, int]) -> str:
     if value is None:
         return "–"
     if isinstance(value, str):
@@ -182,10 +186,8 @@ def cell(column: str, value: float | str | None, notes: dict[str, int]) -> str:
     if column == "long":
         return str(int(value))
     if column in EFFECTS:
-        return f"{100 * value:.1g} %" if value else "none"
-    if value == 0:
-        return "0"
-    return f"{value:.0e}".replace("e-0", "e-")
+        return f"{float(f'{100 * value:.1g}'):g}%" if value else "none"
+    return f"{value:.0e}".replace("e-0", "e-") if value else "0"
 
 
 def table(rows: list[Row], seconds: float) -> str:

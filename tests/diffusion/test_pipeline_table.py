@@ -45,14 +45,15 @@ def test_each_family_and_variant_was_built_and_drew(rows: list[tuple[str, str, s
 
 
 def number(cell: str) -> float:
-    return float(cell) if re.fullmatch(r"[\de.-]+", cell) else float("inf")
+    plain = cell.replace("\N{NON-BREAKING HYPHEN}", "-")
+    return float(plain) if re.fullmatch(r"[\de.-]+", plain) else float("inf")
 
 
 def test_a_proof_is_short_in_the_table(script: dict[str, Any]) -> None:
     notes: dict[str, int] = {}
-    cells = [script["cell"](*each, notes) for each in (
-        ("text", 0.0), ("text", 2.4e-7), ("long", 154), ("weights", 0.0), ("weights", 3.7e-4), ("negative", None),
+    cells = [script["_words"](*each, notes) for each in (
+        ("text", 0.0), ("text", 2.4e-7), ("long", 154), ("weights", 0.0), ("weights", 3.7e-4), ("weights", 0.16), ("negative", None),
         ("images", "call"), ("offload", "RuntimeError: no"), ("long", "ValueError: 77"), ("weights", "ValueError: 77"),
     )]  # fmt: skip
-    assert cells == ["0", "2e-7", "154", "none", "0.04 %", "–", "call", "fails (1)", "fails (2)", "fails (2)"]
+    assert cells == ["0", "2e-7", "154", "none", "0.04%", "20%", "–", "call", "fails (1)", "fails (2)", "fails (2)"]
     assert notes == {"RuntimeError: no": 1, "ValueError: 77": 2}
