@@ -139,8 +139,9 @@ def row(each: PipelineClass) -> Row:
     except ModelError as error:
         reason = str(error).split("; supported are")[0].replace(each.name, "it").removeprefix("it ")
         return Row(name=each.name, deprecated=each.deprecated, shape="", reason=reason)
-    reached = "callback_on_step_end" in each.takes and "'prompt_embeds'" in each.takes_back
-    schedules = "yes" if reached and not shape.arguments and not shape.language else "no"
+    states = shape.arguments.get("prompt_embeds", "prompt_embeds")
+    reached = "callback_on_step_end" in each.takes and f"'{states}'" in each.takes_back
+    schedules = "yes" if reached and not shape.fixed else "no"
     return Row(name=each.name, deprecated=each.deprecated, shape=name, schedules=schedules)
 
 

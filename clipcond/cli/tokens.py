@@ -90,7 +90,7 @@ def tokens(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="T5's tokenizer.json, its folder, or a hub name in the local cache, for sd3 and flux.",
+            help="T5's tokenizer.json, its folder, or a hub name in the local cache, for a family with T5.",
             show_default=False,
         ),
     ] = None,
@@ -98,7 +98,7 @@ def tokens(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="The tokenizer.json, or its folder, of the language model that a family such as qwen-image reads with.",
+            help="The same of the language model that a family such as qwen-image reads with.",
             show_default=False,
         ),
     ] = None,

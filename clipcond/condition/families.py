@@ -8,8 +8,12 @@ states of several encoders to one tensor.
 | `sdxl` refiner | G | the penultimate, without the norm | G, projected |
 | `sd3` | L ‖ G, zeros up to T5's width; T5 after them, as further tokens | CLIP as `sdxl`; T5's output | L ‖ G, projected |
 | `flux` | T5 | its output | L, not projected |
+| `hidream` | T5, to which padding is masked; a language model's, by the pipeline itself | its output | L ‖ G, projected |
 | `cascade` | G, to which padding is masked | the last, without the norm | G, projected |
 | `hunyuan-video` `kandinsky5` `kandinsky6` | a language model's, by the pipeline itself | – | L, not projected |
+| `cascade` Würstchen | G, to which padding is masked | the last, with the final norm | – |
+| `sd15` unCLIP | one chunk of the one encoder's, with a mask of the text | the last, with the final norm | L, projected |
+| `sd15` aMUSEd | the one encoder's | the penultimate, without the norm | L, projected |
 | `sd15` latent upscaler | the one encoder's | the last, without the norm | L, not projected |
 
 Layers are counted back from the family's own by `clip_skip`: 0 is the layer of the table, 1 the one before, on both sides
@@ -53,7 +57,8 @@ class FamilyLayout:
     on the width.   append_tokens: T5's states follow on the token axis.   skip, final_norm: the CLIP layer of clip_skip 0.
     pooled, pooled_from: the CLIP encoders of the pooled vector, and which of their vectors.   joint_mean: a weighting
     that restores a mean takes it over all encoders of `concat_width`.   lengths: the default way to equal lengths.
-    masks_padding: CLIP attends to nothing behind the EOS.
+    masks_padding: the encoders in which nothing attends to what stands behind the EOS.   one_chunk: the denoiser has places
+    for the states of one chunk, and a mask tells it which of them are text.
     """
 
     encoders: tuple[str, ...]
@@ -65,7 +70,8 @@ class FamilyLayout:
     pooled_from: PooledFrom = "projected"
     joint_mean: bool = False
     lengths: Lengths = "lcm"
-    masks_padding: bool = False
+    masks_padding: tuple[str, ...] = ()
+    one_chunk: bool = False
 
 
 LAYOUTS: Mapping[str, FamilyLayout] = {
@@ -89,7 +95,24 @@ LAYOUTS: Mapping[str, FamilyLayout] = {
         final_norm=False,
         pooled=("clip_g",),
         lengths="pad_empty",  # text and picture share one softmax, as in SD3
-        masks_padding=True,
+        masks_padding=("clip_g",),
+    ),
+    "wuerstchen": FamilyLayout(
+        encoders=("clip_g",), concat_width=("clip_g",), lengths="pad_empty", masks_padding=("clip_g",)
+    ),
+    "unclip": FamilyLayout(
+        encoders=("clip_l",), concat_width=("clip_l",), pooled=("clip_l",), lengths="pad_empty", one_chunk=True
+    ),
+    "amused": FamilyLayout(
+        encoders=("clip_l",), concat_width=("clip_l",), skip=1, final_norm=False, pooled=("clip_l",)
+    ),
+    "hidream": FamilyLayout(
+        encoders=("clip_l", "clip_g", T5),
+        concat_width=(),
+        append_tokens=True,
+        pooled=("clip_l", "clip_g"),
+        lengths="pad_empty",
+        masks_padding=(T5,),
     ),
     "sd3": FamilyLayout(
         encoders=("clip_l", "clip_g", T5),

@@ -1,9 +1,10 @@
 """From prompts of any length to the input of a pipeline, in one forward of each of its text encoders.
 
-A prompt is cut into chunks of 75 content tokens; T5 reads it as one sequence. Every different chunk of all prompts and
-negative prompts, the empty prompt, and all that the weighting needs besides, is encoded once, in one batch for each encoder;
-weights are applied, a prompt's chunks are laid end to end, and all are brought to one length. A plain prompt within the
-pipeline's own limit gives the tensors of its `encode_prompt`. How families differ: `clipcond.condition.families`.
+A prompt is cut into chunks of as many content tokens as the encoder has places for, which are 75 in most; T5 reads it as
+one sequence. Every different chunk of all prompts and negative prompts, the empty prompt, and all that the weighting needs
+besides, is encoded once, in one batch for each encoder; weights are applied, a prompt's chunks are laid end to end, and all
+are brought to one length. A plain prompt within the pipeline's own limit gives the tensors of its `encode_prompt`. How
+families differ: `clipcond.condition.families`.
 """
 
 from __future__ import annotations
@@ -116,8 +117,10 @@ class Conditioner:
         *,
         prompt_2: PromptArgument | None = None,
         prompt_3: PromptArgument | None = None,
+        prompt_4: PromptArgument | None = None,
         negative_prompt_2: PromptArgument | None = None,
         negative_prompt_3: PromptArgument | None = None,
+        negative_prompt_4: PromptArgument | None = None,
         dialect: str = "plain",
         weighting: str | None = None,
         chunking: str | None = None,
@@ -133,7 +136,7 @@ class Conditioner:
 
         prompt: of any length.   negative_prompt: one for all prompts or one for each; None is the pipeline's own reading of
         None: the empty prompt, in SDXL zeros where its config says so, in Flux no negative side.
-        prompt_2, prompt_3 and their negatives: for the encoders that the pipeline names so; None is the prompt itself.
+        prompt_2, prompt_3, prompt_4 and their negatives: for the encoders that the pipeline names so; None is the prompt itself.
         dialect: `plain`, `a1111`, `comfy` or `compel`.   weighting: see `clipcond.condition.weighting`; None is the
         dialect's own.   chunking: see `clipcond.prompt.chunking`; None is the dialect's own.
         clip_skip: 0 or None the family's own layer, n that of n layers before, on both sides; the table is in
@@ -168,10 +171,10 @@ class Conditioner:
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
-            others={"_2": prompt_2, "_3": prompt_3},
-            negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3},
+            others={"_2": prompt_2, "_3": prompt_3, "_4": prompt_4},
+            negative_others={"_2": negative_prompt_2, "_3": negative_prompt_3, "_4": negative_prompt_4},
         )
-        no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3)
+        no_negative = negative_prompt is None and not (negative_prompt_2 or negative_prompt_3 or negative_prompt_4)
         if no_negative and self.pipeline.shape.own_negative:
             prompts = Sides(prompts.positive, ())
         operations = checked(operations, self.pipeline) if operations else ()
@@ -213,7 +216,7 @@ class Conditioner:
         plans = self.planner.plans(prompts, options, by_prompt)
         _refuse_and(by_prompt.values())
         if options.dialect == "a1111" and _mention("[", prompts) and (changing := first_scheduled(prompts)) is not None:
-            if self.pipeline.shape.language:  # the mask, or the ends of the texts, would stay those of the first step
+            if self.pipeline.shape.fixed:
                 raise ConfigError(f"{self.pipeline.name} reads a language model: its text cannot change over the steps")
             timeline, variants = variants_of(prompts, needed_steps(steps, changing))
             return self._over_steps(plans, options, timeline, encode_prompts(*variants), fingerprints)

@@ -18,7 +18,6 @@ from clipcond.errors import ConfigError, ShapeError
 from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.operations import Operation
 from clipcond.prompt.plan import PromptPlan
-from clipcond.prompt.tokenizer import CONTEXT
 from clipcond.wording import html_table
 
 if TYPE_CHECKING:
@@ -33,8 +32,13 @@ TENSORS = (
     "prompt_attention_mask",
     "negative_prompt_attention_mask",
 )
-# arguments of single families, taken as they are: (B + 1) ends of the texts laid end to end
-FURTHER = ("prompt_cu_seqlens", "negative_prompt_cu_seqlens")
+# arguments of single families, taken as they are: (B + 1) ends of the texts laid end to end, (layers, B, S, D) states
+FURTHER = (
+    "prompt_cu_seqlens",
+    "negative_prompt_cu_seqlens",
+    "prompt_embeds_llama3",
+    "negative_prompt_embeds_llama3",
+)
 SETTINGS = ("family", "dialect", "clip_skip", "weighting", "chunking", "pooled", "lengths")
 
 
@@ -58,7 +62,7 @@ class Conditioning:
     negative_prompt_embeds: Tensor | None = None  # (B, T, D)
     pooled_prompt_embeds: Tensor | None = None  # (B, P)
     negative_pooled_prompt_embeds: Tensor | None = None  # (B, P)
-    prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look; with lengths="mask"
+    prompt_attention_mask: Tensor | None = None  # (B, T) bool, True where attention may look
     negative_prompt_attention_mask: Tensor | None = None  # (B, T)
     further: Mapping[str, Tensor] = field(default_factory=dict)  # by names of `FURTHER`
     plans: tuple[PromptPlan, ...]  # of each prompt
@@ -115,19 +119,19 @@ class Conditioning:
         return {name: tensor for name, tensor in own.items() if tensor is not None} | dict(self.further)
 
     @property
-    def kwargs(self) -> dict[str, Tensor]:
+    def kwargs(self) -> dict[str, Any]:
         """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
         if any(name.startswith("editing") for name in self.arguments.values()):
             return self.as_editing()
         return as_arguments(self._taken, self.arguments)
 
-    def as_editing(self, images: int = 1) -> dict[str, Tensor]:
+    def as_editing(self, images: int = 1) -> dict[str, Any]:
         """The arguments for LEDITS++, whose prompts are edits of pictures that it has inverted: all edits for each picture,
         and one negative prompt for all of them.
 
         images: the number of inverted pictures.
         Raises ConfigError for negative prompts that differ, and for several edits with a negative prompt, or longer than
-        77 positions, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
+        one chunk, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
         """
         if len(set(self.negative_prompts)) > 1:
             raise ConfigError("the edits of LEDITS++ share one negative prompt; give the same one for each")
@@ -139,9 +143,10 @@ class Conditioning:
         }
         repeated = {name: each.repeat_interleave(images, dim=0) for name, each in edits.items()}
         alone = "pooled_prompt_embeds" not in self._taken and len(self.prompt_embeds) > 1
-        if alone and (any(self.negative_prompts) or self.prompt_embeds.shape[1] > CONTEXT):
+        most = next(iter(self.plans[0].encoders.values())).chunks[0].frame.length
+        if alone and (any(self.negative_prompts) or self.prompt_embeds.shape[1] > most):
             raise ConfigError(
-                f"{len(self.prompt_embeds)} edits: LEDITS++ of Stable Diffusion 1 takes several of at most {CONTEXT} "
+                f"{len(self.prompt_embeds)} edits: LEDITS++ of Stable Diffusion 1 takes several of at most {most} "
                 "positions and no negative prompt; edit once for each"
             )
         return as_arguments(repeated if alone else {**repeated, **shared}, self.arguments)

@@ -21,18 +21,19 @@ from clipcond.diffusion.findings import (
     EncoderFinding,
     PlacedFinding,
     adapters_not_loaded,
+    beyond_one_chunk,
     cut_by_encoder,
     findings_of,
     mean_near_zero,
     negative_unused,
     unused_weights,
+    weights_unread,
 )
 from clipcond.diffusion.language_models import ASK, words_of
 from clipcond.diffusion.pipeline_view import PipelineView, bare
 from clipcond.diffusion.prompt_plans import EncodeOptions, PromptPlans, Sides
 from clipcond.encode.inversion import Inversions
 from clipcond.errors import ConfigError, ModelError
-from clipcond.prompt.tokenizer import CONTEXT
 
 Inputs = Mapping[str, EncoderInput]  # of one picture's prompts, by encoder
 _NO_FINGERPRINTS: Mapping[str, str] = MappingProxyType({})
@@ -58,6 +59,7 @@ class _States:
     concat_width: tuple[Tensor, ...]  # (T, Dᵢ) of each encoder
     append_tokens: Tensor | None  # (T', D)
     pooled: Tensor | None  # (P)
+    mask: Tensor | None = None  # (T) bool, True where there is text; of a denoiser that is told
     findings: tuple[EncoderFinding, ...] = ()
 
 
@@ -110,6 +112,9 @@ def encode_plans(
             findings += negative_unused(whole.negative, pipeline.name)
         if pipeline.language is not None:
             findings += cut_by_encoder(plans, pipeline.language.name)
+            findings += weights_unread(plans, pipeline.language.name, pipeline.layout)
+        if pipeline.layout.one_chunk:
+            findings += beyond_one_chunk(plans, pipeline.layout.concat_width[0], pipeline.name)
         both = (*whole.positive, *whole.negative)
         if any(plan.adapters for each in both for plan in each.by_argument.values()):
             findings += adapters_not_loaded(both, active_adapters(pipeline.pipe))
@@ -126,7 +131,8 @@ def _asked(
     images: int,
 ) -> dict[str, Tensor]:
     """The states that the pipeline's own method has its language model give of the prompts of one side."""
-    texts = [words_of(each.by_argument[f"{prefix}prompt"]) for each in plans]
+    assert pipeline.language is not None
+    texts = [words_of(each.by_encoder[pipeline.language.name]) for each in plans]
     pooled = encoded[f"{prefix}pooled_prompt_embeds"]
     found = ASK[pipeline.shape.language](pipeline.pipe, texts, pooled, images, options.max_sequence_length)
     return {f"{prefix}{name}": tensor for name, tensor in found.items()}
@@ -222,7 +228,7 @@ class _Batch:
 
     def _collect_empty_chunks(self) -> None:
         for name in self._layout.concat_width:
-            self._passes[name].add_empty(CONTEXT)
+            self._passes[name].add_empty(self._pipeline.encoders[name].positions)
 
     # states
 
@@ -241,10 +247,16 @@ class _Batch:
         if len(wide) > 1 and len({len(each) for each in wide}) == 1:
             wide = self._equal_chunks(wide)
         joined = [self._joined(name, inputs[name], each) for name, each in zip(layout.concat_width, wide, strict=True)]
+        if layout.one_chunk:
+            joined = [
+                each[: self._pipeline.encoders[name].positions]
+                for name, each in zip(layout.concat_width, joined, strict=True)
+            ]
         return _States(
             concat_width=tuple(self._filled(joined)),
             append_tokens=self._append_tokens(inputs, pieces) if layout.append_tokens else None,
             pooled=self._pooled(inputs) if layout.pooled else None,
+            mask=self._mask(inputs[layout.concat_width[0]]) if layout.one_chunk else None,
             findings=tuple(near_zero),
         )
 
@@ -279,7 +291,7 @@ class _Batch:
         filled = []
         for name, states in zip(self._layout.concat_width, wide, strict=True):
             if len(states) < length:
-                empty = self._passes[name].empty(CONTEXT)
+                empty = self._passes[name].empty(self._pipeline.encoders[name].positions)
                 assert empty is not None  # collected with the rows
                 states = pad_with(states[None], empty.to(states), length)[0]
             filled.append(states)
@@ -303,6 +315,11 @@ class _Batch:
                 vector = mix(own, each.parts)
             vectors.append(vector)
         return torch.cat([vector.to(self._device) for vector in vectors], dim=-1)
+
+    def _mask(self, inputs: EncoderInput) -> Tensor:
+        """(L) bool, True at the special tokens and the text of the first chunk."""
+        firsts = [inputs.counts[0]] if inputs.end_to_end else [each.counts[0] for each in inputs.by_part]
+        return torch.arange(inputs.length, device=self._device) < max(firsts) + 2
 
     # lengths
 
@@ -338,6 +355,11 @@ class _Batch:
                 tensors[key]["pooled_prompt_embeds"] = each.pooled
         for key, mask in zip(tensors, masks, strict=False):
             tensors[key]["prompt_attention_mask"] = mask
+        tensors |= {
+            key: {**tensors[key], "prompt_attention_mask": each.mask}
+            for key, each in states.items()
+            if each.mask is not None
+        }
         return tensors
 
     def _assembled(self, states: _States) -> Tensor:

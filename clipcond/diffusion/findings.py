@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from clipcond.condition.families import FamilyLayout
 from clipcond.diffusion.adapters import is_active
 from clipcond.diffusion.prompt_plans import PromptPlans, Sides
 from clipcond.prompt.dialects.schedules import is_scheduled
@@ -22,7 +23,8 @@ class PlacedFinding(Finding):
     `weights-unused`, weights that change nothing; `text-unused` and `negative-unused`, a text that the pipeline has no
     encoder or no argument for; `embedding-as-text`, an embedding of the pipeline that ComfyUI's dialect reads as text;
     `schedule-pooled`, a schedule that the pooled vector does not follow; `adapter-not-loaded`, a `<lora:…>` that is not
-    active in the pipeline; `cut-by-encoder`, the end of a text that a language model does not read.
+    active in the pipeline; `cut-by-encoder`, the end of a text that a language model or a
+    denoiser does not read.
     """
 
     argument: str = "prompt"
@@ -77,7 +79,7 @@ def negative_unused(negative: Iterable[PromptPlans], pipeline_name: str) -> Iter
 def cut_by_encoder(plans: Iterable[PromptPlans], encoder: str) -> Iterator[PlacedFinding]:
     """Yield a finding for each text whose end a language model does not read."""
     for each in plans:
-        argument, plan = next(iter(each.by_argument.items()))
+        argument, plan = _read_by(each, encoder)
         own = plan.encoders[encoder]
         if own.dropped is not None:
             message = (
@@ -85,6 +87,43 @@ def cut_by_encoder(plans: Iterable[PromptPlans], encoder: str) -> Iterator[Place
                 "or raise max_sequence_length"
             )
             yield PlacedFinding("cut-by-encoder", message, own.dropped.start, own.dropped.end, argument, each.index)
+
+
+def beyond_one_chunk(plans: Iterable[PromptPlans], encoder: str, pipeline_name: str) -> Iterator[PlacedFinding]:
+    """Yield a finding for each text that goes on after the one chunk that a denoiser has places for."""
+    for each in plans:
+        argument, plan = _read_by(each, encoder)
+        own = plan.encoders[encoder]
+        mixed = bool(plan.parts) and plan.parts[0].how in ("blend", "sum")
+        firsts = {chunk.part: chunk for chunk in reversed(own.chunks)} if mixed else {0: own.chunks[0]}
+        lost = [token for chunk in own.chunks if chunk not in firsts.values() for token in chunk.tokens]
+        if lost:
+            message = (
+                f"the denoiser of {pipeline_name} has places for {own.limit} tokens, and the last {len(lost)} are lost; "
+                "shorten the prompt, or give its pooled vector all of it by pooled='mean'"
+            )
+            start, end = min(token.start for token in lost), max(token.end for token in lost)
+            yield PlacedFinding("cut-by-encoder", message, start, end, argument, each.index)
+
+
+def weights_unread(plans: Iterable[PromptPlans], encoder: str, layout: FamilyLayout) -> Iterator[PlacedFinding]:
+    """Yield a finding for each text whose weights act in other encoders and not in a language model."""
+    if not (layout.concat_width or layout.append_tokens):
+        return  # they act nowhere, which `unused_weights` tells
+    for each in plans:
+        argument, plan = _read_by(each, encoder)
+        chunks = (chunk for name in layout.encoders for chunk in plan.encoders[name].chunks)
+        weighted = [token for chunk in chunks for token in chunk.tokens if token.weight != 1]
+        if weighted:
+            message = f"these weights change nothing in {encoder}, which reads the words alone"
+            start, end = min(token.start for token in weighted), max(token.end for token in weighted)
+            yield PlacedFinding("weights-unused", message, start, end, argument, each.index)
+
+
+def _read_by(plans: PromptPlans, encoder: str) -> tuple[str, PromptPlan]:
+    """The text that an encoder reads, with the name of its argument."""
+    plan = plans.by_encoder[encoder]
+    return next((argument, own) for argument, own in plans.by_argument.items() if own is plan)
 
 
 def adapters_not_loaded(sides: Iterable[PromptPlans], active: Collection[str]) -> Iterator[PlacedFinding]:

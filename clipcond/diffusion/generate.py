@@ -18,6 +18,7 @@ from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.diffusion.counterfactual.drawing import draw_steered
 from clipcond.diffusion.counterfactual.steering import Steering
+from clipcond.diffusion.pipeline_shapes import repeated_rows
 from clipcond.diffusion.pipelines import advice
 from clipcond.errors import ConfigError, ModelError
 
@@ -79,6 +80,10 @@ def generate(
     return _batches(pipe, call, count, seed, batch_size, on_step)
 
 
+# the arguments of a call that draws pictures of a text in one loop
+_TAKEN = ("num_inference_steps", "guidance_scale", "num_images_per_prompt", "generator", "callback_on_step_end")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreparedCall:
     """The conditioning of one prompt, None where the pipeline reads it, and the arguments of the pipeline's call."""
@@ -97,7 +102,7 @@ class PreparedCall:
         Rows are repeated here: the call of SD3 repeats prompts, and not their embeddings.
         """
         repeated = {
-            name: each.repeat_interleave(count, dim=0) if isinstance(each, torch.Tensor) else each
+            name: repeated_rows(name, each, count) if isinstance(each, torch.Tensor) else each
             for name, each in self.arguments.items()
         }
         inputs = getattr(self.callback, "tensor_inputs", None)
@@ -133,7 +138,7 @@ def prepared(
         raise ConfigError(f"through is {through!r}, expected 'conditioner' or 'stock'")
     if conditioning is not None and len(conditioning.plans) != 1:
         raise ConfigError(f"the conditioning is of {len(conditioning.plans)} prompts; give one of one prompt")
-    rows = 1 if conditioning is None else len(conditioning.kwargs["prompt_embeds"])
+    rows = 1 if conditioning is None else _rows_of(conditioning)
     if rows != 1:
         raise ConfigError(
             f"the conditioning has {rows} rows for its prompt, expected 1; make it without num_images_per_prompt, and give count"
@@ -157,6 +162,12 @@ def prepared(
     return PreparedCall(conditioning=conditioning, arguments={**arguments, **options})
 
 
+def _rows_of(conditioning: Conditioning | Composition | Steering) -> int:
+    if isinstance(conditioning, Conditioning):  # whose arguments may have other names
+        return len(conditioning.prompt_embeds)
+    return len(conditioning.kwargs["prompt_embeds"])
+
+
 def _check_numbers(*, count: int, steps: int, batch_size: int, seed: int) -> None:
     for name, value, least in (
         ("count", count, 1),
@@ -171,8 +182,13 @@ def _check_numbers(*, count: int, steps: int, batch_size: int, seed: int) -> Non
 
 
 def _check_draws_from_text(pipe: Any) -> None:
-    """Raise ModelError for a pipeline that draws from a picture."""
+    """Raise ModelError for a pipeline that draws from a picture, or whose call is another than that of pictures."""
     takes = inspect.signature(type(pipe).__call__).parameters
+    missing = next((name for name in _TAKEN if name not in takes), None)
+    if missing is not None and not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
+        raise ModelError(
+            f"the call of {type(pipe).__name__} takes no {missing}; in Python give it a Conditioner's kwargs"
+        )
     image = next((name for name in ("image", "control_image") if name in takes), None)
     if image is not None and not type(pipe).__name__.startswith("FluxKontext"):  # which may do without
         raise ModelError(

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipcond.errors import ConfigError
@@ -53,9 +54,26 @@ def kandinsky6(pipe: Any, texts: Sequence[str], pooled: Tensor, images: int, len
     return {"prompt_embeds": states[:, : lengths[0]]}
 
 
+def hidream(pipe: Any, texts: Sequence[str], pooled: Tensor, images: int, length: int) -> dict[str, Tensor]:
+    """The states of every layer of Llama, (layers, N · images, S, D), as HiDream-I1 reads them."""
+    nothing = torch.zeros(
+        len(texts), 1, 1
+    )  # in the places of T5's states and the pooled vectors, which are not asked for
+    _, _, states, *_ = pipe.encode_prompt(
+        list(texts), prompt_embeds_t5=nothing, pooled_prompt_embeds=nothing[:, 0], do_classifier_free_guidance=False,
+        num_images_per_prompt=images, max_sequence_length=length,
+    )  # fmt: skip
+    return {"prompt_embeds_llama3": states}
+
+
 def words_of(plan: PromptPlan) -> str:
     """Return what a prompt says without the marks of its dialect."""
     return translate(plan.prompt, plan.dialect, "plain").text
 
 
-ASK: Mapping[str, Ask] = {"hunyuan-video": hunyuan_video, "kandinsky5": kandinsky5, "kandinsky6": kandinsky6}
+ASK: Mapping[str, Ask] = {
+    "hunyuan-video": hunyuan_video,
+    "kandinsky5": kandinsky5,
+    "kandinsky6": kandinsky6,
+    "hidream": hidream,
+}

@@ -15,12 +15,14 @@ from clipcond.condition.algebra import lerp, slerp, slide, vary
 from clipcond.condition.families import T5
 from clipcond.diffusion.encode_plans import EncodedSides
 from clipcond.diffusion.findings import PlacedFinding
+from clipcond.diffusion.pipeline_shapes import PROMPT_AXIS
 from clipcond.diffusion.pipeline_view import PipelineView
 from clipcond.diffusion.prompt_plans import Prompts, Sides
 from clipcond.errors import ConfigError
 from clipcond.prompt.operations import Gain, Lerp, Operation, Slerp, Slider, Vary
 
 STATES, POOLED, MASK = "prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask"
+LAYERS = "prompt_embeds_llama3"  # (layers, B, S, D)
 _ROWS: Prompts = {"": ""}
 
 
@@ -30,17 +32,16 @@ def checked(operations: Sequence[Operation], pipeline: PipelineView) -> tuple[Op
     Raises ConfigError for what is none, for an encoder that the pipeline has not, and where a language model's texts differ
     in length.
     """
-    if pipeline.shape.language:
+    if pipeline.shape.fixed:
         raise ConfigError(
             f"the language model of {pipeline.name} gives each text its own length; leave out the operations"
         )
+    known = [*pipeline.encoders, *([] if pipeline.language is None else [pipeline.language.name])]
     for each in operations:
         if not isinstance(each, Operation):
             raise ConfigError(f"operations holds {each!r}, expected Lerp, Slerp, Slider, Vary or Gain")
-        if isinstance(each, Gain) and each.encoder not in pipeline.encoders:
-            raise ConfigError(
-                f"gain of {each.encoder}: the encoders of {pipeline.name} are {', '.join(pipeline.encoders)}"
-            )
+        if isinstance(each, Gain) and each.encoder not in known:
+            raise ConfigError(f"gain of {each.encoder}: the encoders of {pipeline.name} are {', '.join(known)}")
     return tuple(operations)
 
 
@@ -84,7 +85,7 @@ def _operated(
     for each in operations:
         own = [next(rest).tensors for _ in range(_OPERANDS.get(type(each), 0))]
         step = _Step(each, own, empty.tensors, prompt.tensors, pipeline, prompt.appended)
-        tensors |= {name: step.applied(name, tensors[name]) for name in (STATES, POOLED) if name in tensors}
+        tensors |= {name: step.applied(name, tensors[name]) for name in (STATES, POOLED, LAYERS) if name in tensors}
         if MASK in tensors:
             tensors[MASK] = torch.stack([tensors[MASK], *(other[MASK] for other in own)]).any(dim=0)
     return replace(prompt, tensors=tensors, findings=(*prompt.findings, *_findings(prompt, others)))
@@ -117,7 +118,7 @@ class _Step:
     appended: int | None
 
     def applied(self, name: str, x: Tensor) -> Tensor:
-        """A tensor (B, T, D) or (B, P) after the operation."""
+        """A tensor (B, T, D), (B, P) or (layers, B, S, D) after the operation."""
         own, empty = [each[name] for each in self.operands], self.empty[name]
         match self.operation:
             case Lerp(t=t):
@@ -127,7 +128,8 @@ class _Step:
             case Slider(t=t):
                 return slide(x, self.prompt[name], own[0], own[1], t)
             case Vary(strength=strength, seed=seed):
-                return vary(x, empty, strength, seed)
+                axis = PROMPT_AXIS.get(name, 0)
+                return vary(x.movedim(axis, 0), empty.movedim(axis, 0), strength, seed).movedim(0, axis)
             case Gain(encoder=encoder, factor=factor):
                 return self._gain(name, x, encoder, factor)
 
@@ -135,6 +137,8 @@ class _Step:
         if factor == 1:
             return x
         louder = lerp(self.empty[name], x, factor)
+        if name == LAYERS:
+            return x if encoder in self.pipeline.encoders else louder
         if name == POOLED:
             columns = _columns(encoder, self.pipeline.layout.pooled, self._pooled_widths())
             return x if columns is None else _within(x, louder, slice(None), columns)

@@ -21,24 +21,25 @@ from clipcond.encode.tower import Tower
 from clipcond.errors import ConfigError, ModelError
 from clipcond.models.checks import check_finite_weights
 from clipcond.prompt.chunking import COMMA
-from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Frame, t5_frame
+from clipcond.prompt.families import FAMILIES, Encoder, Frame, clip_frame, t5_frame
 from clipcond.prompt.language import LanguageTokenizer, from_backend
 from clipcond.prompt.layout import EmbeddingToken
 from clipcond.prompt.plan import EncoderPlan
 from clipcond.prompt.t5 import T5Tokenizer
-from clipcond.prompt.tokenizer import BOS, CONTEXT, EOS, VOCABULARY
+from clipcond.prompt.tokenizer import BOS, CONTENT, CONTEXT, EOS, VOCABULARY
 
 MOST_T5, MOST_LANGUAGE = 512, 4096  # positions that the pipelines allow
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _T5 = ("T5EncoderModel",)
+_SPECIAL = CONTEXT - CONTENT  # tokens of a CLIP chunk besides its content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineEncoder:
     """One text encoder of a pipeline.
 
-    slot: its place in the pipeline.   pads_apart: see `clipcond.prompt.families.Encoder`.   masks_padding: nothing attends
-    to the padding of its rows.
+    slot: its place in the pipeline.   positions: of one chunk of a CLIP, special tokens included.   pads_apart: see
+    `clipcond.prompt.families.Encoder`.   masks_padding: nothing attends to the padding of its rows.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PipelineEncoder:
     tokenizer: Any
     tower: Tower
     pad_id: int
+    positions: int = CONTEXT
     pads_apart: bool = False
     masks_padding: bool = False
     t5: T5Tokenizer | None = None
@@ -96,7 +98,7 @@ class PipelineEncoder:
 
     def frame(self, length: int) -> Frame:
         """The frame of a row of so many positions."""
-        return CLIP_FRAME if self.t5 is None else t5_frame(0, length - 1)
+        return clip_frame(length - _SPECIAL) if self.t5 is None else t5_frame(0, length - 1)
 
     def empty_row(self, length: int) -> TokenSequence:
         """The empty prompt's row of a length."""
@@ -162,7 +164,8 @@ class PipelineView:
     @property
     def arguments(self) -> dict[str, str]:
         """The suffix of the prompt argument that each encoder reads: `_2` of `prompt_2`; a refiner reads `prompt`."""
-        return {name: slot.suffix for name, slot in self.shape.slots.items()}
+        own = {name: slot.suffix for name, slot in self.shape.slots.items()}
+        return own if self.language is None else {**own, self.language.name: self.shape.language_slot.suffix}
 
     @property
     def device(self) -> torch.device:
@@ -191,9 +194,9 @@ class PipelineView:
         return self.family == "sdxl" and bool(getattr(self.pipe.config, "force_zeros_for_empty_prompt", False))
 
     def max_sequence_length(self, value: int | None) -> int:
-        """The positions of a T5 row: the value, or for None the default of the pipeline's call.
+        """The positions of a T5 row, in HiDream of CLIP's too: the value, or for None the default of the pipeline's call.
 
-        Raises ConfigError outside of 1 to 512 (a language model: 4096), and for a family without T5 and without one.
+        Raises ConfigError outside of 1 to 512 (a language model without T5: 4096), and for a family with neither.
         """
         language = self.language
         if language is None and T5 not in self.layout.encoders:
@@ -202,9 +205,10 @@ class PipelineView:
             return 0
         own = FAMILIES[self.family][T5].limit + 1 if language is None else language.limit
         length = (self._default_length or own) if value is None else value
-        most = MOST_T5 if language is None else MOST_LANGUAGE
-        if not 1 <= length <= most:
-            raise ConfigError(f"max_sequence_length is {length}, expected 1 to {most}, as the pipelines have it")
+        most = MOST_T5 if T5 in self.layout.encoders else MOST_LANGUAGE
+        least = _SPECIAL + 1 if self.shape.longest else 1
+        if not least <= length <= most:
+            raise ConfigError(f"max_sequence_length is {length}, expected {least} to {most}, as the pipelines have it")
         return length
 
     @property
@@ -218,11 +222,11 @@ class PipelineView:
         return next((each for each in FAMILIES[self.family].values() if each.kind == "language"), None)
 
     def plan_encoders(self, max_sequence_length: int) -> dict[str, Encoder]:
-        """The encoders in the form that a plan is made for."""
+        """The encoders in the form that a plan is made for, in the order of the pipeline."""
         planned = {
             name: replace(
                 FAMILIES[self.family][name],
-                limit=FAMILIES[self.family][name].limit if encoder.t5 is None else max_sequence_length - 1,
+                limit=self._limit(encoder, max_sequence_length),
                 pad_id=encoder.pad_id,
                 pads_apart=encoder.pads_apart,
             )
@@ -230,12 +234,23 @@ class PipelineView:
         }
         if (language := self.language) is not None:
             limit = language.limit + max_sequence_length - (self._default_length or max_sequence_length)
-            planned = {language.name: replace(language, limit=limit), **planned}
-        return planned
+            planned[language.name] = replace(language, limit=limit)
+        return {name: planned[name] for name in FAMILIES[self.family] if name in planned}
+
+    def _limit(self, encoder: PipelineEncoder, max_sequence_length: int) -> int:
+        """The content tokens that the pipeline gives an encoder."""
+        if encoder.t5 is not None:
+            return max_sequence_length - 1
+        follows = bool(self.shape.longest)
+        return (min(encoder.positions, max_sequence_length) if follows else encoder.positions) - _SPECIAL
 
 
-def _language_tokenizer(parts: Mapping[str, Any]) -> LanguageTokenizer | None:
-    tokenizer = parts.get("tokenizer")
+def _language_tokenizer(name: str, parts: Mapping[str, Any], slot: Slot) -> LanguageTokenizer | None:
+    """The tokenizer of a language model, None for one without offsets. Raises ModelError where model or tokenizer is missing."""
+    for part in (slot.tokenizer, slot.module):
+        if parts.get(part) is None:
+            raise ModelError(f"{name} has no {part}, which reads the prompt too; load it with that")
+    tokenizer = parts[slot.tokenizer]
     backend = getattr(getattr(tokenizer, "tokenizer", tokenizer), "backend_tokenizer", None)  # or in a processor
     return None if backend is None else from_backend(backend)
 
@@ -274,11 +289,12 @@ def view_pipeline(pipe: Any) -> PipelineView:
     encoders = {}
     for encoder, slot in shape.slots.items():
         if encoder not in shape.optional or parts.get(slot.module) is not None:
-            encoders[encoder] = _encoder(name, parts, encoder, slot, LAYOUTS[shape.layout])
+            encoders[encoder] = _encoder(name, parts, encoder, slot, shape)
     if shape_name == "sd15" and encoders["clip_l"].pad_id == 0:  # the tokenizer tells OpenCLIP's tower from OpenAI's
         shape, encoders = SHAPES["sd2"], {"clip_h": replace(encoders["clip_l"], name="clip_h")}
-    tokenizer = _language_tokenizer(parts) if shape.language else None
+    tokenizer = _language_tokenizer(name, parts, shape.language_slot) if shape.language else None
     view = PipelineView(pipe=pipe, shape=shape, call=call, encoders=encoders, language_tokenizer=tokenizer)
+    _check_positions(name, encoders, view.layout)
     if shape_name == "refiner":
         _check_refiner(name, parts, encoders["clip_g"])
     if missing := lacking(shape, view.takes):
@@ -296,7 +312,7 @@ def _check_refiner(name: str, parts: Mapping[str, Any], encoder: PipelineEncoder
         )
 
 
-def _encoder(name: str, parts: Mapping[str, Any], encoder: str, slot: Slot, layout: FamilyLayout) -> PipelineEncoder:
+def _encoder(name: str, parts: Mapping[str, Any], encoder: str, slot: Slot, shape: Shape) -> PipelineEncoder:
     """View one encoder of a pipeline. Raises ModelError for one that is not supported."""
     module, tokenizer = parts.get(slot.module), parts.get(slot.tokenizer)
     for part, found in ((slot.tokenizer, tokenizer), (slot.module, module)):
@@ -305,8 +321,9 @@ def _encoder(name: str, parts: Mapping[str, Any], encoder: str, slot: Slot, layo
     kind = type(getattr(module, "_orig_mod", module)).__name__  # a compiled module wraps its own
     if kind not in (_T5 if encoder == T5 else _CLIP):
         raise ModelError(f"{name} has a text encoder of class {kind} as {slot.module}; {SUPPORTED}")
+    masks_padding = encoder in LAYOUTS[shape.layout].masks_padding
     if encoder == T5:
-        return _t5(name, slot, module, tokenizer)
+        return replace(_t5(name, slot, module, tokenizer), masks_padding=masks_padding)
     if getattr(module.config, "use_attention_mask", False):  # type: ignore[union-attr]
         raise ModelError(f"{name} has a text encoder that masks its padding (use_attention_mask); {SUPPORTED}")
     tower = TextTower.from_transformers(module)  # type: ignore[arg-type]
@@ -318,8 +335,9 @@ def _encoder(name: str, parts: Mapping[str, Any], encoder: str, slot: Slot, layo
         tokenizer=tokenizer,
         tower=tower,
         pad_id=tokenizer.pad_token_id,  # type: ignore[union-attr]
+        positions=_positions(name, slot, shape.longest or int(tokenizer.model_max_length), tower),  # type: ignore[union-attr]
         pads_apart=0 in tokenizer("a!").input_ids,  # type: ignore[misc]
-        masks_padding=layout.masks_padding,
+        masks_padding=masks_padding,
     )
 
 
@@ -351,5 +369,22 @@ def _check_vocabulary(name: str, tokenizer: Any, tower: TextTower) -> None:
             f"{name} has a tokenizer of {tokenizer.vocab_size} entries over an encoder of {tower.vocabulary}, "
             f"expected CLIP's vocabulary of {VOCABULARY}; {SUPPORTED}"
         )
-    if tower.context != CONTEXT:
-        raise ModelError(f"{name} has a text encoder of {tower.context} positions, expected {CONTEXT}; {SUPPORTED}")
+
+
+def _positions(name: str, slot: Slot, filled: int, tower: TextTower) -> int:
+    """The positions of one chunk: as many as the pipeline fills a prompt up to, and its encoder has.
+
+    Raises ModelError for none that would hold a word.
+    """
+    found = min(filled, tower.context)
+    if found <= _SPECIAL:
+        raise ModelError(f"{name} has a {slot.module} of {found} positions, expected {_SPECIAL + 1} or more")
+    return found
+
+
+def _check_positions(name: str, encoders: Mapping[str, PipelineEncoder], layout: FamilyLayout) -> None:
+    """Raise ModelError for encoders whose states cannot stand beside one another, since they differ in length."""
+    found = {each: encoders[each] for each in layout.concat_width}
+    if len({each.positions for each in found.values()}) > 1:
+        lengths = " and ".join(f"{each.positions} in {each.slot.module}" for each in found.values())
+        raise ModelError(f"{name} has chunks of {lengths}, expected one length; load encoders of one")

@@ -123,6 +123,7 @@ class Planner:
     def _plans(
         self, argument: str, prompts: Prompts, options: EncodeOptions, by_prompt: PlansByPrompt, index: int
     ) -> PromptPlans:
+        language = None if self.pipeline.language is None else self.pipeline.language.name
         own = {
             suffix: by_prompt[_key(prompt, options.dialect, argument != "prompt")] for suffix, prompt in prompts.items()
         }
@@ -130,7 +131,7 @@ class Planner:
             by_encoder={
                 name: own.get(suffix, own[""])
                 for name, suffix in self.pipeline.arguments.items()
-                if name in self.pipeline.encoders
+                if name in self.pipeline.encoders or name == language
             },
             by_argument={argument + suffix: plan for suffix, plan in own.items()},
             index=index,

@@ -17,6 +17,7 @@ import torch
 from diffusers.callbacks import PipelineCallback
 from torch import Tensor
 
+from clipcond.diffusion.pipeline_shapes import PROMPT_AXIS
 from clipcond.diffusion.timeline import Timeline, check_steps, step_of_call
 from clipcond.errors import ConfigError
 
@@ -24,6 +25,8 @@ _NEGATIVE, _POSITIVE = 0, 1
 # the tensors of a denoising loop, and the arguments of the call that it makes them from: (negative side, positive side)
 _ARGUMENTS: Mapping[str, tuple[str, str]] = {
     "prompt_embeds": ("negative_prompt_embeds", "prompt_embeds"),
+    "prompt_embeds_t5": ("negative_prompt_embeds", "prompt_embeds"),
+    "prompt_embeds_llama3": ("negative_prompt_embeds_llama3", "prompt_embeds_llama3"),
     "add_text_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
     "pooled_prompt_embeds": ("negative_pooled_prompt_embeds", "pooled_prompt_embeds"),
 }
@@ -118,8 +121,10 @@ def _sides(pipeline: Any) -> tuple[int, ...]:
 
 def _like(name: str, current: Tensor, sides: Sequence[Tensor]) -> Tensor:
     """The sides in one tensor, each row as often as the pipeline had repeated it."""
-    rows = torch.cat(list(sides)).to(current)
-    if len(current) % len(rows):
-        raise ConfigError(f"the pipeline has {len(current)} rows of {name}, expected {len(rows)} or a multiple")
-    repeats = len(current) // len(rows)
-    return rows if repeats == 1 else rows.repeat_interleave(repeats, dim=0)
+    axis = PROMPT_AXIS.get(name, 0)
+    rows = torch.cat(list(sides), dim=axis).to(current)
+    there, wanted = current.shape[axis], rows.shape[axis]
+    if there % wanted:
+        raise ConfigError(f"the pipeline has {there} rows of {name}, expected {wanted} or a multiple")
+    repeats = there // wanted
+    return rows if repeats == 1 else rows.repeat_interleave(repeats, dim=axis)

@@ -65,6 +65,20 @@ QWEN_IMAGE = Chat(
     crop=34,
 )
 
+FLUX2 = Chat(  # the chat of Mistral's tokenizer around the words of the pipeline
+    before=(
+        "<s>[SYSTEM_PROMPT]You are an AI that reasons about image descriptions. You give structured responses focusing on "
+        "object relationships, object\nattribution and actions without speculation.[/SYSTEM_PROMPT][INST]"
+    ),
+    after="[/INST]",
+    crop=0,
+    special=False,
+)
+
+FLUX2_KLEIN = Chat(
+    before="<|im_start|>user\n", after="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", crop=0
+)
+
 Z_IMAGE = Chat(before="<|im_start|>user\n", after="<|im_end|>\n<|im_start|>assistant\n", crop=0)
 
 LUMINA2 = Chat(

@@ -19,6 +19,7 @@ Under all of them the vectors of an embedding stay together where they fit a chu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from clipcond.errors import ConfigError
@@ -60,7 +61,7 @@ def split(slots: Slots, chunking: str, size: int = CONTENT) -> list[tuple[int, i
     Takes time linear in the number of slots. Raises ConfigError for an unknown policy.
     """
     check(chunking)
-    policy = _phrases(slots, size) if chunking == "phrase" else POLICIES[chunking]
+    policy = _policy(chunking, slots, size)
     spans = []
     start = 0
     while len(slots) - start > size:
@@ -84,9 +85,9 @@ def hard(slots: Slots, start: int, end: int) -> int:
     return end
 
 
-def a1111(slots: Slots, start: int, end: int) -> int:
+def a1111(slots: Slots, start: int, end: int, size: int = CONTENT) -> int:
     """After the last comma, not more than 20 places back; not where the chunk ends for another reason than its size."""
-    if end - start < CONTENT or slots[end].id == COMMA:
+    if end - start < size or slots[end].id == COMMA:
         return end
     found = _last(slots, max(start, end - BACKTRACK), end, {COMMA})
     return end if found is None else found + 1
@@ -134,6 +135,13 @@ POLICIES: Mapping[str, Policy] = {
     "compel-sentences": sentences,
     "compel-phrases": clauses,
 }
+
+
+def _policy(chunking: str, slots: Slots, size: int) -> Policy:
+    """A policy for chunks of a size."""
+    if chunking == "phrase":
+        return _phrases(slots, size)
+    return partial(a1111, size=size) if chunking == "a1111" else POLICIES[chunking]
 
 
 def _phrases(slots: Slots, size: int) -> Policy:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clipcond.prompt.chats import (
     BARE,
+    FLUX2,
+    FLUX2_KLEIN,
     HUNYUAN_VIDEO,
     KANDINSKY5,
     KANDINSKY5_VIDEO,
@@ -28,7 +30,8 @@ T5_EOS, T5_PAD = 1, 0
 class Encoder:
     """One text encoder of a family.
 
-    limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, 1 for T5).
+    limit: content tokens that a stock pipeline gives it; special tokens come on top (2 for CLIP, whose chunks have as many
+    places, 1 for T5).
     pad_id: what fills a sequence on the right.   kind: a CLIP's longer prompts are laid out in several chunks, a T5 reads
     them as one sequence, a language model as part of a `chat`, whose end is cut off at the limit.
     pads_apart: the tokenizer reads every `!` of a text as the padding token of that name, id 0, as transformers'
@@ -57,11 +60,17 @@ class Frame:
         return self.length - 1 - (self.opening is not None)
 
 
-CLIP_FRAME = Frame(opening=BOS, closing=EOS, length=CONTEXT)
+def clip_frame(content: int) -> Frame:
+    """A CLIP sequence with places for so many content tokens."""
+    return Frame(opening=BOS, closing=EOS, length=content + CONTEXT - CONTENT)
+
+
+CLIP_FRAME = clip_frame(CONTENT)
 
 # OpenCLIP's text towers pad with `!`, id 0
 _L = Encoder(name="clip_l", limit=CONTENT, pad_id=EOS)
 _G = Encoder(name="clip_g", limit=CONTENT, pad_id=0, pads_apart=True)
+_LONG = 126  # content tokens of HiDream's towers, which have more positions than its pipeline gives them
 _H = Encoder(name="clip_h", limit=CONTENT, pad_id=0, pads_apart=True)
 
 
@@ -81,6 +90,7 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "sdxl": (_L, _G),
         "sd3": (_L, _G, _t5(256)),
         "flux": (_L, _t5(512)),
+        "hidream": (replace(_L, limit=_LONG), replace(_G, limit=_LONG), _t5(128), _language("llama", 128, BARE)),
         "cascade": (Encoder(name="clip_g", limit=CONTENT, pad_id=EOS),),
         "hunyuan-video": (_language("llama", 256, HUNYUAN_VIDEO), _L),
         "kandinsky5": (_language("qwen", 510, KANDINSKY5), _L),
@@ -95,6 +105,8 @@ FAMILIES: Mapping[str, Mapping[str, Encoder]] = {
         "lumina2": (_language("gemma", 256, LUMINA2),),
         "qwen-image": (_language("qwen", 512, QWEN_IMAGE),),
         "z-image": (_language("qwen", 512, Z_IMAGE),),
+        "flux2": (_language("mistral", 512, FLUX2),),
+        "flux2-klein": (_language("qwen", 512, FLUX2_KLEIN),),
     }.items()
 }
 

@@ -115,7 +115,7 @@ CODES = (
     FindingCode("mean-near-zero", "condition", "a1111 weighting: a mean near zero, which was not restored"),
     FindingCode("adapter-not-loaded", "condition", "`<lora:…>` that is not active in the pipeline; `load_adapters` loads it"),
     FindingCode("schedule-pooled", "condition", "a pipeline that keeps the pooled vector of the first step"),
-    FindingCode("cut-by-encoder", "condition", "the end of a prompt that a language model beside CLIP does not read"),
+    FindingCode("cut-by-encoder", "condition", "the end of a prompt that a language model, or a denoiser, does not read"),
     FindingCode("phrase-dead", "explain", "a phrase that changes next to nothing in the picture"),
     FindingCode("phrase-cut", "explain", "a phrase that the stock pipeline never reads"),
     FindingCode("acts-elsewhere", "explain", "a phrase that acts in another place than it names"),

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError, ResourceMissing
+from clipcond.prompt.local_tokenizers import ADVICE, USUAL_LANGUAGE, cached, located
 from clipcond.prompt.tokenizer import TokenRow, without_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+_FOLDERS = ("", "tokenizer_4", "tokenizer")  # in a model of its own, in a pipeline of HiDream, and in others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +69,33 @@ def from_backend(tokenizer: Tokenizer) -> LanguageTokenizer:
     return _read(tokenizer.to_str(), "the pipeline's tokenizer")
 
 
+def find(
+    named: LanguageTokenizer | str | Path | None, family: str, encoder: str
+) -> tuple[LanguageTokenizer | None, str]:
+    """The tokenizer of a family's language model, and the reason where there is none.
+
+    named: a loaded one, a `tokenizer.json`, a folder that holds one, or a hub name that is in the local cache; None looks for
+    the usual names there.   encoder: its name, for the reason. Raises what `load` raises.
+    """
+    if isinstance(named, LanguageTokenizer):
+        return named, ""
+    if named is not None:
+        return load(named), ""
+    for name in USUAL_LANGUAGE.get(family, ()):
+        if (path := cached(name, _FOLDERS)) is not None:
+            return load(path), ""
+    return None, f"no tokenizer of {encoder} at hand; name {ADVICE}"
+
+
 @lru_cache(maxsize=4)
-def load(named: Path) -> LanguageTokenizer:
-    """Read a `tokenizer.json`, or that of a folder of a tokenizer or a pipeline.
+def load(named: str | Path) -> LanguageTokenizer:
+    """Read a `tokenizer.json`, or that of a folder of a tokenizer or a pipeline, or of a hub name in the local cache.
 
     Raises ResourceMissing where there is none, ConfigError for a file that is none.
     """
-    places = (named / "tokenizer.json", named / "tokenizer" / "tokenizer.json") if named.is_dir() else (named,)
-    path = next((each for each in places if each.is_file()), None)
+    path = located(named, _FOLDERS)
     if path is None:
-        raise ResourceMissing(f"{named}: no tokenizer there; give a tokenizer.json, or a folder that holds one")
+        raise ResourceMissing(f"{named}: no tokenizer there; give {ADVICE}")
     try:
         text = path.read_text(encoding="utf-8")
     except ValueError as error:
@@ -87,10 +108,13 @@ def _read(text: str, source: str) -> LanguageTokenizer:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_str(json.dumps(json.loads(text)))
+        document = json.loads(text)
+        tokenizer = Tokenizer.from_str(json.dumps(document))
     except Exception as error:  # the library raises bare Exceptions
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"{source} is no tokenizer.json: {type(error).__name__}: {reason}") from error
+    if document["model"].get("end_of_word_suffix"):
+        raise ConfigError(f"{source} is CLIP's tokenizer, not that of a language model; name {ADVICE}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return LanguageTokenizer(tokenizer)

@@ -12,7 +12,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.chunking import POLICIES, check, split
 from clipcond.prompt.dialects.detect import plain_findings
 from clipcond.prompt.dialects.names import DIALECTS, Dialect, check_dialect
-from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, t5_frame
+from clipcond.prompt.families import CLIP_FRAME, FAMILIES, Encoder, Family, Frame, clip_frame, t5_frame
 from clipcond.prompt.findings import Finding
 from clipcond.prompt.items import Adapter, Break, Compose, Embedding, Schedule, Swap, adapters_in, swapped
 from clipcond.prompt.layout import (
@@ -27,7 +27,7 @@ from clipcond.prompt.layout import (
     planned_tokens,
     sections,
 )  # fmt: skip
-from clipcond.prompt.tokenizer import CONTENT, TokenRow, rows_beyond, token_rows
+from clipcond.prompt.tokenizer import TokenRow, rows_beyond, token_rows
 
 if TYPE_CHECKING:
     from clipcond.prompt.embeddings import EmbeddingFile
@@ -72,7 +72,7 @@ class Chunk:
         return self.frame.content - len(self.tokens)
 
     def ids(self, pad_id: int) -> list[int]:
-        """The ids that an encoder takes, 77 for CLIP: BOS, content, EOS, then `pad_id` on the right; T5 has no BOS."""
+        """The ids that an encoder takes, 77 for most CLIPs: BOS, content, EOS, then `pad_id` on the right; T5 has no BOS."""
         frame = self.frame
         ids = [] if frame.opening is None else [frame.opening]
         ids += [token.id for token in self.tokens]
@@ -117,7 +117,7 @@ class EncoderPlan:
     unknown: str | None = None
 
     def ids(self) -> list[list[int]]:
-        """The ids of all chunks, (K, 77); T5: one row, or one for each part of an AND."""
+        """The ids of all chunks, (K, 77) for most CLIPs; T5: one row, or one for each part of an AND."""
         return [chunk.ids(self.pad_id) for chunk in self.chunks]
 
 
@@ -203,7 +203,7 @@ def plan(
     embeddings: textual inversions by name, from `clipcond.prompt.embeddings.scan`, or names with their vector counts.
     t5_tokenizer: a loaded one, a tokenizer.json, its folder or a hub name in the local cache; without one, and none in
     the cache under the usual names, what T5 gets is marked unknown.   language_tokenizer: that of a family's language model,
-    a loaded one or its tokenizer.json; without one, what the model gets is marked unknown.
+    named in the same ways.
     encoders: those of a pipeline where they are not the family's own: fewer, other pad ids, another length of T5.
     edited: plan what compel's `.swap()` puts in, and not the original.
     steps: plan the longest text that a pass of so many steps reads of a scheduled prompt, and tell what no step reads;
@@ -236,7 +236,7 @@ def plan(
         if encoder.kind == "t5":
             planned[name] = _t5_plan(prompt, parsed, encoder, family, t5_tokenizer, found)
         elif encoder.kind == "language":
-            planned[name] = _language_plan(prompt, dialect, encoder, language_tokenizer)
+            planned[name] = _language_plan(prompt, dialect, encoder, family, language_tokenizer)
         else:
             planned[name] = clip.plan(encoder, found)
     if len(found) > told:
@@ -263,29 +263,29 @@ class _ClipChunks:
     def __init__(self, prompt: str, parsed: Parsed | None, chunking: str, embeddings: Embeddings) -> None:
         self._prompt, self._parsed, self._chunking, self._embeddings = prompt, parsed, chunking, embeddings
         self._chunks: dict[tuple[int, ...], tuple[Chunk, ...]] = {}
-        self._lost: dict[bool, Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
+        self._lost: dict[tuple[bool, int], Sequence[TokenRow]] = {}  # rows that a stock pipeline drops
 
     def plan(self, encoder: Encoder, found: list[Finding]) -> EncoderPlan:
         """Plan the prompt for an encoder; what is odd about it goes to `found`."""
         prompt, parsed = self._prompt, self._parsed
         apart = encoder.pads_apart and PADDING in prompt
-        vectors = _vectors(self._embeddings, encoder)
-        if (key := (apart, *vectors.values())) not in self._chunks:
-            self._chunks[key] = self._read(apart, vectors)
+        vectors, limit = _vectors(self._embeddings, encoder), encoder.limit
+        if (key := (apart, limit, *vectors.values())) not in self._chunks:
+            self._chunks[key] = self._read(apart, limit, vectors)
             found += _cut_words(prompt, self._chunks[key])
         if parsed is not None and self._embeddings:
             found += _unfit(parsed.items, self._embeddings, vectors, encoder)
-        return _encoder_plan(encoder, self._chunks[key], _dropped(prompt, self._lost[apart]))
+        return _encoder_plan(encoder, self._chunks[key], _dropped(prompt, self._lost[apart, limit]))
 
-    def _read(self, apart: bool, vectors: Mapping[str, int]) -> tuple[Chunk, ...]:
+    def _read(self, apart: bool, limit: int, vectors: Mapping[str, int]) -> tuple[Chunk, ...]:
         prompt, rows = self._prompt, apart_rows if apart else token_rows
         if self._parsed is None:
             read = rows(prompt)
-            laid, self._lost[apart] = [_plain(prompt, read)], read[CONTENT:]
+            laid, self._lost[apart, limit] = [_plain(prompt, read)], read[limit:]
         else:
             laid = sections(prompt, self._parsed.items, rows, vectors)
-            self._lost[apart] = apart_rows(prompt)[CONTENT:] if apart else rows_beyond(prompt, CONTENT)
-        return _chunks(laid, self._chunking)
+            self._lost[apart, limit] = apart_rows(prompt)[limit:] if apart else rows_beyond(prompt, limit)
+        return _chunks(laid, self._chunking, clip_frame(limit))
 
 
 def _longest(parsed: Parsed, steps: int, *, comments: bool, negative: bool) -> Parsed:
@@ -309,25 +309,27 @@ def _plain(prompt: str, rows: Sequence[TokenRow]) -> Section:
     )
 
 
-def _chunks(laid: Sequence[Section], chunking: str) -> tuple[Chunk, ...]:
+def _chunks(laid: Sequence[Section], chunking: str, frame: Frame) -> tuple[Chunk, ...]:
     """The chunks of one CLIP encoder; at least one."""
     chunks: list[Chunk] = []
+    size = frame.content
     for section in laid:
         tokens = section.tokens
-        if len(tokens) <= CONTENT:
+        if len(tokens) <= size:
             spans = [(0, len(tokens))]
         elif chunking == "hard" and not section.marks:  # what `split` would give, without the slots
-            spans = [(start, min(start + CONTENT, len(tokens))) for start in range(0, len(tokens), CONTENT)]
+            spans = [(start, min(start + size, len(tokens))) for start in range(0, len(tokens), size)]
         else:
-            spans = split(SectionSlots(section), chunking)
+            spans = split(SectionSlots(section), chunking, size)
         for start, end in spans:
-            cut: Cut = section.cut if end == len(tokens) else "full" if end - start == CONTENT else "backtrack"
+            cut: Cut = section.cut if end == len(tokens) else "full" if end - start == size else "backtrack"
             chunks.append(
                 Chunk(
                     index=len(chunks),
                     tokens=tuple(tokens[start:end]),
                     cut=cut,
                     part=section.part,
+                    frame=frame,
                     segments=tuple([mark[0] for mark in section.marks[start:end]]),
                 )
             )
@@ -447,20 +449,19 @@ def _t5_plan(
 
 
 def _language_plan(
-    prompt: str, dialect: str, encoder: Encoder, named: LanguageTokenizer | str | Path | None
+    prompt: str, dialect: str, encoder: Encoder, family: str, named: LanguageTokenizer | str | Path | None
 ) -> EncoderPlan:
     """The words of a prompt without its marks, as part of the chat, whose end beyond the limit is lost."""
     from clipcond.prompt.dialects.translate import translate
-    from clipcond.prompt.language import load, places_in
+    from clipcond.prompt.language import find, places_in
 
-    if named is None:
-        reason = f"no tokenizer of {encoder.name} at hand; name its tokenizer.json or folder"
+    tokenizer, reason = find(named, family, encoder.name)
+    if tokenizer is None:
         return EncoderPlan(
             name=encoder.name, limit=encoder.limit, content_tokens=None, truncated=None, dropped=None,
             pad_id=encoder.pad_id, chunks=(), unknown=reason,
         )  # fmt: skip
     assert encoder.chat is not None
-    tokenizer = load(Path(named)) if isinstance(named, (str, Path)) else named
     words = translate(prompt, dialect, "plain").text
     rows = tokenizer.rows(words, encoder.chat)
     at = places_in(prompt, words) if words != prompt else range(len(prompt))

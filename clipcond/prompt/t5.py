@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipcond.errors import ConfigError, ResourceMissing
+from clipcond.prompt.local_tokenizers import ADVICE, USUAL_T5, cached, located
 from clipcond.prompt.tokenizer import TokenRow, without_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# where a family's T5 tokenizer may stand in the local hub cache when none is named
-USUAL: Mapping[str, tuple[str, ...]] = {
-    "sd3": (
-        "stabilityai/stable-diffusion-3-medium-diffusers",
-        "stabilityai/stable-diffusion-3.5-medium",
-        "stabilityai/stable-diffusion-3.5-large",
-        "google/t5-v1_1-xxl",
-    ),
-    "flux": ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "google/t5-v1_1-xxl"),
-}
 _SPECIAL = re.compile(r"<pad>|</s>|<unk>|<extra_id_\d+>")
-_FOLDERS = ("tokenizer_3", "tokenizer_2", "")  # in a pipeline of SD3, of Flux, and in a model of its own
+# in a pipeline of SD3 and HiDream, of Flux, in a model of its own, and in a pipeline of T5 alone
+_FOLDERS = ("tokenizer_3", "tokenizer_2", "", "tokenizer")
 
 
 class T5Tokenizer:
@@ -62,23 +52,17 @@ def find(named: T5Tokenizer | str | Path | None, family: str) -> tuple[T5Tokeniz
         return named, ""
     if named is not None:
         return load(locate(named)), ""
-    for name in USUAL.get(family, ()):
-        if (path := _cached(name)) is not None:
+    for name in USUAL_T5.get(family, ()):
+        if (path := cached(name, _FOLDERS)) is not None:
             return load(path), ""
-    return None, "no T5 tokenizer at hand; name a tokenizer.json, its folder, or a hub name that is in the local cache"
+    return None, f"no T5 tokenizer at hand; name {ADVICE}"
 
 
 def locate(named: str | Path) -> Path:
     """The `tokenizer.json` that a path or a hub name means. Raises ResourceMissing."""
-    path = Path(named)
-    if path.is_file():
-        return path
-    found = _in_folder(path) if path.is_dir() else _cached(str(named))
+    found = located(named, _FOLDERS)
     if found is None:
-        raise ResourceMissing(
-            f"{named}: no T5 tokenizer there; give a tokenizer.json, a folder that holds one, "
-            "or a hub name that is in the local cache"
-        )
+        raise ResourceMissing(f"{named}: no T5 tokenizer there; give {ADVICE}")
     return found
 
 
@@ -121,25 +105,3 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     while first < end and text[first].isspace():
         first += 1
     return (first, end) if first < end else (start, end)
-
-
-def _in_folder(folder: Path) -> Path | None:
-    return next((path for name in _FOLDERS if (path := folder / name / "tokenizer.json").is_file()), None)
-
-
-def _cached(name: str) -> Path | None:
-    """The tokenizer.json of a hub repository in the local cache."""
-    for snapshot in _snapshots(name):
-        if (path := _in_folder(snapshot)) is not None:
-            return path
-    return None
-
-
-def _snapshots(name: str) -> Iterator[Path]:
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
-    repository = cache / f"models--{name.replace('/', '--')}"
-    try:
-        yield repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from clipcond.errors import DataError, OptionsError, ResourceMissing
 from clipcond.prompt import plan as planner
-from clipcond.prompt.tokenizer import CONTENT
 
 if TYPE_CHECKING:
     from clipcond.prompt.analysis.collection import Survey
@@ -41,7 +40,7 @@ class TokensOptions:
     one that it was written in.   infotext: a picture, a text file or `-`, whose prompt and negative prompt are counted.
     expand: fill in a template first, with `seed` and the lists of `wildcards`.
     compare: another dialect, counted too.   embeddings: a folder of textual inversions.   t5_tokenizer: a file, a folder
-    or a hub name in the local cache.   language_tokenizer: a file or a folder, of a family's language model.
+    or a hub name in the local cache.   language_tokenizer: the same, of a family's language model.
     pipeline: `mini` or a diffusers folder, which says the family, and whose words the prompt is held against.
     explain: with the phrases of one prompt.   stats: a file as a collection.
     Names of families, dialects and chunkings may be written in any case. Raises OptionsError for a name that does not
@@ -121,7 +120,7 @@ def _common_chunks(plan: PromptPlan, negative: PromptPlan) -> dict[str, int]:
     found = {}
     for name, encoder in plan.encoders.items():
         lengths = [*_lengths(plan, encoder), *_lengths(negative, negative.encoders[name])]
-        if lengths and encoder.limit == CONTENT:
+        if lengths and planner.FAMILIES[plan.family][name].kind == "clip":
             found[name] = lcm(*lengths) if plan.family in REPEATED else max(lengths)
     return found
 
@@ -148,6 +147,8 @@ def problem_with(options: TokensOptions) -> str | None:
         return f"--pipeline says the family; leave out --family {options.family}"
     if options.stats and options.file is None:
         return "--stats needs --file FILE"
+    if options.stats and options.family not in (*_READ_BY_CLIP, ALL_FAMILIES):
+        return f"--stats counts the tokens of CLIP, which {options.family} does not read with; leave it out"
     if options.stats and options.compare:
         return "--stats counts one dialect; leave out --compare"
     if options.explain and options.file is not None:
@@ -248,7 +249,8 @@ class TokenCounter:
         """Count the file as a collection, in its first dialect. Raises as `read_prompts` does."""
         from clipcond.prompt.analysis.collection import survey
 
-        return survey(read_prompts(self._file()), dialect=self.options.dialect or PLAIN)
+        limit = next(each.limit for each in planner.FAMILIES[self.families[0]].values() if each.kind == "clip")
+        return survey(read_prompts(self._file()), dialect=self.options.dialect or PLAIN, limit=limit)
 
     def plan(self, prompt: str) -> PromptPlan:
         """Plan a prompt for the first family in its own dialect."""

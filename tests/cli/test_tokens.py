@@ -513,6 +513,7 @@ def test_all_families_are_shown_together(capsys) -> None:
     assert "sd3 · t5  " in shown
     assert "flux · t5  " in shown
     assert "hunyuan-video · llama  unknown" in shown
+    assert "hidream · clip_l, clip_g  2/126 → 1 chunk" in shown
 
 
 def test_json_of_all_families_is_one_object(capsys) -> None:
@@ -520,7 +521,8 @@ def test_json_of_all_families_is_one_object(capsys) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["prompt"] == "a fox"
     assert [one["family"] for one in document["plans"]] == [
-        "sd15", "sd2", "sdxl", "sd3", "flux", "cascade", "hunyuan-video", "kandinsky5", "kandinsky5-video", "kandinsky6",
+        "sd15", "sd2", "sdxl", "sd3", "flux", "hidream", "cascade", "hunyuan-video", "kandinsky5", "kandinsky5-video",
+        "kandinsky6",
     ]  # fmt: skip
     assert document["plans"][0] == plan("a fox").to_json()
 

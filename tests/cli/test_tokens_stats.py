@@ -50,6 +50,18 @@ def test_the_view(file, capsys) -> None:
     assert seen.err == ""
 
 
+def test_the_limit_is_that_of_the_family(tmp_path, capsys) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("fox " * 80 + "\n" + "fox " * 130 + "\n")
+    assert main(["tokens", "--file", str(path), "--stats", "--family", "hidream"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 over 126 tokens (50.0%) · 0 over 252" in shown
+    assert "longest 130; 4 lost in stock pipelines" in " ".join(shown.split())
+    bars = shown.split("a stock pipeline cuts from here on (50.0%)")
+    assert bars[0].splitlines()[-2].split()[0] == "121–126"
+    assert bars[1].splitlines()[1].split()[0] == "127–132"
+
+
 def test_json_is_the_survey_and_nothing_else(file, capsys) -> None:
     assert main(["tokens", "--file", str(file), "--stats", "--json"]) == 0
     seen = capsys.readouterr()
@@ -98,6 +110,10 @@ def test_the_smallest_bar_is_seen() -> None:
     [
         (["a fox", "--stats"], "--stats needs --file FILE"),
         (["--file", "x", "--stats", "--compare", "a1111"], "--stats counts one dialect; leave out --compare"),
+        (
+            ["--file", "x", "--stats", "--family", "sana"],
+            "--stats counts the tokens of CLIP, which sana does not read with",
+        ),
         (["--file", "x", "--explain"], "--explain is about one PROMPT; leave out --file"),
         (["--file", "x", "--live"], "--live takes no --file"),
     ],

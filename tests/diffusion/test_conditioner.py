@@ -230,9 +230,33 @@ def test_another_vocabulary_is_refused(copy: Any) -> None:
     copy.text_encoder = CLIPTextModel(CLIPTextConfig(**tiny, vocab_size=1000))
     with pytest.raises(ModelError, match="over an encoder of 1000, expected CLIP's vocabulary of 49408"):
         Conditioner.from_pipeline(copy)
-    copy.text_encoder = CLIPTextModel(CLIPTextConfig(**tiny, vocab_size=49408, max_position_embeddings=248))
-    with pytest.raises(ModelError, match="248 positions, expected 77"):
+    copy.text_encoder = CLIPTextModel(CLIPTextConfig(**tiny, vocab_size=49408, max_position_embeddings=2))
+    with pytest.raises(ModelError, match="text_encoder of 2 positions, expected 3 or more"):
         Conditioner.from_pipeline(copy)
+
+
+def test_chunks_are_as_long_as_the_encoder_and_its_tokenizer_are(copy: Any) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tiny = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "eos_token_id": 2,
+    }
+    copy.text_encoder = CLIPTextModel(CLIPTextConfig(**tiny, max_position_embeddings=248))
+    assert condition(copy, SHORT).prompt_embeds.shape[1] == 77  # as many as the pipeline fills a prompt up to
+    copy.tokenizer.model_max_length = 248
+    middle = "a red fox, " * 50  # 200 content tokens
+    out = condition(copy, [middle, SHORT], "blurry")
+    close(out.prompt_embeds, stock(copy, [middle, SHORT], ["blurry"] * 2)[0])
+    assert not out.plans[0].truncated
+    long = condition(copy, middle * 2, "blurry", dialect="a1111")
+    assert long.prompt_embeds.shape[1] == long.negative_prompt_embeds.shape[1] == 2 * 248
+    assert [len(chunk.tokens) for chunk in long.plans[0].encoders["clip_l"].chunks] == [244, 156]  # at a comma
+    assert long.plans[0].encoders["clip_l"].limit == 246
+    assert len(condition(copy, [SHORT, middle * 2], lengths="pad_empty").prompt_embeds[0]) == 2 * 248
 
 
 def test_numbers_that_do_not_fit_are_named(sd_pipe: Any) -> None:

@@ -195,12 +195,12 @@ def test_what_ledits_cannot_take_is_said(ledits: Callable[[str], Any]) -> None:
         _ = conditioner([SHORT, "a bird"], ["blurry", "grey"]).kwargs
 
 
-def test_priors_of_fixed_length_are_named(clip_tokenizers: tuple[Any, Any]) -> None:
+def test_priors_that_take_no_embeds_are_named(clip_tokenizers: tuple[Any, Any]) -> None:
     class Prior:
         def __init__(self) -> None:
             self.components = {"prior": object(), "text_encoder": object(), "tokenizer": clip_tokenizers[0]}
 
         def __call__(self, prompt: str) -> None: ...
 
-    with pytest.raises(ModelError, match="Prior is of a family with prior; supported are"):
+    with pytest.raises(ModelError, match="Prior takes no prompt_embeds; supported are"):
         Conditioner.from_pipeline(Prior())

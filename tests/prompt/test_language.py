@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,17 @@ import pytest
 from clipcond.errors import ConfigError, ResourceMissing
 from clipcond.prompt.families import FAMILIES
 from clipcond.prompt.language import Chat, LanguageTokenizer, load, places_in
+from clipcond.prompt.local_tokenizers import USUAL_LANGUAGE, USUAL_T5
 from clipcond.prompt.plan import plan
 
 WORDS = ["a", "red", "fox", "in", "the", "snow", "very"]
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,49 @@ def test_places_of_words_in_a_marked_prompt() -> None:
 def test_without_a_tokenizer_nothing_is_guessed() -> None:
     found = plan("a red fox", family="sana").encoders["gemma"]
     assert (found.content_tokens, found.truncated, found.chunks) == (None, None, ())
-    assert found.unknown == "no tokenizer of gemma at hand; name its tokenizer.json or folder"
+    assert found.unknown is not None
+    assert found.unknown.startswith("no tokenizer of gemma at hand; name a tokenizer.json, its folder, or a hub name")
+
+
+def test_the_local_cache_has_the_tokenizer_of_a_family(hub: Path, tokenizer_file: Path) -> None:
+    for name, place in (("Qwen/Qwen-Image", "tokenizer"), ("meta-llama/Meta-Llama-3.1-8B-Instruct", "")):
+        repository = hub / f"models--{name.replace('/', '--')}"
+        folder = repository / "snapshots" / "abc123" / place
+        folder.mkdir(parents=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("abc123", encoding="utf-8")
+        (folder / "tokenizer.json").write_text(tokenizer_file.read_text(encoding="utf-8"), encoding="utf-8")
+    assert plan("a red fox", family="qwen-image").encoders["qwen"].content_tokens == 3
+    assert plan("a red fox", family="hidream").encoders["llama"].content_tokens == 3
+    assert plan("a red fox", family="z-image").encoders["qwen"].content_tokens is None
+    assert (
+        plan("a red fox", family="z-image", language_tokenizer="Qwen/Qwen-Image").encoders["qwen"].content_tokens == 3
+    )
+
+
+def test_the_tokenizer_of_clip_is_none_of_a_language_model(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    clip = Tokenizer(models.BPE({"a</w>": 0}, [], end_of_word_suffix="</w>"))
+    (tmp_path / "tokenizer").mkdir()
+    clip.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    with pytest.raises(ConfigError, match="is CLIP's tokenizer, not that of a language model; name"):
+        load(tmp_path)
+    Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_4").mkdir()
+    (tmp_path / "tokenizer.json").rename(tmp_path / "tokenizer_4" / "tokenizer.json")
+    assert isinstance(load(str(tmp_path)), LanguageTokenizer)
+
+
+@pytest.mark.parametrize(("named", "encoder"), [(USUAL_T5, "t5"), (USUAL_LANGUAGE, "language")])
+def test_the_usual_names_are_those_of_diffusers(named: Mapping[str, tuple[str, ...]], encoder: str) -> None:
+    kinds = {family: {each.kind for each in encoders.values()} for family, encoders in FAMILIES.items()}
+    assert {family for family, found in kinds.items() if encoder in found} == set(named)
+    for family, names in named.items():
+        spec = importlib.util.find_spec("diffusers")
+        assert spec is not None
+        text = (Path(spec.origin or "").parent / "pipelines" / LIMITS[family][0]).read_text(encoding="utf-8")
+        assert any(f'"{name}"' in text for name in names), family
 
 
 def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
@@ -94,6 +145,7 @@ CHATS = {  # the family's chat, the file in diffusers' pipelines, and what it is
     ("qwen-image", "qwen"): ("qwenimage/pipeline_qwenimage.py", "self.prompt_template_encode"),
     ("lumina2", "gemma"): ("lumina2/pipeline_lumina2.py", "self.system_prompt"),
     ("sana", "gemma"): ("sana/pipeline_sana.py", "complex_human_instruction"),
+    ("flux2", "mistral"): ("flux2/system_messages.py", "SYSTEM_MESSAGE"),
 }
 CROPS = {
     ("kandinsky5", "qwen"): ("kandinsky5/pipeline_kandinsky_t2i.py", "self.prompt_template_encode_start_idx"),
@@ -127,12 +179,69 @@ def test_chats_are_those_of_diffusers(family: str, encoder: str) -> None:
         assert (chat.before + "{}" + chat.after, chat.crop) == (found["template"], found["crop_start"])
     elif isinstance(found, list):
         assert chat.before == "\n".join(found)
+    elif family == "flux2":
+        assert chat.before == f"<s>[SYSTEM_PROMPT]{found}[/SYSTEM_PROMPT][INST]"
     elif family == "lumina2":
         assert chat.before == f"{found} <Prompt Start> "
     else:
         assert chat.before + "{}" + chat.after == found
     if (family, encoder) in CROPS:
         assert chat.crop == said(*CROPS[family, encoder])
+
+
+LIMITS = {  # the file of the family's pipeline, and what its max_sequence_length counts besides the positions for a prompt
+    "sd3": ("stable_diffusion_3/pipeline_stable_diffusion_3.py", {"t5": 1}),
+    "flux": ("flux/pipeline_flux.py", {"t5": 1}),
+    "hidream": ("hidream_image/pipeline_hidream_image.py", {"clip_l": 2, "clip_g": 2, "t5": 1, "llama": 0}),
+    "hunyuan-video": ("hunyuan_video/pipeline_hunyuan_video.py", {"llama": 0}),
+    "kandinsky5": ("kandinsky5/pipeline_kandinsky_t2i.py", {"qwen": 2}),
+    "kandinsky5-video": ("kandinsky5/pipeline_kandinsky.py", {"qwen": 2}),
+    "kandinsky6": ("kandinsky6/pipeline_kandinsky6_ti2va.py", {"qwen": 0}),
+    "pixart-alpha": ("pixart_alpha/pipeline_pixart_alpha.py", {"t5": 1}),
+    "pixart-sigma": ("pixart_alpha/pipeline_pixart_sigma.py", {"t5": 1}),
+    "chroma": ("chroma/pipeline_chroma.py", {"t5": 1}),
+    "wan": ("wan/pipeline_wan.py", {"umt5": 1}),
+    "auraflow": ("aura_flow/pipeline_aura_flow.py", {"pile-t5": 1}),
+    "sana": ("sana/pipeline_sana.py", {"gemma": 2}),
+    "lumina2": ("lumina2/pipeline_lumina2.py", {"gemma": 0}),
+    "qwen-image": ("qwenimage/pipeline_qwenimage.py", {"qwen": 0}),
+    "z-image": ("z_image/pipeline_z_image.py", {"qwen": 0}),
+    "flux2": ("flux2/pipeline_flux2.py", {"mistral": 0}),
+    "flux2-klein": ("flux2/pipeline_flux2_klein.py", {"qwen": 0}),
+}
+
+
+@pytest.mark.parametrize("family", LIMITS)
+def test_limits_are_those_of_diffusers(family: str) -> None:
+    file, besides = LIMITS[family]
+    positions = said(file, "max_sequence_length")
+    assert isinstance(positions, int)
+    assert {name: FAMILIES[family][name].limit + count for name, count in besides.items()} == dict.fromkeys(
+        besides, positions
+    )
+
+
+def test_every_limit_of_a_call_is_looked_up() -> None:
+    own = {family for family, encoders in FAMILIES.items() if any(each.limit != 75 for each in encoders.values())}
+    assert own == set(LIMITS)
+
+
+def test_the_chat_of_mistral_has_its_marks_as_tokens(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    marks = ["<s>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]"]
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, **{word: at for at, word in enumerate(WORDS, 1)}}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(marks)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    chat = FAMILIES["flux2"]["mistral"].chat
+    assert chat is not None
+    before = len(tokenizer.encode(chat.before).ids)
+    found = plan("a red fox", family="flux2", language_tokenizer=tmp_path).encoders["mistral"]
+    assert (found.content_tokens, found.dropped) == (3, None)
+    fits = 512 - before
+    assert not plan("very " * fits, family="flux2", language_tokenizer=tmp_path).truncated
+    assert plan("very " * (fits + 1), family="flux2", language_tokenizer=tmp_path).truncated
 
 
 def test_a_loaded_tokenizer_is_taken_as_it_is(tokenizer_file: Path) -> None:

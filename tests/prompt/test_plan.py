@@ -77,8 +77,8 @@ def test_no_token_is_lost_or_moved(text: str, family: str) -> None:
         marked = "!" in text and FAMILIES[family][encoder.name].pads_apart
         assert [token.id for token in planned] == ([row[0] for row in apart_rows(text)] if marked else token_ids(text))
         assert all(token.weight == 1.0 for token in planned)
-        assert all(len(chunk.tokens) == CONTENT for chunk in encoder.chunks[:-1])
-        assert all(len(row) == CONTEXT and row[0] == BOS and EOS in row for row in encoder.ids())
+        assert all(len(chunk.tokens) == encoder.limit for chunk in encoder.chunks[:-1])
+        assert all(len(row) == encoder.limit + 2 and row[0] == BOS and EOS in row for row in encoder.ids())
 
 
 def test_json_has_the_agreed_form() -> None:

@@ -16,7 +16,6 @@ from clipcond.condition.families import T5, FamilyLayout
 from clipcond.diffusion.explain.counterfactuals import PartTexts, TextRow
 from clipcond.diffusion.explain.effects import share
 from clipcond.diffusion.explain.spans import PhraseSpan, tokens_of
-from clipcond.prompt.tokenizer import CONTEXT
 
 ALONE, OWN = 0.6, 0.2  # shares: of the one that carries a phrase alone at least, of its own states at most
 
@@ -52,14 +51,15 @@ def _positions(text: PartTexts, span: PhraseSpan, layout: FamilyLayout, chunks: 
     """The places of a phrase's tokens among the T positions of its text, every repetition of it counted."""
     length, found = len(text.whole["prompt_embeds"]), list[int]()
     prompt = next(iter(text.plans.by_argument.values()))
+    row = max((prompt.encoders[name].chunks[0].frame.length for name in layout.concat_width), default=0)
     readers = [name for name, plan in text.plans.by_encoder.items() if plan is prompt]
     for name in (*[each for each in layout.concat_width if each in readers][:1], *([T5] if T5 in readers else [])):
         plan = prompt.encoders[name]
         if name == T5:
-            found += [CONTEXT * chunks * bool(layout.concat_width) + number for _, number in tokens_of(plan, span)]
+            found += [row * chunks + number for _, number in tokens_of(plan, span)]
             continue
-        own = [CONTEXT * chunk + 1 + number for chunk, number in tokens_of(plan, span)]
-        period = length if layout.append_tokens else CONTEXT * len(plan.chunks)
+        own = [row * chunk + 1 + number for chunk, number in tokens_of(plan, span)]
+        period = length if layout.append_tokens else row * len(plan.chunks)
         found += [start + place for start in range(0, length, period) for place in own if start + place < length]
     return torch.tensor(found, dtype=torch.int64)
 

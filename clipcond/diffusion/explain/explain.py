@@ -28,7 +28,7 @@ from clipcond.diffusion.explain.verdicts import verdicts
 from clipcond.diffusion.findings import PlacedFinding
 from clipcond.diffusion.generate import generate
 from clipcond.diffusion.pipelines import advice
-from clipcond.errors import ConfigError
+from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.plan import plan
 
 Progress = Callable[[int], object]
@@ -124,6 +124,11 @@ class _Run:
 def _run_of(
     pipe: Any, conditioner: Conditioner, prompt: str, negative_prompt: str | None, settings: ExplainSettings
 ) -> _Run:
+    if not (conditioner.pipeline.shape.composes or conditioner.family == "flux"):
+        raise ModelError(
+            f"the prompts of {conditioner.pipeline.name} cannot be explained; use a pipeline of Stable Diffusion 1, 2, XL, 3 "
+            "or Flux"
+        )
     advised = advice(pipe)
     steps = advised.steps if settings.steps is None else settings.steps
     scale = advised.guidance_scale if settings.guidance_scale is None else settings.guidance_scale

@@ -20,7 +20,6 @@ AUTO = "auto"
 TOP = 20  # rows of each table
 _BATCH = 5000  # prompts that are tokenised at once
 _BINS = 24  # bars of the histogram that suffice
-_WIDTHS = (1, 3, 5, 15, 25, 75)  # of a bar: the limit of 75 is always between two bars
 _LONGEST_WORD = 60  # characters; beyond it is no word but a link or noise
 _LARGE = 3_000_000  # entries of a table of counts, some 400 MB
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -153,8 +152,8 @@ class Survey:
         }
 
 
-def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) -> Survey:
-    """Measure a collection, one prompt at a time as far as memory goes.
+def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP, limit: int = CONTENT) -> Survey:
+    """Measure a collection, one prompt at a time as far as memory goes.   limit: the tokens that CLIP reads of each.
 
     A word is a run of letters; a phrase stands between commas, semicolons, bars, line feeds or the ends of sentences. In
     a dialect other than `plain` its marks are taken out first; `auto` decides for each prompt. Raises ConfigError for an
@@ -180,7 +179,7 @@ def survey(prompts: Iterable[str], *, dialect: str = "plain", top: int = TOP) ->
         for table in (words, phrases):
             _thin(table)
     return Survey(
-        **_statistics(lengths),
+        **_statistics(lengths, limit),
         dialect=dialect,
         distinct=len(seen),
         split_words=_split_words(words, top),
@@ -256,24 +255,24 @@ def _longer(
     return sorted([*longest, *fresh], key=lambda long: -long.tokens)[:top]
 
 
-def _statistics(lengths: Counter[int]) -> _Lengths:
+def _statistics(lengths: Counter[int], limit: int) -> _Lengths:
     ordered = sorted(lengths.items())
     prompts = lengths.total()
-    long = [(length, count) for length, count in ordered if length > CONTENT]
+    long = [(length, count) for length, count in ordered if length > limit]
     return _Lengths(
         prompts=prompts,
         empty=lengths[0],
         tokens=sum(length * count for length, count in ordered),
-        limit=CONTENT,
+        limit=limit,
         over=sum(count for _, count in long),
-        over_two=sum(count for length, count in long if length > 2 * CONTENT),
-        lost_tokens=sum((length - CONTENT) * count for length, count in long),
+        over_two=sum(count for length, count in long if length > 2 * limit),
+        lost_tokens=sum((length - limit) * count for length, count in long),
         shortest=ordered[0][0] if ordered else 0,
         median=_percentile(ordered, prompts, 50),
         p90=_percentile(ordered, prompts, 90),
         p99=_percentile(ordered, prompts, 99),
         longest=ordered[-1][0] if ordered else 0,
-        histogram=tuple(_histogram(ordered, _percentile(ordered, prompts, 99))),
+        histogram=tuple(_histogram(ordered, _percentile(ordered, prompts, 99), limit)),
     )
 
 
@@ -287,11 +286,12 @@ def _percentile(ordered: Sequence[tuple[int, int]], prompts: int, percent: int) 
     return 0
 
 
-def _histogram(ordered: Sequence[tuple[int, int]], usual: int) -> Iterator[Bin]:
+def _histogram(ordered: Sequence[tuple[int, int]], usual: int, limit: int) -> Iterator[Bin]:
     """Yield bins of equal width up to the usual length, and one for the few prompts beyond it."""
     if not ordered:
         return
-    width = next((width for width in _WIDTHS if usual <= width * _BINS), usual // (CONTENT * _BINS) * CONTENT + CONTENT)
+    widths = (width for width in range(1, limit + 1) if limit % width == 0)  # the limit is always between two bars
+    width = next((width for width in widths if usual <= width * _BINS), usual // (limit * _BINS) * limit + limit)
     longest = ordered[-1][0]
     bars = max(-(-usual // width), 1)
     counts: Counter[int] = Counter()

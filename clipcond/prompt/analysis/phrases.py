@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LISTS = ("quality", "platforms", "negative")
 RARE = 4  # a word of so many tokens is spelled, not known
-FIRST = 75  # content tokens of the first chunk
 
 _END_OF_WORD = "</w>"
 _COMMAS, _STOPS = frozenset(",;|，、；。！？"), frozenset(".!?")
@@ -162,7 +161,7 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
         *_rare_words(runs),
         *_repetitions(runs),
         *_boilerplate_finding(runs, plan.prompt, content),
-        *_late_emphasis(runs),
+        *_late_emphasis(runs, chosen.limit),
     ]
     return Analysis(
         encoder=name,
@@ -454,7 +453,7 @@ def _boilerplate_finding(runs: Sequence[_Run], prompt: str, total: int) -> Itera
     yield Finding("boilerplate", message, *spans[0])
 
 
-def _late_emphasis(runs: Iterable[_Run]) -> Iterator[Finding]:
+def _late_emphasis(runs: Iterable[_Run], limit: int) -> Iterator[Finding]:
     """Yield a finding for the weighted words of each phrase, where it stands first behind the first chunk."""
     seen: set[tuple[tuple[int, str], ...]] = set()
     for run in runs:
@@ -462,9 +461,9 @@ def _late_emphasis(runs: Iterable[_Run]) -> Iterator[Finding]:
         if weight <= 1 or isclose(weight, 1) or run.key in seen:
             continue
         words = _first_weighted(run, weight)
-        if words and words[0].first >= FIRST:
+        if words and words[0].first >= limit:
             seen.add(run.key)
-            message = f"weighted {weight:.4g}, but starts at token {words[0].first + 1}; the first {FIRST} weigh most"
+            message = f"weighted {weight:.4g}, but starts at token {words[0].first + 1}; the first {limit} weigh most"
             yield Finding("late-emphasis", message, words[0].start, words[-1].end)
 
 
