@@ -217,6 +217,8 @@ def _unet_shape(parts: Mapping[str, Any], takes: Collection[str]) -> str:
 
 def lacking(shape: Shape, takes: Collection[str]) -> str:
     """Return the argument that a call lacks to be conditioned, empty where it has what its shape wants."""
+    if "task_prompt" in takes:  # VisualCloze wants it always, and refuses embeds beside it
+        return "prompt_embeds without task_prompt"
     wanted = ("prompt_embeds", "pooled_prompt_embeds")[: 1 + bool(LAYOUTS[shape.layout].pooled)]
     return next((name for name in wanted if shape.arguments.get(name, name) not in takes), "")
 

@@ -6,35 +6,19 @@ What a test changes it must put back; `fresh` gives a pipeline that it may keep.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_pipelines import tokenizers
+from tiny_pipelines.parts import clip, t5, unet, vae
 
 from clipcond.runtime.torchvision_repair import repair
 
 repair()
 
-T5_WORDS = [
-    "a",
-    "red",
-    "fox",
-    "in",
-    "the",
-    "snow",
-    "blue",
-    "bird",
-    "and",
-    "blurry",
-    "grey",
-    "photo",
-    "of",
-    "soft",
-    "light",
-]
 FAMILIES = ("sd15", "sd2", "sdxl", "refiner", "sd3", "sd3-no-t5", "flux")
 
 
@@ -48,86 +32,9 @@ def clip_tokenizers(sd_folder: Path) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="session")
-def t5_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def t5_tokenizer() -> Any:
     """transformers' T5 tokenizer of some words, letters and marks."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import T5TokenizerFast
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    pieces += [(f"▁{word}", -1.0) for word in T5_WORDS]
-    pieces += [
-        (letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,.:;!?()[]<>/+-_'\""
-    ]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    folder = tmp_path_factory.mktemp("t5")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
-              "extra_ids": 0, "model_max_length": 512}  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return T5TokenizerFast.from_pretrained(folder, extra_ids=0)
-
-
-def clip(width: int, *, projection: bool, act: str = "quick_gelu") -> Any:
-    """A CLIP text model of a width, with eos_token_id 2 as the published configs have it."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    config = CLIPTextConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        projection_dim=width,
-        hidden_act=act,
-        bos_token_id=0,
-        eos_token_id=2,
-        pad_token_id=1,
-    )
-    return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
-
-
-def t5(width: int, vocabulary: int) -> Any:
-    """A T5 encoder of a width."""
-    from transformers import T5Config, T5EncoderModel
-
-    return T5EncoderModel(
-        T5Config(vocab_size=vocabulary, d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
-                 feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-    )  # fmt: skip
-
-
-def unet(cross: int, **more: Any) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=cross,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        **more,
-    )
-
-
-def vae(latents: int = 4) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=latents,
-        norm_num_groups=4,
-        shift_factor=0.0,
-    )
+    return tokenizers.t5_tokenizer()
 
 
 def seeded(make: Callable[[], Any]) -> Any:
