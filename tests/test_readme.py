@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ GUIDES = [
 PAGES = ["README.md", *(f"docs/{guide}.md" for guide in GUIDES)]
 
 pytestmark = pytest.mark.skipif(
-    not (ROOT / "clipcond" / "mini" / "weights").is_dir(), reason="the embedded model is not in this checkout"
+    not all((ROOT / "clipcond" / part).is_dir() for part in ("mini/weights", "emoji")),
+    reason="the embedded models are not in this checkout",
 )
 
 
@@ -60,6 +62,7 @@ def test_every_block_runs(page: str, tmp_path: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)
     assert blocks, f"{page} has no blocks to run"
+    shutil.copytree(ROOT / "docs" / "images" / "emoji", tmp_path / "docs" / "images" / "emoji")
     runs: list[list[str]] = []
     places = []
     for number, (kind, block) in enumerate(blocks * (2 if page in TWICE else 1)):
