@@ -144,9 +144,12 @@ def _robustness(axes: Axes, trained: Trained) -> None:
             plain, shifted = points(runs, test)
             said = f"{name}, {'vendor never seen' if test == VENDOR else 'one colour'}"
             axes.plot(_percents(plain), _percents(shifted), mark, color=colour, label=said, ms=5, alpha=0.8)
-        along = np.linspace(0.02, 0.95, 60)
+    (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    along = np.linspace(0.005, right / 100, 60)
+    for test in (VENDOR, SHIFT):
         axes.plot(100 * along, 100 * trained.line(test)(along), "-", color=BROWN, lw=0.8)
-    axes.plot([0, 100], [0, 100], ":", color=GREY, lw=0.8)
+    axes.plot([0, right], [0, right], ":", color=GREY, lw=0.8)
+    axes.set_ylim(-0.02 * top, 1.5 * top)
     axes.set(xlabel="seen vendors (%)", ylabel="under the shift (%)", title="robustness, through the training")
     _finish(axes)
 
@@ -159,10 +162,10 @@ def _objectives(axes: Axes, trained: Trained) -> None:
     kinds = (("contrastive", BLUE, "contrastive"), ("words", BROWN, "words of the caption"))
     for name, colour, said in kinds:
         for number, result in enumerate(trained.alike(name)):
-            compute = [3 * point["samples"] * result["flops"] / 1e15 for point in result["checkpoints"]]
+            compute = [3 * point["samples"] * result["flops"] / 1e12 for point in result["checkpoints"]]
             shares = _percents([point[VENDOR] for point in result["checkpoints"]])
             axes.plot(compute, shares, "o-", color=colour, ms=4, label=None if number else said)
-    axes.set(xlabel="compute (10¹⁵ operations)", ylabel="vendor never seen (%)", title="zero-shot by objective")
+    axes.set(xlabel="compute (10¹² operations)", ylabel="vendor never seen (%)", title="zero-shot by objective")
     _finish(axes)
 
 
@@ -179,7 +182,7 @@ def _batches(axes: Axes, trained: Trained) -> None:
                       ms=4, lw=1, label=said)  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(names), [f"{size:,}" for size in names])
-    axes.margins(y=0.3)
+    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
     axes.set(xlabel="pictures in a batch", ylabel="right (%)", title="batches at equal samples")
     _finish(axes)
 
