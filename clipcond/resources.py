@@ -30,9 +30,9 @@ def bundled(kind: str, name: str) -> Path:
 def embedded(part: str) -> Path:
     """The folder of an embedded model: `clip` (both encoders of `mini`, open_clip), `pipeline` (its pipeline, diffusers)
     or `emoji` (both encoders, open_clip)."""
-    folder = _HERE / _PARTS[part]
+    folder = _HERE / _PARTS.get(part, part)
     if not folder.is_dir():
-        raise ResourceMissing(f"an embedded model is incomplete: {folder} is not there; reinstall clipcond")
+        raise ResourceMissing(f"the embedded model is incomplete: {folder} is not there; reinstall clipcond")
     return folder
 
 
