@@ -125,7 +125,10 @@ DRIVER = """<!doctype html><meta charset="utf-8"><iframe id="f" style="width:{wi
 <pre id="out"></pre><script>
 const frame = document.getElementById("f");
 frame.srcdoc = {page};
-frame.onload = () => setTimeout(() => {{
+frame.onload = () => setTimeout(function look() {{
+  const painted = [...frame.contentDocument.querySelectorAll("#grid .card img")].some(image => image.src);
+  look.turns = (look.turns || 0) + 1;
+  if (!painted && look.turns < 30) return setTimeout(look, 100);  // a busy machine paints late
   const d = frame.contentDocument, w = frame.contentWindow, seen = {{}}, at = id => d.getElementById(id);
   const cards = () => [...d.querySelectorAll("#grid .card")];
   const names = () => cards().map(c => c.querySelector(".file").textContent);
