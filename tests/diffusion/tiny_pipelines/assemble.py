@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from clipcond.prompt.families import FAMILIES
-from tiny_pipelines import parts
+from tiny_pipelines import parts, stage_parts
 from tiny_pipelines.tokenizers import T5_WORDS, clip_tokenizer, t5_tokenizer, word_tokenizer
 
 Make = Callable[[], Any]
@@ -123,6 +123,44 @@ PARTS: Mapping[str, Mapping[str, Make]] = {
         "vqgan": parts.paella,
         "scheduler": scheduler("DDPMWuerstchenScheduler"),
         "prior_scheduler": scheduler("DDPMWuerstchenScheduler"),
+    },
+    "wuerstchen": {
+        "text_encoder": partial(parts.clip, 32, projection=False, act="gelu"),
+        "tokenizer": clip_tokenizer,
+        "prior": stage_parts.wuerstchen_prior,
+        "scheduler": scheduler("DDPMWuerstchenScheduler"),
+    },
+    "unclip": {
+        "text_encoder": partial(parts.clip, 32, projection=True),
+        "tokenizer": clip_tokenizer,
+        "prior": stage_parts.unclip_prior,
+        "decoder": stage_parts.unclip_decoder,
+        "text_proj": stage_parts.unclip_text,
+        "super_res_first": stage_parts.unclip_upscaler,
+        "super_res_last": stage_parts.unclip_upscaler,
+        "prior_scheduler": scheduler("UnCLIPScheduler", variance_type="fixed_small_log", prediction_type="sample"),
+        "decoder_scheduler": scheduler("UnCLIPScheduler", variance_type="learned_range", prediction_type="epsilon"),
+        "super_res_scheduler": scheduler("UnCLIPScheduler", variance_type="fixed_small_log", prediction_type="epsilon"),
+    },
+    "amused": {
+        "text_encoder": partial(parts.clip, 32, projection=True),
+        "tokenizer": clip_tokenizer,
+        "transformer": stage_parts.amused_transformer,
+        "vqvae": stage_parts.amused_tokens,
+        "scheduler": scheduler("AmusedScheduler", mask_token_id=31),
+    },
+    "hidream": {
+        "text_encoder": partial(stage_parts.long_clip, 24, 248),
+        "tokenizer": clip_tokenizer,
+        "text_encoder_2": partial(stage_parts.long_clip, 40, 218),
+        "tokenizer_2": _OPEN_TOKENIZER,
+        "text_encoder_3": _t5,
+        "tokenizer_3": t5_tokenizer,
+        "text_encoder_4": stage_parts.llama_for_all_layers,
+        "tokenizer_4": stage_parts.llama_tokenizer,
+        "transformer": stage_parts.hidream_transformer,
+        "vae": parts.vae,
+        "scheduler": _FLOW,
     },
     "hunyuan-video": _language("hunyuan-video", parts.llama) | {"transformer": parts.hunyuan_transformer},
     "kandinsky5": _language("kandinsky5", parts.qwen) | {"transformer": parts.kandinsky_transformer, "vae": parts.vae},
