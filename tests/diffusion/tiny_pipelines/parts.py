@@ -71,11 +71,11 @@ def clip_vision(width: int) -> Any:
     )  # fmt: skip
 
 
-def clip_pictures() -> Any:
+def clip_pictures(size: int = 32) -> Any:
     """The processor of `clip_vision`."""
     from transformers import CLIPImageProcessor
 
-    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def siglip_vision() -> Any:

@@ -119,6 +119,8 @@ class Proofs:
         self, prompt: Any = PROMPT, negative: Any = NEGATIVE, call: Mapping[str, Any] | None = None, **settings: Any
     ) -> Run:
         """Call the pipeline with clipcond's conditioning of words. call: further arguments of the call."""
+        if getattr(self.conditioner.pipeline.shape, "shown", False):  # a language model reads the picture of the call
+            settings["image"] = (call or {}).get("image", arguments(self.pipe)["image"])
         out = self.conditioner(prompt, negative, dialect="a1111", **settings)
         words = taken(self.pipe).get("prompt")
         more = dict(call or {})
