@@ -342,7 +342,7 @@ def kandinsky_transformer(channels: int = 4, **more: Any) -> Any:
     from diffusers import Kandinsky5Transformer3DModel
 
     return Kandinsky5Transformer3DModel(
-        in_visual_dim=channels, in_text_dim=16, in_text_dim2=24, time_dim=16, out_visual_dim=4, model_dim=16,
+        in_visual_dim=channels, in_text_dim=16, in_text_dim2=24, time_dim=16, out_visual_dim=channels, model_dim=16,
         ff_dim=16, num_text_blocks=1, num_visual_blocks=1, axes_dims=(2, 2, 4), attention_type="regular", **more,
     )  # fmt: skip
 
