@@ -187,7 +187,8 @@ def _words(column: str, value: float | str | None, notes: dict[str, int]) -> str
     if column == "long":
         return str(int(value))
     if column in EFFECTS:
-        return f"{float(f'{100 * value:.1g}'):g}%" if value else "none"
+        share = f"{float(f'{100 * value:.1g}'):g}%" if value >= 1e-4 else "<0.01%"
+        return share if value else "none"
     return f"{value:.0e}".replace("e-0", "e-") if value else "0"
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from clipcond.prompt.families import FAMILIES
-from tiny_pipelines import parts
-from tiny_pipelines.tokenizers import T5_WORDS, clip_tokenizer, t5_tokenizer, word_tokenizer
+from tiny_pipelines import parts, shown_parts, stage_parts
+from tiny_pipelines.tokenizers import clip_tokenizer, t5_tokenizer
 
 Make = Callable[[], Any]
 # families whose parts are another's
@@ -42,18 +41,13 @@ def _t5() -> Any:
     return parts.t5(96, max(once(t5_tokenizer).get_vocab().values()) + 1)
 
 
-def _words(family: str) -> Any:
-    chat = next(each.chat for each in FAMILIES[family].values() if each.chat is not None)
-    return word_tokenizer(chat.before, chat.after, " , ".join(T5_WORDS))
-
-
 def _language(family: str, encoder: Callable[[int], Any]) -> dict[str, Make]:
     def model() -> Any:
-        return encoder(len(once(partial(_words, family))))
+        return encoder(len(once(partial(shown_parts.chat_words, family))))
 
     return {
         "text_encoder": model,
-        "tokenizer": partial(_words, family),
+        "tokenizer": partial(shown_parts.chat_words, family),
         "text_encoder_2": partial(parts.clip, 24, projection=False),
         "tokenizer_2": clip_tokenizer,
         "scheduler": scheduler("FlowMatchEulerDiscreteScheduler"),
@@ -124,7 +118,58 @@ PARTS: Mapping[str, Mapping[str, Make]] = {
         "scheduler": scheduler("DDPMWuerstchenScheduler"),
         "prior_scheduler": scheduler("DDPMWuerstchenScheduler"),
     },
+    "wuerstchen": {
+        "text_encoder": partial(parts.clip, 32, projection=False, act="gelu"),
+        "tokenizer": clip_tokenizer,
+        "prior": stage_parts.wuerstchen_prior,
+        "scheduler": scheduler("DDPMWuerstchenScheduler"),
+    },
+    "unclip": {
+        "text_encoder": partial(parts.clip, 32, projection=True),
+        "tokenizer": clip_tokenizer,
+        "prior": stage_parts.unclip_prior,
+        "decoder": stage_parts.unclip_decoder,
+        "text_proj": stage_parts.unclip_text,
+        "super_res_first": stage_parts.unclip_upscaler,
+        "super_res_last": stage_parts.unclip_upscaler,
+        "prior_scheduler": scheduler("UnCLIPScheduler", variance_type="fixed_small_log", prediction_type="sample"),
+        "decoder_scheduler": scheduler("UnCLIPScheduler", variance_type="learned_range", prediction_type="epsilon"),
+        "super_res_scheduler": scheduler("UnCLIPScheduler", variance_type="fixed_small_log", prediction_type="epsilon"),
+    },
+    "amused": {
+        "text_encoder": partial(parts.clip, 32, projection=True),
+        "tokenizer": clip_tokenizer,
+        "transformer": stage_parts.amused_transformer,
+        "vqvae": stage_parts.amused_tokens,
+        "scheduler": scheduler("AmusedScheduler", mask_token_id=31),
+    },
+    "hidream": {
+        "text_encoder": partial(stage_parts.long_clip, 24, 248),
+        "tokenizer": clip_tokenizer,
+        "text_encoder_2": partial(stage_parts.long_clip, 40, 218),
+        "tokenizer_2": _OPEN_TOKENIZER,
+        "text_encoder_3": _t5,
+        "tokenizer_3": t5_tokenizer,
+        "text_encoder_4": stage_parts.llama_for_all_layers,
+        "tokenizer_4": stage_parts.llama_tokenizer,
+        "transformer": stage_parts.hidream_transformer,
+        "vae": parts.vae,
+        "scheduler": _FLOW,
+    },
     "hunyuan-video": _language("hunyuan-video", parts.llama) | {"transformer": parts.hunyuan_transformer},
+    "hunyuan-video-i2v": _language("hunyuan-video-i2v", parts.llama)
+    | {
+        "text_encoder": shown_parts.llava,
+        "image_processor": shown_parts.llava_pictures,
+        "transformer": partial(parts.hunyuan_transformer, 9, image_condition_type="latent_concat"),
+    },
+    "kandinsky5-i2i": _language("kandinsky5-i2i", parts.qwen)
+    | {
+        "text_encoder": shown_parts.qwen_that_sees,
+        "tokenizer": shown_parts.qwen_processor,
+        "transformer": partial(parts.kandinsky_transformer, 16, visual_cond=True),
+        "vae": partial(parts.vae, 16),
+    },
     "kandinsky5": _language("kandinsky5", parts.qwen) | {"transformer": parts.kandinsky_transformer, "vae": parts.vae},
     "kandinsky5-video": _language("kandinsky5-video", parts.qwen) | {"transformer": parts.kandinsky_transformer},
     "kandinsky6": _language("kandinsky6", parts.qwen) | {"transformer": parts.kandinsky6_transformer},
@@ -297,6 +342,8 @@ def build(name: str, family: str, other: Mapping[str, Make] | None = None) -> An
             given[each.name] = None
     made = kind(**given)
     made.set_progress_bar_config(disable=True)
+    if hasattr(made, "resolutions"):  # Kandinsky 5 draws in the nearest of them
+        made.resolutions = [(32, 32)]
     return made
 
 

@@ -79,6 +79,9 @@ ARGUMENTS: Mapping[str, Value] = {
     "thresholds": dict,
     "source_prompt": lambda: "a blue bird",
     "control_mode": lambda: 0,
+    "prior_num_inference_steps": lambda: 2,
+    "decoder_num_inference_steps": lambda: 2,
+    "super_res_num_inference_steps": lambda: 2,
     "sample_audio": lambda: False,
 }
 _VIDEO: Mapping[str, Value] = {"num_frames": lambda: 5, "output_type": lambda: "latent"}
@@ -95,7 +98,9 @@ OWN: Mapping[str, Mapping[str, Value | None]] = {
     "FluxKontextPipeline": _WHOLE,
     "HunyuanSkyreelsImageToVideoPipeline": _VIDEO,
     "HunyuanVideoFramepackPipeline": {**_VIDEO, **_sized(64), "latent_window_size": lambda: 3},
+    "HunyuanVideoImageToVideoPipeline": _VIDEO,
     "HunyuanVideoPipeline": _VIDEO,
+    "Kandinsky5I2IPipeline": _sized(32),
     "I2VGenXLPipeline": {"clip_skip": lambda: None, "image": lambda: picture(32)},
     "Kandinsky5I2VPipeline": {**_VIDEO, "num_frames": lambda: 21},
     "Kandinsky5T2VPipeline": _VIDEO,
@@ -104,12 +109,11 @@ OWN: Mapping[str, Mapping[str, Value | None]] = {
     "StableDiffusionLatentUpscalePipeline": {"image": _tensor(1, 4, 8, 8)},
     "LEditsPPPipelineStableDiffusion": _EDITS,
     "LEditsPPPipelineStableDiffusionXL": _EDITS,
-    "StableCascadeCombinedPipeline": {
-        "height": lambda: 128, "width": lambda: 128, "prior_num_inference_steps": lambda: 2
-    },
+    "StableCascadeCombinedPipeline": {"height": lambda: 128, "width": lambda: 128},
     "StableCascadePriorPipeline": {"height": lambda: 128, "width": lambda: 128},
+    "WuerstchenPriorPipeline": {"height": lambda: 64, "width": lambda: 64},
     "TextToVideoZeroSDXLPipeline": {"num_inference_steps": lambda: 4, "t0": lambda: 1, "t1": lambda: 2},
-}  # fmt: skip
+}
 # a prompt that a class asks for beside embeds, which it only counts
 COUNTED = ("CycleDiffusionPipeline",)
 

@@ -71,11 +71,11 @@ def clip_vision(width: int) -> Any:
     )  # fmt: skip
 
 
-def clip_pictures() -> Any:
+def clip_pictures(size: int = 32) -> Any:
     """The processor of `clip_vision`."""
     from transformers import CLIPImageProcessor
 
-    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def siglip_vision() -> Any:
@@ -342,7 +342,7 @@ def kandinsky_transformer(channels: int = 4, **more: Any) -> Any:
     from diffusers import Kandinsky5Transformer3DModel
 
     return Kandinsky5Transformer3DModel(
-        in_visual_dim=channels, in_text_dim=16, in_text_dim2=24, time_dim=16, out_visual_dim=4, model_dim=16,
+        in_visual_dim=channels, in_text_dim=16, in_text_dim2=24, time_dim=16, out_visual_dim=channels, model_dim=16,
         ff_dim=16, num_text_blocks=1, num_visual_blocks=1, axes_dims=(2, 2, 4), attention_type="regular", **more,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ PLAIN = "a red fox in the snow, " * 20 + "a blue bird"  # two chunks of CLIP
 WEIGHTED = "a (red:1.6) fox in the snow, " * 20 + "a blue bird"
 LONG_NEGATIVE = "a blurry grey photo, " * 20
 _DENOISERS = ("unet", "transformer", "prior", "decoder", "prior_prior")
-_TEXT = ("encoder_hidden_states", "text_embed", "pooled", "clip_text", "timestep_cond")
+_TEXT = ("encoder_hidden_states", "text_embed", "pooled", "clip_text", "timestep_cond", "proj_embedding")
 _MASK = "encoder_attention_mask"
 _PICTURES = ("image", "video", "image_embeddings", "token_indices")
 _PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
@@ -119,6 +119,8 @@ class Proofs:
         self, prompt: Any = PROMPT, negative: Any = NEGATIVE, call: Mapping[str, Any] | None = None, **settings: Any
     ) -> Run:
         """Call the pipeline with clipcond's conditioning of words. call: further arguments of the call."""
+        if getattr(self.conditioner.pipeline.shape, "shown", False):  # a language model reads the picture of the call
+            settings["image"] = (call or {}).get("image", arguments(self.pipe)["image"])
         out = self.conditioner(prompt, negative, dialect="a1111", **settings)
         words = taken(self.pipe).get("prompt")
         more = dict(call or {})
@@ -278,7 +280,7 @@ def _texts_read(pipe: Any) -> Iterator[list[Mapping[str, torch.Tensor]]]:
     calls: list[Mapping[str, torch.Tensor]] = []
 
     def record(_: Any, __: Any, given: Mapping[str, Any]) -> None:
-        calls.append({name: each for name, each in _named("", given) if any(word in name for word in (*_TEXT, _MASK))})
+        calls.append({name: each for name, each in _named("", given) if _is_text(name)})
 
     modules = [getattr(pipe, name, None) for name in _DENOISERS]
     hooks = [
@@ -291,6 +293,10 @@ def _texts_read(pipe: Any) -> Iterator[list[Mapping[str, torch.Tensor]]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _is_text(name: str) -> bool:
+    return name == "c" or any(word in name for word in (*_TEXT, _MASK))  # c: of Würstchen's prior
 
 
 def _named(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -57,7 +57,7 @@ def word_tokenizer(*texts: str) -> Any:
     """A fast tokenizer with an id for each word of some texts; called as a processor of pictures and texts, too."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-    split = pre_tokenizers.Split(Regex(r"<\|\w+\|>|\w+|[^\w\s]|\n+"), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(r"<\|\w+\|>|<image>|\w+|[^\w\s]|\n+"), behavior="isolated")
     pieces = pre_tokenizers.Sequence([split, pre_tokenizers.Split(Regex(" +"), behavior="removed")])
     words = dict.fromkeys(word for text in texts for word, _ in pieces.pre_tokenize_str(text))
     names = ("<pad>", "<unk>", *(word for word in words if word not in ("<pad>", "<unk>")))
