@@ -39,7 +39,17 @@ class ClipcondGuider(ClassifierFreeGuidance):  # type: ignore[misc]
     _scheduler: Any = None
 
     def steer(self, steering: Steering | Composition | None, scheduler: Any = None) -> None:
-        """Set the prompts of the next drawings; None for those that need no guider. scheduler: of the pipeline."""
+        """Set the prompts of the next drawings; None for those that need no guider. scheduler: of the pipeline.
+
+        Raises ConfigError for what is none, for regions, and for prompts without a scheduler.
+        """
+        if steering is not None and not isinstance(steering, (Steering, Composition)):
+            raise ConfigError(
+                "ClipcondGuider.steer takes what conditioner.compose(…) or .counterfactual(…) gives, or None, not a "
+                f"{type(steering).__name__}"
+            )
+        if steering is not None and scheduler is None:
+            raise ConfigError("the scheduler is not given; call pipe.guider.steer(parts, pipe.scheduler)")
         self._steering = steering_of(steering) if isinstance(steering, Composition) else steering
         self._scheduler, self._run = scheduler, None
 
