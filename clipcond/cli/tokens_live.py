@@ -239,7 +239,7 @@ def _typed(line: Line, plan: PromptPlan, console: Console) -> tuple[Text, int]:
 
     from clipcond.cli.tokens_view import token_style
 
-    encoder = next(iter(plan.encoders.values()))
+    encoder = plan.encoders[plan.counted]
     typed = Text(visible(line.text) + " ")
     for chunk in encoder.chunks:
         for number, token in enumerate(chunk.tokens):

@@ -204,7 +204,7 @@ def _block(
     ):
         yield from _findings(prompt, findings, width, kind, colour)
     if analysis and explain:
-        yield from _explanation(analysis, width)
+        yield from _explanation(analysis, width, unknown=plans[0].encoders[analysis.encoder].unknown is not None)
 
 
 def _structure(plan: PromptPlan) -> Iterator[Text]:
@@ -292,11 +292,14 @@ def _finding(prompt: str, finding: Finding, width: int, kind: str, colour: str) 
     yield Text(carets, style=colour, no_wrap=True, overflow="crop")
 
 
-def _explanation(analysis: Analysis, width: int) -> Iterator[Text]:
-    """Yield the phrases with their places: the first 75 tokens weigh most."""
+def _explanation(analysis: Analysis, width: int, *, unknown: bool) -> Iterator[Text]:
+    """Yield the phrases with their places: those of the first chunk weigh most. unknown: no tokenizer is at hand."""
     from rich.text import Text
 
     yield Text()
+    if unknown:
+        yield Text.assemble(("phrases", "bold"), "  ", ("unknown", "yellow"))
+        return
     share = f"{analysis.boilerplate_tokens} of {analysis.content_tokens} tokens are boilerplate"
     yield Text.assemble(("phrases", "bold"), f"  {share} ({analysis.boilerplate_share:.0%}, marked ~)")
     yield Text("  token  tokens  chunk", style="dim")
@@ -315,6 +318,8 @@ def _difference(left: PromptPlan, right: PromptPlan) -> str:
     """Compare the tokens and weights of a prompt under two dialects, in one line."""
     ours, theirs = _tokens(left), _tokens(right)
     names = f"{left.dialect} and {right.dialect}"
+    if left.encoders[left.counted].unknown:
+        return f"{names}: unknown, without a tokenizer"
     if ours == theirs:
         return f"{names}: the same tokens and weights"
     if [token[0] for token in ours] == [token[0] for token in theirs]:
@@ -323,7 +328,7 @@ def _difference(left: PromptPlan, right: PromptPlan) -> str:
 
 
 def _tokens(plan: PromptPlan) -> list[tuple[int, float]]:
-    encoder = next(iter(plan.encoders.values()))
+    encoder = plan.encoders[plan.counted]
     return [(token.id, token.weight) for chunk in encoder.chunks for token in chunk.tokens]
 
 

@@ -74,8 +74,8 @@ class Conditioner:
     def from_pipeline(
         cls, pipe: Any, *, cache: Cache | None = None, embeddings: Source | Iterable[Source] | None = None
     ) -> Conditioner:
-        """Condition a diffusers pipeline of Stable Diffusion 1, 2, XL, 3 or Flux: text to image, img2img, inpaint,
-        ControlNet, adapters, whatever takes `prompt_embeds`.
+        """Condition a diffusers pipeline of Stable Diffusion 1, 2, XL, 3, Flux, or another of the shapes in
+        `clipcond.diffusion.pipeline_shapes`: text to image, img2img, inpaint, ControlNet, adapters, films.
 
         pipe: a loaded pipeline, in any dtype, on any device, offloaded or not.   cache: states of rows encoded before.
         embeddings: textual inversions that are not in the pipeline: a folder, files, or those that
@@ -147,7 +147,8 @@ class Conditioner:
         `clipcond.condition.families`.   pooled: `first`, `last`, `mean` or `weighted`, over the chunks of a long prompt.
         lengths: `lcm` repeats, exactly as far as cross-attention is concerned, all texts of the call to one length, so
         that 7, 8 and 9 chunks would become 504, which is refused (call for each); `pad_empty` appends empty chunks, the
-        default of SD3 and Flux; `mask` appends zeros and needs a pipeline that takes `prompt_attention_mask`.
+        default where text and picture share one attention (SD3, Flux); `mask` appends zeros and needs a pipeline that takes
+        `prompt_attention_mask`.
         num_images_per_prompt: the times that each prompt's rows are repeated.
         steps: of the sampler, as many as the pipeline will run; needed where a text has a schedule (`[from:to:when]`,
         `[a|b]` of dialect `a1111`). All its texts are encoded now; give the pipeline `callback_on_step_end=out.callback`.
@@ -171,8 +172,7 @@ class Conditioner:
             max_sequence_length=max_sequence_length,
         )
         _refuse_counterfactual(options, "acts while a picture is drawn; use conditioner.counterfactual(...)")
-        if free_noise(self.pipeline.pipe):
-            raise ConfigError(f"{self.pipeline.name} takes no embeds under FreeNoise; use conditioner.travel(...)")
+        _refuse_free_noise(self.pipeline)
         prompts = self.planner.prompts(
             prompt,
             negative_prompt,
@@ -326,6 +326,7 @@ class Conditioner:
             raise ConfigError(f"weighting is {weighting!r}, which steers nothing; leave it out, or give replace")
         if replace is not None and weighting == COUNTERFACTUAL:
             raise ConfigError("weighting is 'counterfactual' and there is something to replace; do one after the other")
+        _refuse_free_noise(self.pipeline)
         options = self.planner.options(
             dialect=dialect,
             weighting=COUNTERFACTUAL if replace is None else weighting,
@@ -369,7 +370,7 @@ class Conditioner:
         `with composed(pipe, parts): pipe(**parts.kwargs, …)` of `clipcond.diffusion.compose_denoiser`. A prompt without
         AND is one part. Settings are those of a call.
         In a negative prompt AND is a word, as in A1111.
-        Raises ConfigError for settings that a call refuses, and for Flux.
+        Raises ConfigError for settings that a call refuses, and for a pipeline that cannot compose, such as Flux.
         """
         _check_images(num_images_per_prompt)
         if not self.pipeline.shape.composes:
@@ -379,6 +380,7 @@ class Conditioner:
                 f"{self.pipeline.name} runs each side of guidance by itself; AND needs a guider that composes them: "
                 "pipe.update_components(guider=clipcond.ClipcondGuider(guidance_scale=…))"
             )
+        _refuse_free_noise(self.pipeline)
         options = self.planner.options(
             dialect=dialect,
             weighting=weighting,
@@ -428,6 +430,7 @@ class Conditioner:
         flux = self.family == "flux"
         if self.pipeline.modular or not (self.pipeline.shape.composes or flux):
             raise ConfigError(f"{self.pipeline.name} has no denoiser that regions could be put together in")
+        _refuse_free_noise(self.pipeline)
         places = tuple(regions)
         if not places or not all(isinstance(each, Region) for each in places):
             raise ConfigError(f"regions holds {len(places)}, expected one Region or more, and nothing else")
@@ -539,6 +542,11 @@ def _steerable(lengths: str | None) -> str | None:
 def _refuse_counterfactual(options: EncodeOptions, instead: str) -> None:
     if options.method.name == COUNTERFACTUAL:
         raise ConfigError(f"weighting is 'counterfactual', which {instead}")
+
+
+def _refuse_free_noise(pipeline: PipelineView) -> None:
+    if free_noise(pipeline.pipe):
+        raise ConfigError(f"{pipeline.name} takes no embeds under FreeNoise; use conditioner.travel(...)")
 
 
 def _check_images(num_images_per_prompt: int) -> None:

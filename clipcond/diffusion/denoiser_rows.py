@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 STATES, POOLED, ADDED = "encoder_hidden_states", "pooled_projections", "added_cond_kwargs"
 _ALIKE = ("cross_attention_kwargs", "joint_attention_kwargs", "return_dict", "txt_ids", "img_ids")  # have no rows
+
+
+def is_asked(given: Tensor, asked: Tensor) -> bool:
+    """True if the rows of a denoiser are those of an argument of the call, each as often as the pipeline has pictures of it.
+
+    given: (n · N, …).   asked: (N, …), in any dtype and on any device.
+    """
+    if given.shape[1:] != asked.shape[1:]:
+        return False
+    return torch.equal(given, asked.repeat_interleave(len(given) // len(asked), dim=0).to(given))
 
 
 def with_rows(

@@ -359,16 +359,13 @@ class _Batch:
         if len(rows[0]) * per_token > MOST_BYTES:
             check_memory(count, len(rows[0]), len(rows[0]) * per_token // count)
         tensors = {key: {"prompt_embeds": row} for key, row in zip(states, rows, strict=True)}
+        for key, mask in zip(tensors, masks, strict=False):
+            tensors[key]["prompt_attention_mask"] = mask
         for key, each in states.items():
             if each.pooled is not None:
                 tensors[key]["pooled_prompt_embeds"] = each.pooled
-        for key, mask in zip(tensors, masks, strict=False):
-            tensors[key]["prompt_attention_mask"] = mask
-        tensors |= {
-            key: {**tensors[key], "prompt_attention_mask": each.mask}
-            for key, each in states.items()
-            if each.mask is not None
-        }
+            if each.mask is not None:
+                tensors[key]["prompt_attention_mask"] = each.mask
         return tensors
 
     def _assembled(self, states: _States) -> Tensor:

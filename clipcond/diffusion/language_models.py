@@ -56,9 +56,7 @@ def kandinsky6(pipe: Any, texts: Sequence[str], pooled: Tensor, images: int, len
 
 def hidream(pipe: Any, texts: Sequence[str], pooled: Tensor, images: int, length: int) -> dict[str, Tensor]:
     """The states of every layer of Llama, (layers, N · images, S, D), as HiDream-I1 reads them."""
-    nothing = torch.zeros(
-        len(texts), 1, 1
-    )  # in the places of T5's states and the pooled vectors, which are not asked for
+    nothing = torch.zeros(len(texts), 1, 1)  # in place of T5's states and pooled vectors, which are not asked for
     _, _, states, *_ = pipe.encode_prompt(
         list(texts), prompt_embeds_t5=nothing, pooled_prompt_embeds=nothing[:, 0], do_classifier_free_guidance=False,
         num_images_per_prompt=images, max_sequence_length=length,

@@ -45,6 +45,11 @@ class ClipcondTextBlock(ModularPipelineBlocks):  # type: ignore[misc]
     def __init__(self, replaces: ModularPipelineBlocks) -> None:
         """replaces: the text block of SDXL, SD3, Flux or Flux Kontext. Raises ConfigError for one without `prompt_embeds`."""
         super().__init__()
+        if not isinstance(replaces, ModularPipelineBlocks):
+            raise ConfigError(
+                f"ClipcondTextBlock takes the text block of a modular pipeline, not a {type(replaces).__name__}; "
+                'give it blocks.sub_blocks["text_encoder"]'
+            )
         self._replaces = replaces
         self.model_name = replaces.model_name
         names = [each.name for each in replaces.intermediate_outputs]

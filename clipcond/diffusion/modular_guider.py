@@ -22,6 +22,7 @@ from clipcond.diffusion.compose_denoiser import Composed, Composition
 from clipcond.diffusion.counterfactual.denoiser import SteeredRun
 from clipcond.diffusion.counterfactual.layout import Layout
 from clipcond.diffusion.counterfactual.steering import Parts, SteeredPart, SteeredTexts, Steering
+from clipcond.diffusion.denoiser_rows import is_asked
 from clipcond.diffusion.prompt_plans import Sides
 from clipcond.diffusion.timeline import step_of_call
 from clipcond.errors import ConfigError
@@ -38,7 +39,17 @@ class ClipcondGuider(ClassifierFreeGuidance):  # type: ignore[misc]
     _scheduler: Any = None
 
     def steer(self, steering: Steering | Composition | None, scheduler: Any = None) -> None:
-        """Set the prompts of the next drawings; None for those that need no guider. scheduler: of the pipeline."""
+        """Set the prompts of the next drawings; None for those that need no guider. scheduler: of the pipeline.
+
+        Raises ConfigError for what is none, for regions, and for prompts without a scheduler.
+        """
+        if steering is not None and not isinstance(steering, (Steering, Composition)):
+            raise ConfigError(
+                "ClipcondGuider.steer takes what conditioner.compose(…) or .counterfactual(…) gives, or None, not a "
+                f"{type(steering).__name__}"
+            )
+        if steering is not None and scheduler is None:
+            raise ConfigError("the scheduler is not given; call pipe.guider.steer(parts, pipe.scheduler)")
         self._steering = steering_of(steering) if isinstance(steering, Composition) else steering
         self._scheduler, self._run = scheduler, None
 
@@ -86,11 +97,7 @@ class ClipcondGuider(ClassifierFreeGuidance):  # type: ignore[misc]
     def _check_called(self, given: Tensor) -> None:
         """Raise ConfigError for another prompt than the guider was told, and another number of steps."""
         assert self._steering is not None
-        asked = self._steering.kwargs["prompt_embeds"]
-        repeats = len(given) // len(asked)
-        if given.shape[1:] != asked.shape[1:] or not torch.equal(
-            given, asked.repeat_interleave(repeats, dim=0).to(given)
-        ):
+        if not is_asked(given, self._steering.kwargs["prompt_embeds"]):
             raise ConfigError(
                 "the pipeline draws another prompt than its ClipcondGuider was told; call pipe.guider.steer(None) before, or "
                 "use ClipcondTextBlock, which does so"

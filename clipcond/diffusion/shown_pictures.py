@@ -32,10 +32,9 @@ def hunyuan_video_i2v(
     states, _, mask = pipe.encode_prompt(
         shown, list(texts), pooled_prompt_embeds=pooled, max_sequence_length=length, image_embed_interleave=every
     )
-    repeated = (
-        each.repeat_interleave(images, dim=0) for each in (states, mask)
-    )  # the method takes images, and ignores it
-    return dict(zip(("prompt_embeds", "prompt_attention_mask"), repeated, strict=True))
+    found = {"prompt_embeds": states, "prompt_attention_mask": mask}
+    # the method takes a number of films for each, and ignores it
+    return {name: each.repeat_interleave(images, dim=0) for name, each in found.items()}
 
 
 def kandinsky5_i2i(
@@ -74,7 +73,10 @@ def pictures_of(name: str, shown: bool, image: Any, count: int) -> tuple[Any, ..
 
 
 def picture_positions(pipe: Any, pictures: Sequence[Any]) -> int:
-    """Return the positions of the largest picture that are taken from the prompt's: none in HunyuanVideo-I2V."""
+    """Return the positions of the largest picture that are taken from the prompt's: none in HunyuanVideo-I2V.
+
+    Kandinsky 5 I2I shows its language model each picture at half its size.
+    """
     reader = getattr(getattr(pipe, "tokenizer", None), "image_processor", None)
     if not pictures or reader is None:
         return 0

@@ -118,16 +118,19 @@ class _Frames:
         given = kwargs.get(STATES)
         if not isinstance(given, Tensor):
             return args, kwargs
-        sides = self._sides(len(given))
+        sides = self._sides(module, len(given))
         self._check_called(given, sides)
         return args, {**kwargs, STATES: torch.cat(sides).to(given)}
 
-    def _sides(self, rows: int) -> list[Tensor]:
-        """The sides that a call reads, in the order of its rows. Raises ConfigError for another number of frames."""
+    def _sides(self, module: nn.Module, rows: int) -> list[Tensor]:
+        """The sides that a call of a module reads, in the order of its rows.
+
+        Raises ConfigError for another number of frames.
+        """
         from clipcond.diffusion.step_callback import POSITIVE, running_sides  # imports diffusers
 
         travel, running = self.travel, running_sides(self.pipe)
-        if rows == travel.frames:  # without guidance, and a ControlNet that guesses
+        if rows == travel.frames and module is not self.pipe.unet:  # a ControlNet that guesses
             running = (POSITIVE,)
         if rows != travel.frames * len(running):
             raise ConfigError(

@@ -66,8 +66,10 @@ def _columns(columns: Sequence[Sequence[PromptPlan]], analyses: Sequence[Analysi
 
 
 def _heading(plans: Sequence[PromptPlan]) -> str:
-    """Return the counts of the first encoder under each dialect, and the loss in a stock pipeline, the same in all."""
-    encoders = [next(iter(plan.encoders.values())) for plan in plans]
+    """Return the counts of the first known encoder under each dialect, and the loss in a stock pipeline, the same in all."""
+    encoders = [plan.encoders[plan.counted] for plan in plans]
+    if encoders[0].unknown:
+        return "tokens unknown, without a tokenizer"
     counts = [counted(encoder.content_tokens or 0, "token") for encoder in encoders]
     dropped, stock = encoders[0].dropped, stock_tokens(encoders[0])
     if dropped is None or all(encoder.content_tokens == stock for encoder in encoders):
@@ -119,7 +121,7 @@ def _column(number: int, plans: Sequence[PromptPlan], analysis: Analysis) -> str
         rest = f"\n<li><a>and {more} more</a></li>" if more else ""
         parts.append(f'<ul class="findings">\n{items}{rest}\n</ul>')
     parts += [_encoders(plan.prompt, label, encoders) for label, encoders in encoder_groups(plans)]
-    parts.append(_phrases(analysis, next(iter(plan.encoders.values())).limit))
+    parts.append(_phrases(analysis, plan.encoders[analysis.encoder].limit))
     body = "\n".join(parts)
     return f"<section>\n{body}\n</section>"
 

@@ -144,6 +144,11 @@ class PromptPlan:
         """True if a stock pipeline would lose anything."""
         return any(encoder.truncated for encoder in self.encoders.values())
 
+    @property
+    def counted(self) -> str:
+        """The name of the first encoder whose tokens are known; of the first one where none are."""
+        return next((name for name, each in self.encoders.items() if each.unknown is None), next(iter(self.encoders)))
+
     def _repr_html_(self) -> str:
         """A table for a notebook: each encoder's tokens, and what a stock pipeline would lose."""
         from clipcond.wording import html_table  # a notebook's need, not a plan's

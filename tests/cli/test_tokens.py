@@ -557,6 +557,19 @@ def test_the_difference_in_one_line(prompt: str, dialect: str, other: str, told:
     assert capsys.readouterr().out.splitlines()[1] == told
 
 
+def test_what_an_unknown_tokenizer_would_tell_is_not_told(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    marked = ["tokens", "a (red:1.3) fox", "--compare", "a1111", "--family"]
+    assert main([*marked, "flux2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "plain and a1111: unknown, without a tokenizer"
+    assert main([*marked, "kandinsky5"]) == 0  # by CLIP, whose tokens are known
+    assert capsys.readouterr().out.splitlines()[1] == "plain: 9 tokens, a1111: 3 tokens"
+    assert main(["tokens", "a fox", "--explain", "--family", "flux2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "phrases  unknown"
+    assert main(["tokens", "a fox", "--explain", "--family", "kandinsky5"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["1", "2", "1", "a", "fox"]
+
+
 def test_json_of_two_dialects(capsys) -> None:
     assert main(["tokens", MARKED, "--compare", "a1111", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["plans"] == [

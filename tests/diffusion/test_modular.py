@@ -178,4 +178,14 @@ def test_a_guider_is_told_by_hand_where_the_text_block_is_taken_out(pipes: Pipes
     close(drawn(pipe, **other.kwargs), drawn(guided(pipes, "sdxl"), prompt=SHORT, negative_prompt="blurry"))
     place = clipcond.Region(prompt="a bird", cell="top left")
     with pytest.raises(ConfigError, match="regions need a classic pipeline"):
-        guider.steer(conditioner.regions("a fox", [place]))
+        guider.steer(conditioner.regions("a fox", [place]), pipe.scheduler)
+    with pytest.raises(
+        ConfigError, match=r"the scheduler is not given; call pipe\.guider\.steer\(parts, pipe\.scheduler"
+    ):
+        guider.steer(parts)
+    no_parts: Any = other
+    with pytest.raises(ConfigError, match=r"gives, or None, not a Conditioning"):
+        guider.steer(no_parts, pipe.scheduler)
+    classic: Any = pipes("sdxl")
+    with pytest.raises(ConfigError, match="text block of a modular pipeline, not a StableDiffusionXLPipeline; give it"):
+        ClipcondTextBlock(classic)

@@ -234,3 +234,11 @@ def test_another_call_while_a_travel_is_open_is_refused(animated: Kind) -> None:
         draw(pipe, prompt=dict(FILM), num_frames=FRAMES)
     with pytest.raises(ConfigError, match=r"takes no embeds under FreeNoise; use conditioner.travel"):
         conditioner("a fox")
+    with pytest.raises(ConfigError, match=r"takes no embeds under FreeNoise; use conditioner.travel"):
+        conditioner.compose("a fox")
+    twice = conditioner.travel(FILM, frames=8)  # as many rows as 4 frames have on both sides
+    with (
+        travelled(pipe, twice),
+        pytest.raises(ConfigError, match="reads 4 frames of one film, and the travel was made"),
+    ):
+        draw(pipe, 4, **{**twice.kwargs, "num_frames": 4})

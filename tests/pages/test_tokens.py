@@ -429,3 +429,11 @@ def test_the_page_of_a_collection_fits(width: int, tmp_path) -> None:
     page = page.replace("</main>", f"<div>{some_tokens}</div></main>")
     seen = drive(DRIVER, page, tmp_path, width=width, dark=False)
     assert seen["over"] == 0, "the page scrolls sideways"
+
+
+def test_the_heading_counts_an_encoder_that_is_known(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))  # no tokenizer of a language model
+    headings = [Page(page_of("a red fox", family=family)).all("h1")[0][1] for family in ("kandinsky5", "flux2")]
+    assert headings == ["3 tokens in 1 chunk: none dropped", "tokens unknown, without a tokenizer"]
+    long = Page(page_of("a fox, " * 60, family="hidream"))
+    assert "The first 126 tokens weigh most." in "".join(text for _, text in long.all("p", cls="lead"))

@@ -22,7 +22,7 @@ from clipcond.diffusion.compose_denoiser import combine, refuse_three_sides
 from clipcond.diffusion.counterfactual.layout import Layout, Mixture
 from clipcond.diffusion.counterfactual.maps import acting_places, effect_map, steered_prediction
 from clipcond.diffusion.counterfactual.steering import SteeredPhrase, SteeredTexts, Steering
-from clipcond.diffusion.denoiser_rows import STATES, with_rows
+from clipcond.diffusion.denoiser_rows import STATES, is_asked, with_rows
 from clipcond.diffusion.timeline import check_steps, step_of_call
 from clipcond.errors import ConfigError
 
@@ -85,9 +85,9 @@ class SteeredRun:
         call = self._made.get(sides[-1], 0)
         self._made[sides[-1]] = call + 1
         step = step_of_call(call, self.pipe.scheduler)
-        layout, texts = self.lay_out(step, sides, len(states), first=call == 0)
         if call == 0:
             self._check_called(states, sides)
+        layout, texts = self.lay_out(step, sides, len(states), first=call == 0)
         chosen = torch.tensor(layout.texts)
         pooled = None if texts.pooled is None else texts.pooled[chosen.to(texts.pooled.device)]
         return with_rows(args, kwargs, torch.tensor(layout.index), texts.states[chosen.to(texts.states.device)], pooled)
@@ -140,23 +140,13 @@ class SteeredRun:
             return ("negative", "positive") if self.pipe.do_classifier_free_guidance else ("positive",)
         # Flux makes a call for each side
         negative = self.steering.kwargs.get("negative_prompt_embeds")
-        same = negative is not None and negative.shape[1:] == states.shape[1:] and not len(states) % len(negative)
-        if same and negative is not None:
-            repeated = negative.repeat_interleave(len(states) // len(negative), dim=0)
-            if torch.equal(states, repeated.to(states)) and self._made.get("positive", 0) > self._made.get(
-                "negative", 0
-            ):
-                return ("negative",)
-        return ("positive",)
+        due = self._made.get("positive", 0) > self._made.get("negative", 0)
+        return ("negative",) if due and negative is not None and is_asked(states, negative) else ("positive",)
 
     def _check_called(self, states: Tensor, sides: tuple[str, ...]) -> None:
         """Raise ConfigError unless the pipeline was called with what the steering gives it."""
         asked = self.steering.kwargs["prompt_embeds" if sides[-1] == "positive" else "negative_prompt_embeds"]
-        given = states[-(len(states) // len(sides)) :]
-        repeats = len(given) // len(asked)
-        if given.shape[1:] != asked.shape[1:] or not torch.equal(
-            given, asked.repeat_interleave(repeats, dim=0).to(given)
-        ):
+        if not is_asked(states[-(len(states) // len(sides)) :], asked):
             raise ConfigError(
                 "the pipeline was called with another prompt while a steering is open; "
                 "call it with **steering.kwargs, and with other prompts outside of the block"

@@ -142,11 +142,11 @@ class _Run:
 
 
 def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
-    """Look at a plan through one of its encoders; the default is the first.
+    """Look at a plan through one of its encoders; the default is the first whose tokens are known.
 
     Takes time linear in the length of the prompt. Raises ConfigError for an encoder that the plan does not have.
     """
-    name = encoder or next(iter(plan.encoders))
+    name = encoder or plan.counted
     if name not in plan.encoders:
         raise ConfigError(f"no encoder {name!r} in this plan; there is {', '.join(plan.encoders)}")
     chosen = plan.encoders[name]
@@ -175,8 +175,8 @@ def analyse(plan: PromptPlan, encoder: str | None = None) -> Analysis:
 
 
 def words(plan: PromptPlan, encoder: str | None = None) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of each word that one of a plan's encoders reads, the first by default; marks are none."""
-    name = encoder or next(iter(plan.encoders))
+    """Yield (start, end) of each word that one of a plan's encoders reads, the first known by default; marks are none."""
+    name = encoder or plan.counted
     for word in _words(plan.prompt, plan.encoders[name]):
         if any(map(str.isalnum, word.text)):
             yield word.start, word.end
