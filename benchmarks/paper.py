@@ -137,11 +137,6 @@ def _trainings(trained) -> str:
     )
 
 
-def default_config() -> Path:
-    """The config that the recipe trains, wherever it keeps it."""
-    return next((path for path in (RECIPE / "clip", RECIPE / "emoji.json") if path.exists()), RECIPE / "clip")
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = options.add_subparsers(required=True, metavar="COMMAND")
@@ -155,7 +150,7 @@ def main() -> None:
     training = commands.add_parser("train", help="train what is compared; a JSON file each")
     training.add_argument("--data", type=Path, default=Path("runs/emoji/packed.npz"))
     training.add_argument("--out", type=Path, default=Path("runs/emoji/paper"))
-    training.add_argument("--config", type=Path, default=default_config(), help="an open_clip config, or its folder")
+    training.add_argument("--config", type=Path, default=RECIPE / "clip", help="an open_clip config, or its folder")
     training.add_argument("--device", default="cuda")
     training.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
     training.add_argument("--samples", type=int, default=300_000, help="pictures that a run sees")

@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "clipcond" / "mini" / "weights"
 WEIGHTS_REQUIRED = True
 WEIGHTS_LIMIT = 40 * 2**20
+EMOJI = ROOT / "clipcond" / "emoji"
+EMOJI_FILES = ("licences.json", "open_clip_config.json", "open_clip_model.safetensors")
+EMOJI_LIMIT = 12 * 2**20
 
 PROMPT = "a red circle in the top left, " * 20  # beyond 75 tokens
 FACADE = """import clipcond
@@ -97,9 +100,17 @@ def _expect_contents(names: set[str]) -> None:
         if WEIGHTS_REQUIRED:
             raise Wrong(f"{WEIGHTS.relative_to(ROOT)} is missing: the wheel would ship no embedded model")
         return
-    size = sum((WEIGHTS / name).stat().st_size for name in _files(WEIGHTS))
-    if size > WEIGHTS_LIMIT:
-        raise Wrong(f"the embedded model has {size / 2**20:.1f} MiB, allowed are {WEIGHTS_LIMIT / 2**20:.0f}")
+    _expect_size("mini", WEIGHTS, WEIGHTS_LIMIT)
+    lacking = [name for name in EMOJI_FILES if f"clipcond/emoji/{name}" not in names]
+    if lacking:
+        raise Wrong(f"the wheel lacks {' and '.join(lacking)} of the embedded model emoji")
+    _expect_size("emoji", EMOJI, EMOJI_LIMIT)
+
+
+def _expect_size(model: str, folder: Path, limit: int) -> None:
+    size = sum((folder / name).stat().st_size for name in _files(folder))
+    if size > limit:
+        raise Wrong(f"the embedded model {model} has {size / 2**20:.1f} MiB, allowed are {limit / 2**20:.0f}")
 
 
 def _files(folder: Path) -> list[str]:
@@ -141,8 +152,9 @@ def _smoke(programs: Path, folder: Path) -> None:
         raise Wrong("`clipcond tokens` does not see that 20 sentences are cut")
     report = json.loads(run(clipcond, "doctor", "--json"))
     if WEIGHTS.is_dir():
-        if not report["mini"]["complete"]:
-            raise Wrong(f"the installed embedded model is incomplete: {report['mini']}")
+        for model in ("mini", "emoji"):
+            if not report[model]["complete"]:
+                raise Wrong(f"the installed embedded model {model} is incomplete: {report[model]}")
         run(clipcond, "generate", PROMPT, "-n", "2", "--steps", "4", "--out", "pictures")
         scores = run(clipcond, "rerank", "pictures", "--prompt", "a red circle", "--json")
         if not scores.strip():

@@ -90,7 +90,9 @@ def interrogate(
     recursive: Recursive = False,
     model: Annotated[
         str,
-        typer.Option("--model", "-m", help="mini, NAME/PRETRAINED, hf:ID, or a folder; Florence-2 writes captions."),
+        typer.Option(
+            "--model", "-m", help="mini, emoji, NAME/PRETRAINED, hf:ID, or a folder; Florence-2 writes captions."
+        ),
     ] = "mini",
     batch_size: BatchSize = 32,
     no_cache: NoCache = False,

@@ -24,6 +24,7 @@ _told: list[str] = []  # what was said of them
 _noting = threading.Event()  # a block of `noted` is open
 _asked_again = threading.Event()  # the signal is our own, of an interruption that waits for an import
 _raised = threading.Event()  # KeyboardInterrupt has come out of it
+_waiting: list[threading.Timer] = []
 _import = builtins.__import__
 _PAUSE = 0.02  # seconds from one look at an import that is under way to the next
 
@@ -51,7 +52,11 @@ def noted() -> Iterator[None]:
         yield
     finally:
         _noting.clear()
-        builtins.__import__ = _import
+        _import_freely()
+        while _waiting:
+            timer = _waiting.pop()
+            timer.cancel()
+            timer.join()  # what it asks from now on, `_take` passes over; a handler of others would not
         sys.unraisablehook = unraisable
         if taken:
             signal.signal(signal.SIGINT, before)
@@ -88,7 +93,7 @@ def _quiet(unraisable: UnraisableHookArgs) -> None:
 def _take(number: int, frame: FrameType | None) -> None:
     waited = _asked_again.is_set()
     _asked_again.clear()
-    if waited and _raised.is_set():  # by `check`, in the meantime
+    if waited and (_raised.is_set() or not _noting.is_set()):  # by `check`, in the meantime; or all is done
         return
     if not waited:
         _seen.append(number)
@@ -98,12 +103,18 @@ def _take(number: int, frame: FrameType | None) -> None:
     waiting = threading.Timer(_PAUSE, _ask_again)
     waiting.daemon = True
     waiting.start()
+    _waiting.append(waiting)
 
 
 def _raise() -> NoReturn:
     _raised.set()
-    builtins.__import__ = _import
+    _import_freely()
     raise KeyboardInterrupt
+
+
+def _import_freely() -> None:
+    if builtins.__import__ is _import_unless_interrupted:  # another's hook is left alone
+        builtins.__import__ = _import
 
 
 def _ask_again() -> None:

@@ -35,7 +35,7 @@ def load_dual(spec: str, *, device: str = "cpu") -> DualEncoder:
     """Load both encoders of the model that `spec` names, in float32, ready for inference.
 
     Raises ModelError if there is no such model, if it or its tokenizer cannot be fetched or read, if a weight is missing or
-    not finite, or if it is no dual encoder; ResourceMissing if the embedded model is not installed.
+    not finite, or if it is no dual encoder; ResourceMissing if an embedded model is not installed.
     """
     spec = spec.strip()
     with one_line_errors(spec):

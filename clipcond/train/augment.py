@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from clipcond.errors import DataError, ImageError
+from clipcond.images.colour import to_rgb
 from clipcond.images.decode import decoded, workers
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.data import Pairs
@@ -37,7 +38,7 @@ class Augmentation:
     def __call__(self, image: Image.Image, preprocess: Preprocess, draw: np.random.Generator) -> np.ndarray:
         """Return (H, W, 3) uint8: a random part of the turned picture, resized to the model's input, in other colours."""
         if self.turn:
-            image = _turned(image, draw.uniform(-self.turn, self.turn))
+            image = _turned(_plain(image), draw.uniform(-self.turn, self.turn))
         if self.crop < 1:
             image = image.crop(self._box(image.width, image.height, draw))
             preprocess = replace(preprocess, policy="squash", short=None, stretch=None)
@@ -62,8 +63,13 @@ class Augmentation:
         return 0, 0, width, height
 
 
+def _plain(image: Image.Image) -> Image.Image:
+    """The picture upright in RGB, and nothing but its pixels: a profile that was applied is not applied again."""
+    return Image.fromarray(np.asarray(to_rgb(image)))
+
+
 def _turned(image: Image.Image, degrees: float) -> Image.Image:
-    """Turn a picture about its middle; what comes into view at the corners has the mean colour of the four."""
+    """Turn a picture in RGB about its middle; what comes into view at the corners has the mean colour of the four."""
     right, low = image.width - 1, image.height - 1
     corners = np.array([image.getpixel(at) for at in ((0, 0), (right, 0), (0, low), (right, low))])
     fill = tuple(int(value) for value in corners.mean(axis=0).round())

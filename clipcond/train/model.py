@@ -99,6 +99,12 @@ def convolves(module: nn.Module) -> bool:
     return any(max(each.kernel_size) > 1 for each in layers[1:])
 
 
+def _layout(tower: nn.Module) -> torch.memory_format:
+    """The layout of a tower's first kernels, which its pictures are to have as well."""
+    kernels = next((each for each in tower.parameters() if each.ndim == 4), None)
+    return torch.contiguous_format if kernels is None or kernels.is_contiguous() else torch.channels_last
+
+
 def train_mode(model: Any) -> None:
     """Put what trains into training mode; frozen towers stay as at inference, their batch statistics too."""
     model.train()
@@ -144,9 +150,7 @@ def text_features(model: Any, ids: Tensor) -> Tensor:
 
 def image_features(model: Any, pixels: Tensor) -> Tensor:
     """Encode (B, 3, H, W) normalised pixels to (B, P) unit rows, float32."""
-    pixels = pixels.contiguous(
-        memory_format=torch.channels_last if convolves(model.visual) else torch.contiguous_format
-    )
+    pixels = pixels.contiguous(memory_format=_layout(model.visual))
     trains = any(parameter.requires_grad for parameter in model.visual.parameters())
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return normalize(model.visual(pixels).float(), dim=-1)

@@ -102,7 +102,7 @@ def rank(options: CaptionOptions, events: Events = ignore) -> CaptionResult:
 
 
 def describe(options: InterrogateOptions, events: Events = ignore) -> InterrogateResult:
-    """Find the pictures, load the model and have a caption for each: written by Florence-2, of any other put together of phrases.
+    """Find the pictures, load the model and make a caption for each: Florence-2 writes it, any other puts phrases together.
 
     Raises OptionsError, OutputExists and ResourceMissing before a model is loaded, ModelError, and ImageError where no
     picture can be read.

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from clipcond.rerank.scorer import Scorer
 
 Method = Literal["auto", "patches", "windows"]
-_THERE = (
-    "--min-score 0.57 keeps 94 % of what is there and 13 % of what is not"  # of mini's patches: benchmarks/detect.py
-)
+# of mini's patches: benchmarks/detect.py
+_THERE = "--min-score 0.57 keeps 94 % of what is there and 13 % of what is not"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

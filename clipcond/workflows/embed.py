@@ -105,6 +105,8 @@ def _problem(options: EmbedOptions) -> str:
         return f"--batch-size is {options.batch_size}; expected 1 or more"
     if options.workers is not None and options.engine != "ray":
         return "--workers is for --engine ray; this process decodes in as many threads as it has CPUs"
+    if options.engine == "ray" and (options.device or "").startswith("cuda:"):
+        return f"--device is {visible(str(options.device))}; with --engine ray each worker has a GPU of its own: cuda, or cpu"
     if options.workers is not None and options.workers < 1:
         return f"--workers is {options.workers}; expected 1 or more"
     return ""

@@ -32,7 +32,7 @@ def embed_with_ray(job: EmbedJob, todo: Sequence[Shard], workers: int | None, ad
     if ours:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     try:
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        gpus = 0 if job.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         count = workers or gpus or int(ray.cluster_resources().get("CPU", 1))
         _quiet(ray)
         rows = ray.data.from_items([{"shard": shard.number} for shard in todo], override_num_blocks=len(todo))

@@ -1,4 +1,4 @@
-"""A report on this machine: libraries, processor, accelerators, the embedded model, the hub cache.
+"""A report on this machine: libraries, processor, accelerators, the embedded models, the hub cache.
 
 Nothing here fails: a missing or broken part becomes a line of the report, and a problem with advice where it matters.
 """

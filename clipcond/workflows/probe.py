@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipcond.errors import OptionsError
+from clipcond.errors import DataError, OptionsError
+from clipcond.wording import visible
 from clipcond.workflows import gallery, labelled
 from clipcond.workflows.events import Events, Note, ignore, task
 from clipcond.workflows.gallery import GalleryOptions
@@ -49,6 +50,11 @@ def run(options: ProbeOptions, events: Events = ignore) -> ProbeReport:
     labelled.say_shared(train_pictures, test_pictures, events)
     names = sorted(set(train_pictures.values()) | set(test_pictures.values()))
     labels = labelled.classes(names, options.labels_file, options.templates)
+    if len(labels) < 2:
+        raise DataError(
+            f"all pictures of {options.train} and {options.test} are of one class, {visible(labels[0].name)}; expected two "
+            "or more: a folder for each, or a table of image and label"
+        )
 
     from clipcond.find.probe import probe
 

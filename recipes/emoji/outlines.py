@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-SOFTEST, STEEPNESS = (
-    20,
-    4,
-)  # a change of colour below SOFTEST of 255 is no outline; the line is black from SOFTEST + 64 on
+# a change of colour below SOFTEST of 255 is no outline; the line is black from SOFTEST + 64 on
+SOFTEST, STEEPNESS = 20, 4
 
 
 def outlines(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import signal
 import sys
@@ -83,3 +84,21 @@ def test_a_second_interruption_does_not_wait(module) -> None:
 def test_outside_an_import_it_comes_at_once() -> None:
     with noted(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_waits_when_the_block_ends_comes_no_more(module) -> None:
+    with noted():
+        module("os.kill(os.getpid(), signal.SIGINT)")
+    time.sleep(0.1)  # beyond the look at the import: no KeyboardInterrupt here, where others' handler stands
+    assert interrupted()
+
+
+def test_a_hook_of_imports_that_others_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hook(*args: object, **kwargs: object) -> object:
+        return own(*args, **kwargs)
+
+    own = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", hook)
+    with noted():
+        pass
+    assert builtins.__import__ is hook

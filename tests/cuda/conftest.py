@@ -2,7 +2,7 @@
 
 The tests run where there is a CUDA device, and elsewhere skip in one line. `CLIPCOND_TEST_DEVICE=cpu` runs them on the CPU, to
 try the tests themselves. They need nothing of `tests/conftest.py`, so that they run where only torch, transformers, diffusers,
-open_clip and pytest are: `pytest tests/cuda --confcutdir=tests/cuda -p no:xdist`.
+open_clip, accelerate, peft and pytest are: `pytest tests/cuda --confcutdir=tests/cuda -o filterwarnings=default`.
 """
 
 from __future__ import annotations

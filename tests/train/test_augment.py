@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipcond.images.colour import to_rgb
 from clipcond.images.preprocess import Preprocess
 from clipcond.train.augment import Augmentation, AugmentedPixels
 from clipcond.train.batches import Batches
@@ -58,6 +59,16 @@ def test_a_turn_moves_what_is_off_the_middle_and_fills_corners_with_their_own_co
     assert min(places) < -1.5
     assert max(places) > 1.5
     assert max(map(abs, places)) <= 6 * np.sin(np.radians(30)) + 0.3  # the middle of the square is 24 of 64 pixels up
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK", "I;16"])
+def test_a_picture_of_any_mode_is_turned_as_its_colours_are(mode):
+    seen = Image.new("L", (32, 32), 200)
+    seen.paste(30, (12, 4, 20, 12))
+    other = Image.fromarray(np.asarray(seen).astype(np.uint16) * 257) if mode == "I;16" else seen.convert(mode)
+    assert other.mode == mode
+    turned = [Augmentation(turn=30)(image, SMALL, np.random.default_rng(3)) for image in (other, to_rgb(other))]
+    assert np.array_equal(*turned)
 
 
 def test_a_share_of_the_pictures_is_grey():

@@ -231,6 +231,10 @@ def test_folders_that_will_not_do(pictures: Path, tmp_path: Path, dual_folder: P
         ({"shard_size": 10**6}, "--shard-size is 1,000,000; expected 1 to 100,000 pictures"),
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"workers": 2}, "--workers is for --engine ray"),
+        (
+            {"engine": "ray", "device": "cuda:1"},
+            "--device is cuda:1; with --engine ray each worker has a GPU of its own",
+        ),
         ({"engine": "ray", "workers": 0}, "--workers is 0"),
     ],
 )
