@@ -32,7 +32,7 @@ class Augmentation:
     grey: float = 0.0
 
     def __bool__(self) -> bool:
-        """Whether anything changes."""
+        """True if anything changes."""
         return self != Augmentation()
 
     def __call__(self, image: Image.Image, preprocess: Preprocess, draw: np.random.Generator) -> np.ndarray:
