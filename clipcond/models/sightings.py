@@ -154,11 +154,7 @@ def _owners(tokenizer: Any, sentence: str, texts: Sequence[str]) -> list[int | N
 
 
 def _run(detector: Detector, **given: Any) -> Any:
-<<<<<<< HEAD
-    """Return what the model gives for some texts and pictures."""
-=======
     """Run the model on some texts and pictures."""
->>>>>>> h-review2
     with detector.exact():
         return detector.model(**detector.inputs(**given))
 
