@@ -30,12 +30,13 @@ RECIPE = ROOT / "recipes" / "emoji"
 PAGE = ROOT / "docs" / "emoji.md"
 PLOT = "![Robustness, objectives, batches and few examples](images/emoji-paper.webp)"
 SHEET = (
-    "What it finds among emoji that training never saw, one picture of each:\n\n"
+    "What it finds among pictures in a style that training never saw: words of its captions find what they name, "
+    "descriptions in other words seldom do.\n\n"
     "![Seven searches and their first eight pictures](images/emoji-search.webp)\n\n"
-    "Pictures of Noto Emoji and Firefox OS Emoji (Apache-2.0), Twemoji and Emoji One (CC-BY-4.0) and Fluent Emoji (MIT)."
+    "Pictures of Fluent Emoji High Contrast (MIT)."
 )
 QUERIES = (
-    "animal in the sea", "food with rice", "musician", "space travel", "cold as ice", "person in the water", "writing with a pen",
+    "fish", "rice", "a sad face", "rain", "heart", "animal in the sea", "person in the water",
 )  # fmt: skip
 
 
