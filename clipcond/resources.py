@@ -8,7 +8,10 @@ from clipcond.errors import ResourceMissing
 
 _HERE = Path(__file__).resolve().parent
 _PARTS = {"clip": "mini/weights/clip", "pipeline": "mini/weights/pipeline", "emoji": "emoji"}
-EMBEDDED_DUALS = {"mini": "clip", "emoji": "emoji"}  # the dual encoders that ship, by the name of their model
+EMBEDDED = {
+    "mini": ("clip", "pipeline"),
+    "emoji": ("emoji",),
+}  # the models that ship, and their parts, the encoders first
 
 
 def bundled(kind: str, name: str) -> Path:
@@ -38,4 +41,4 @@ def embedded(part: str) -> Path:
 
 def embedded_dual(name: str) -> Path | None:
     """The folder of a dual encoder that ships, by the name of its model; None for any other name. Raises ResourceMissing."""
-    return embedded(EMBEDDED_DUALS[name]) if name in EMBEDDED_DUALS else None
+    return embedded(EMBEDDED[name][0]) if name in EMBEDDED else None

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from clipcond.errors import ModelError
 from clipcond.models.checks import check_numbers, one_line_errors
 from clipcond.models.open_clip_build import buildable, builder
-from clipcond.models.open_clip_folder import CONFIG, read_config
+from clipcond.models.open_clip_folder import folder_named, read_config
 from clipcond.models.spec import did_you_mean, parse_spec
-from clipcond.resources import embedded_dual
 from clipcond.runtime.torchvision_repair import repair
 
 
@@ -39,10 +37,7 @@ def _config(spec: str) -> tuple[Mapping[str, Any], bool | None]:
     """Return the `model_cfg` of a spec, and whether its weights want quick GELU where they say so."""
     named = parse_spec(spec)
     base, quick = named.base, named.overrides.quick_gelu
-    ours = embedded_dual(base)
-    places = [Path(base), Path(base) / "model"] if ours is None else [ours]
-    folder = next((place for place in places if (place / CONFIG).is_file()), None)
-    if folder is not None:
+    if (folder := folder_named(base)) is not None:
         return read_config(folder)["model_cfg"], quick
     repair()
     import open_clip

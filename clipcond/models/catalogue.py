@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clipcond.errors import ModelError, ResourceMissing
 from clipcond.models.folder_models import Kind, has_tokenizer, held_by, size_on_disk, trains, weight_files
 from clipcond.models.open_clip_text import OpenClipTextConfig, read_text_config
-from clipcond.resources import EMBEDDED_DUALS, embedded
+from clipcond.resources import EMBEDDED, embedded
 from clipcond.runtime.torchvision_repair import repair
 from clipcond.wording import first_line
 
@@ -89,7 +89,7 @@ def pretrained_here(use: str) -> str:
 
 def _embedded() -> Iterator[Model]:
     parts: list[tuple[str, Kind, str, tuple[str, ...]]] = [
-        (name, "dual", part, ("rerank", "train")) for name, part in EMBEDDED_DUALS.items()
+        (name, "dual", parts[0], ("rerank", "train")) for name, parts in EMBEDDED.items()
     ]
     parts.append(("mini", "pipeline", "pipeline", ("generate",)))
     for name, kind, part, use in parts:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from clipcond.errors import ModelError
-from clipcond.resources import EMBEDDED_DUALS
+from clipcond.resources import EMBEDDED
 from clipcond.runtime.torchvision_repair import repair
 
 FORMS = (
@@ -118,7 +118,7 @@ def did_you_mean(spec: str) -> str:
     """Return `; did you mean …?` with the nearest name that can be loaded, or nothing."""
     if spec.startswith("hf-hub:"):
         return f"; did you mean hf:{spec.removeprefix('hf-hub:')}?"
-    if ours := get_close_matches(spec, EMBEDDED_DUALS, n=1):
+    if ours := get_close_matches(spec, EMBEDDED, n=1):
         return f"; did you mean {ours[0]}?"
     if spec in OPENAI_NAMES:
         return f"; did you mean {OPENAI_NAMES[spec]}/openai?"

@@ -11,11 +11,16 @@ from clipcond.errors import ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.checks import check_finite_weights, one_line_errors
 from clipcond.models.load import load_dual, load_open_clip_folder
-from clipcond.models.open_clip_folder import CONFIG, preprocess_of_folder, read_config, read_open_clip_folder
+from clipcond.models.open_clip_folder import (
+    CONFIG,
+    folder_named,
+    preprocess_of_folder,
+    read_config,
+    read_open_clip_folder,
+)
 from clipcond.models.open_clip_named import preprocess_of
 from clipcond.models.open_clip_text import check_reads_clip_tokens
 from clipcond.models.spec import ModelSpec, parse_spec
-from clipcond.resources import embedded_dual
 from clipcond.runtime.quiet import quiet_logs
 from clipcond.runtime.torchvision_repair import repair
 
@@ -40,7 +45,7 @@ def load_trainable(spec: str, *, random_weights: bool = False) -> Trainable:
     """
     with one_line_errors(spec):
         named = parse_spec(spec)
-        folder = _folder(named.base)
+        folder = folder_named(named.base)
         if folder is not None:
             model, config, preprocess = _from_folder(folder, named, random_weights)
         elif named.base.startswith("hf:") or Path(named.base).is_dir():
@@ -70,13 +75,6 @@ def _from_folder(folder: Path, named: ModelSpec, random_weights: bool) -> tuple[
     if named.overrides.preprocess:
         config["preprocess_cfg"] = {**(config.get("preprocess_cfg") or {}), **named.overrides.preprocess}
     return model, config, {**preprocess, **named.overrides.preprocess}
-
-
-def _folder(spec: str) -> Path | None:
-    if (ours := embedded_dual(spec)) is not None:
-        return ours
-    places = (Path(spec), Path(spec) / "model")
-    return next((place for place in places if (place / CONFIG).is_file()), None)
 
 
 def _named(spec: str, named: ModelSpec, random_weights: bool) -> tuple[Any, dict[str, Any]]:

@@ -38,7 +38,7 @@ class Augmentation:
     def __call__(self, image: Image.Image, preprocess: Preprocess, draw: np.random.Generator) -> np.ndarray:
         """Return (H, W, 3) uint8: a random part of the turned picture, resized to the model's input, in other colours."""
         if self.turn:
-            image = _turned(_plain(image), draw.uniform(-self.turn, self.turn))
+            image = _turned(self._small(_plain(image), preprocess), draw.uniform(-self.turn, self.turn))
         if self.crop < 1:
             image = image.crop(self._box(image.width, image.height, draw))
             preprocess = replace(preprocess, policy="squash", short=None, stretch=None)
@@ -50,6 +50,12 @@ class Augmentation:
         if self.grey and draw.random() < self.grey:
             picture = picture.convert("L").convert("RGB")
         return np.array(picture)
+
+    def _small(self, image: Image.Image, preprocess: Preprocess) -> Image.Image:
+        """A large picture at a whole fraction of its size, of which the smallest crop has twice the model's pixels."""
+        share = min(image.width / preprocess.width, image.height / preprocess.height)
+        factor = int(share * math.sqrt(self.crop) / 2)
+        return image.reduce(factor) if factor > 1 else image
 
     def _box(self, width: int, height: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
         """Draw a part of a random area and aspect that lies within the picture; the whole picture where none is found."""

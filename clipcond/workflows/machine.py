@@ -18,7 +18,7 @@ from typing import Any
 from clipcond.errors import ResourceMissing
 from clipcond.models.catalogue import hub_cache
 from clipcond.models.folder_models import size_on_disk
-from clipcond.resources import embedded
+from clipcond.resources import EMBEDDED, embedded
 from clipcond.runtime.processor import CPUINFO, instructions, multiplies_bfloat16, processor_text
 from clipcond.wording import first_line
 
@@ -35,7 +35,6 @@ REQUIRED = {
     "numpy": "numpy",
 }
 OPTIONAL = {"accelerate": "accelerate", "xformers": "xformers"}
-_EMBEDDED = {"mini": ("clip", "pipeline"), "emoji": ("emoji",)}  # the models that ship, and the parts of each
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 
@@ -190,7 +189,7 @@ def look_for_embedded(name: str) -> Embedded:
     """Report an embedded model as it is installed."""
     found: list[Path] = []
     missing = []
-    for part in _EMBEDDED[name]:
+    for part in EMBEDDED[name]:
         try:
             found.append(embedded(part))
         except ResourceMissing:
@@ -199,7 +198,7 @@ def look_for_embedded(name: str) -> Embedded:
         name=name,
         complete=not missing,
         bytes=sum(size_on_disk(folder) for folder in found),
-        path=str(found[0].parent if len(_EMBEDDED[name]) > 1 else found[0]) if found else None,
+        path=os.path.commonpath(found) if found else None,
         missing=tuple(missing),
     )
 

@@ -158,17 +158,14 @@ def _pictures(
 
 def _token_table(config: TrainConfig) -> tuple[TokenRows | None, str]:
     """Return the model's token table where its file is there, or why there is none."""
+    from clipcond.models.open_clip_folder import folder_named
     from clipcond.models.token_table import TokenTables
-    from clipcond.resources import embedded_dual
 
     if config.model == _ABSENT:
         return None, "no --model is given"
     if config.init == "random":
         return None, "of random weights every word is new"
-    ours = embedded_dual(config.model)
-    places = [Path(config.model), Path(config.model) / "model"] if ours is None else [ours]
-    folder = next((place for place in places if (place / "open_clip_config.json").is_file()), None)
-    if folder is None:
+    if (folder := folder_named(config.model)) is None:
         return None, f"the weights of {config.model} are looked at when a run loads them"
     try:
         return TokenTables([folder]), ""

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_pipelines.stage_parts import long_clip
+from tiny_pipelines.tokenizers import word_tokenizer
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
@@ -17,7 +19,6 @@ from clipcond.errors import ConfigError, ModelError
 from clipcond.prompt.operations import Gain, Lerp, Vary
 
 from .conftest import seeded, t5, vae
-from .test_conditioner_language import word_tokenizer
 
 SHORT = "a red fox in the snow"
 MIDDLE = "a red fox in the snow " * 16  # 96 content tokens of CLIP: one chunk here, two of 75
@@ -28,15 +29,6 @@ NAMES = ("prompt_embeds_t5", "negative_prompt_embeds_t5", "prompt_embeds_llama3"
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-
-
-def long_clip(width: int, positions: int) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(hidden_size=width, intermediate_size=width, num_hidden_layers=2, num_attention_heads=2,
-                       projection_dim=width, max_position_embeddings=positions, eos_token_id=2)
-    )  # fmt: skip
 
 
 def llama_tokenizer() -> Any:

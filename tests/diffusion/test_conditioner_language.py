@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_pipelines.tokenizers import word_tokenizer
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
@@ -21,25 +22,6 @@ LONG = "a red fox in the snow, " * 20  # 120 tokens of CLIP: two chunks
 
 def close(a: torch.Tensor, b: torch.Tensor, atol: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=atol)
-
-
-def word_tokenizer(*texts: str) -> Any:
-    """A fast tokenizer with an id for each word of some texts."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    split = pre_tokenizers.Split(Regex(r"<\|\w+\|>|<image>|\w+|[^\w\s]|\n+"), behavior="isolated")
-    pieces = pre_tokenizers.Sequence([split, pre_tokenizers.Split(Regex(" +"), behavior="removed")])
-    words = dict.fromkeys(word for text in texts for word, _ in pieces.pre_tokenize_str(text))
-    names = ("<pad>", "<unk>", *(word for word in words if word not in ("<pad>", "<unk>")))
-    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pieces
-
-    class Words(PreTrainedTokenizerFast):
-        def __call__(self, text: Any = None, images: Any = None, videos: Any = None, **more: Any) -> Any:
-            return super().__call__(text, **more)  # a processor of pictures and texts, where Kandinsky wants one
-
-    return Words(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", padding_side="right")
 
 
 def video_vae() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tiny_pipelines.tokenizers import word_tokenizer
 
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
@@ -15,7 +16,7 @@ from clipcond.errors import ConfigError
 from clipcond.prompt.families import FAMILIES
 
 from .conftest import clip, seeded, vae
-from .test_conditioner_language import LONG, SHORT, video_vae, word_tokenizer
+from .test_conditioner_language import LONG, SHORT, video_vae
 
 NAMES = {
     "hunyuan-video-i2v": ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask"),

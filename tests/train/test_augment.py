@@ -101,3 +101,15 @@ def test_a_run_augments_its_pictures(config):
         train(replace(config, random_crop=0.8, colour_jitter=0.2, random_turn=10.0, random_grey=0.2, steps=3)).steps
         == 3
     )
+
+
+def test_a_large_picture_is_turned_at_a_part_of_its_size_and_looks_the_same(monkeypatch):
+    large, sizes, rotate = ramp().resize((640, 480)), [], Image.Image.rotate
+    monkeypatch.setattr(
+        Image.Image, "rotate", lambda self, *rest, **more: sizes.append(self.size) or rotate(self, *rest, **more)
+    )
+    found = Augmentation(turn=20)(large, SMALL, np.random.default_rng(1)).astype(int)
+    degrees = np.random.default_rng(1).uniform(-20, 20)
+    expected = SMALL.pixels(rotate(large, degrees, fillcolor=(128, 128, 128))).astype(int)
+    assert sizes == [(43, 32)]  # a fifteenth: 32 is twice what the model sees
+    assert np.abs(found - expected)[4:12, 4:12].max() <= 4
