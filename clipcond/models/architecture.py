@@ -9,8 +9,9 @@ from typing import Any
 
 from clipcond.errors import ModelError
 from clipcond.models.checks import check_numbers, one_line_errors
+from clipcond.models.folder_models import folder_named
 from clipcond.models.open_clip_build import buildable, builder
-from clipcond.models.open_clip_folder import folder_named, read_config
+from clipcond.models.open_clip_folder import read_config
 from clipcond.models.spec import did_you_mean, parse_spec
 from clipcond.runtime.torchvision_repair import repair
 

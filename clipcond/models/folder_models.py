@@ -10,6 +10,7 @@ from clipcond.errors import ModelError
 from clipcond.models.json_file import read_json
 from clipcond.models.open_clip_text import check_reads_clip_tokens
 from clipcond.models.transformers_families import CAPTIONERS, uses_of
+from clipcond.resources import embedded_dual
 
 Kind = Literal["dual", "pipeline", "matching", "detection"]
 KINDS: tuple[Kind, ...] = ("dual", "pipeline", "matching", "detection")
@@ -27,6 +28,14 @@ class Held:
     kind: Kind
     library: Literal["open_clip", "transformers", "diffusers"]
     use: tuple[str, ...]
+
+
+def folder_named(spec: str) -> Path | None:
+    """Return the open_clip folder that a spec without overrides names: of a model that ships, the folder itself, or the
+    model of a training run in it; None if there is none. Raises ResourceMissing."""
+    ours = embedded_dual(spec)
+    places = (Path(spec), Path(spec) / "model") if ours is None else (ours,)
+    return next((place for place in places if (place / OPEN_CLIP_CONFIG).is_file()), None)
 
 
 def held_by(folder: Path) -> tuple[Held, ...]:

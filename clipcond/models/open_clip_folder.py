@@ -21,7 +21,6 @@ from clipcond.models.checkpoint import SUFFIXES, fill_open_clip, read_checkpoint
 from clipcond.models.checks import check_numbers, check_shapes, count, outline
 from clipcond.models.json_file import read_json
 from clipcond.models.open_clip_build import buildable, builder
-from clipcond.resources import embedded_dual
 from clipcond.wording import first_line, visible
 
 if TYPE_CHECKING:
@@ -35,14 +34,6 @@ _NAMES = (
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
 _TABLE = "token_embedding.weight"
-
-
-def folder_named(spec: str) -> Path | None:
-    """Return the open_clip folder that a spec without overrides names: of a model that ships, the folder itself, or the
-    model of a training run in it; None if there is none. Raises ResourceMissing."""
-    ours = embedded_dual(spec)
-    places = (Path(spec), Path(spec) / "model") if ours is None else (ours,)
-    return next((place for place in places if (place / CONFIG).is_file()), None)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

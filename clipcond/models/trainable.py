@@ -10,10 +10,10 @@ from typing import Any
 from clipcond.errors import ModelError
 from clipcond.images.preprocess import Preprocess
 from clipcond.models.checks import check_finite_weights, one_line_errors
+from clipcond.models.folder_models import folder_named
 from clipcond.models.load import load_dual, load_open_clip_folder
 from clipcond.models.open_clip_folder import (
     CONFIG,
-    folder_named,
     preprocess_of_folder,
     read_config,
     read_open_clip_folder,

@@ -158,7 +158,7 @@ def _pictures(
 
 def _token_table(config: TrainConfig) -> tuple[TokenRows | None, str]:
     """Return the model's token table where its file is there, or why there is none."""
-    from clipcond.models.open_clip_folder import folder_named
+    from clipcond.models.folder_models import folder_named
     from clipcond.models.token_table import TokenTables
 
     if config.model == _ABSENT:
