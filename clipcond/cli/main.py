@@ -24,6 +24,7 @@ from clipcond.cli.stand_ins import STAND_INS
 from clipcond.errors import ClipCondError, OptionsError
 from clipcond.wording import visible
 
+_LESS_MEMORY = {"--batch-size": "a smaller --batch-size", "--grad-cache": "a smaller --grad-cache"}
 _FULL = ("out of memory", "can't allocate memory", "not enough memory")  # of torch on MPS, and on a CPU
 
 
@@ -61,11 +62,25 @@ def _memory_is_full(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
-def _full_line(error: BaseException) -> str:
-    """Say in a line what was asked for, and what needs less."""
+def _full_line(error: BaseException, command: str | None) -> str:
+    """Say in a line what was asked for, and what of the command's own options needs less."""
     said = re.split(r"(?<=[.!?])\s", _one_line(error))
     asked = next((each for each in said if "allocate" in each.lower()), said[0]).rstrip(".")
-    return f"the memory is full: {asked}; a smaller --batch-size needs less (in training --grad-cache too)"
+    ways = [way for option, way in _LESS_MEMORY.items() if option in _options_of(command)]
+    return f"the memory is full: {asked}; {' or '.join(ways) or 'a smaller model'} needs less"
+
+
+def _options_of(command: str | None) -> set[str]:
+    """Return the options that a command takes, none for one that there is not."""
+    if command not in COMMANDS:
+        return set()
+    _load(command)
+    from typer.main import get_group
+
+    from clipcond.cli.app import app
+
+    known = get_group(app).commands[command]
+    return {option for parameter in known.params for option in parameter.opts}
 
 
 def _forget(stream: TextIO) -> None:
@@ -167,12 +182,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
+    command = next(iter(arguments[len(options) :]), None)
     _open_closed_streams()
     _soften(sys.stdout)
     _soften(sys.stderr)
     with noted():
         try:
-            code = _run(arguments, next(iter(arguments[len(options) :]), None))
+            code = _run(arguments, command)
         except KeyboardInterrupt:
             return _interrupted()
         except BrokenPipeError:
@@ -182,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if interrupted():  # in the midst of an import, which made another error of it
                 return _interrupted()
             if _memory_is_full(error) and "--debug" not in options:
-                sys.stderr.write(f"error: {_full_line(error)}\n")
+                sys.stderr.write(f"error: {_full_line(error, command)}\n")
                 return FAILED
             # ours and the system's; a stray ValueError is a bug and keeps its traceback
             if "--debug" in options or not isinstance(error, (ClipCondError, OSError)):

@@ -121,18 +121,19 @@ class Conditioning:
     @property
     def kwargs(self) -> dict[str, Any]:
         """The arguments for the pipeline's call in place of `prompt` and `negative_prompt`: those that it takes."""
-        if any(name.startswith("editing") for name in self.arguments.values()):
-            return self.as_editing()
-        return as_arguments(self._taken, self.arguments)
+        return self.as_editing() if self._edits else as_arguments(self._taken, self.arguments)
 
     def as_editing(self, images: int = 1) -> dict[str, Any]:
         """The arguments for LEDITS++, whose prompts are edits of pictures that it has inverted: all edits for each picture,
         and one negative prompt for all of them.
 
         images: the number of inverted pictures.
-        Raises ConfigError for negative prompts that differ, and for several edits with a negative prompt, or longer than
-        one chunk, where the pipeline takes one edit beside `negative_prompt_embeds` only (Stable Diffusion 1).
+        Raises ConfigError for another pipeline's conditioning, for negative prompts that differ, and for several edits with a
+        negative prompt, or longer than one chunk, where the pipeline takes one edit beside `negative_prompt_embeds` only
+        (Stable Diffusion 1).
         """
+        if not self._edits:
+            raise ConfigError("as_editing is for a conditioner of a LEDITS++ pipeline; others take **out.kwargs")
         if len(set(self.negative_prompts)) > 1:
             raise ConfigError("the edits of LEDITS++ share one negative prompt; give the same one for each")
         edits = {name: each for name, each in self._taken.items() if not name.startswith("negative_")}
@@ -150,6 +151,11 @@ class Conditioning:
                 "positions and no negative prompt; edit once for each"
             )
         return as_arguments(repeated if alone else {**repeated, **shared}, self.arguments)
+
+    @property
+    def _edits(self) -> bool:
+        """True for the arguments of LEDITS++."""
+        return any(name.startswith("editing") for name in self.arguments.values())
 
     @property
     def _taken(self) -> dict[str, Tensor]:

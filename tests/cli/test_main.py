@@ -55,10 +55,26 @@ def test_memory_that_is_full_is_a_line(failing, capsys, error, asked):
     assert main(["tokens", "a fox"]) == 3
     told = capsys.readouterr().err
     assert told.startswith("error: the memory is full: ")
-    assert f"{asked}; a smaller --batch-size needs less" in told
+    assert f"{asked}; a smaller model needs less" in told
     assert told.count("\n") == 1
     with pytest.raises(type(error)):
         main(["--debug", "tokens", "a fox"])
+
+
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [
+        ("train", "a smaller --batch-size or a smaller --grad-cache needs less"), ("rerank", "a smaller --batch-size needs less"),
+        ("encode", "a smaller model needs less"),
+    ],
+)  # fmt: skip
+def test_memory_that_is_full_names_what_the_command_itself_takes(monkeypatch, capsys, command, way):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(sys.modules["clipcond.cli.main"], "_run", full)
+    assert main([command, "a fox"]) == 3
+    assert capsys.readouterr().err.endswith(f"{way}\n")
 
 
 def test_every_command_has_a_module_and_help(capsys) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from clipcond import load_pipeline
 from clipcond.diffusion.conditioner import Conditioner
 from clipcond.diffusion.conditioning import Conditioning
 from clipcond.errors import ConfigError, ModelError
@@ -193,6 +194,11 @@ def test_what_ledits_cannot_take_is_said(ledits: Callable[[str], Any]) -> None:
         _ = conditioner([SHORT, "a bird"], "blurry").kwargs
     with pytest.raises(ConfigError, match="share one negative prompt"):
         _ = conditioner([SHORT, "a bird"], ["blurry", "grey"]).kwargs
+
+
+def test_editing_arguments_are_of_ledits_alone() -> None:
+    with pytest.raises(ConfigError, match="as_editing is for a conditioner of a LEDITS"):
+        Conditioner.from_pipeline(load_pipeline("mini"))(SHORT).as_editing()
 
 
 def test_priors_that_take_no_embeds_are_named(clip_tokenizers: tuple[Any, Any]) -> None:
