@@ -30,8 +30,8 @@ RECIPE = ROOT / "recipes" / "emoji"
 PAGE = ROOT / "docs" / "emoji.md"
 PLOT = "![Robustness, objectives, batches and few examples](images/emoji-paper.webp)"
 SHEET = (
-    "What it finds among pictures in a style that training never saw: words of its captions find what they name, "
-    "descriptions in other words seldom do.\n\n"
+    "What it finds among pictures in a style that training never saw: names, tags and kinds of its captions find what they "
+    "name, descriptions in other words seldom do.\n\n"
     "![Seven searches and their first eight pictures](images/emoji-search.webp)\n\n"
     "Pictures of Fluent Emoji High Contrast (MIT)."
 )
@@ -134,7 +134,7 @@ def _trainings(trained) -> str:
     return (
         f"{len(runs)} trainings of {samples[0]:,} to {samples[-1]:,} pictures each, {seconds / 60:.0f} minutes together, several "
         f"side by side, on one {main['device']} with torch {main['torch']}; {main['pictures']:,} pictures of {main['classes']:,} "
-        "emoji to train on, a tenth of `train.csv` being left out as the test on seen vendors."
+        "emoji to train on, a tenth of what their sets draw being left out as the test on seen vendors."
     )
 
 

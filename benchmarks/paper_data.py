@@ -18,6 +18,10 @@ from clipcond.train.batches import id_rows
 
 TABLES = ("train", "unseen_vendor", "unseen_emoji", "shift")
 TESTS = ("seen_vendors", "unseen_vendor", "shift", "unseen_emoji")  # of the trainings
+SETS = (  # of which pictures are packed: those that draw most emoji, not the sets of flags
+    "noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "openmoji",
+    "fluent-emoji-high-contrast", "emojione-monotone",
+)  # fmt: skip
 TEMPLATES = ("{}", "a picture of {}", "an emoji of {}", "a drawing of {}")  # as recipes/emoji/measure.py has them
 _PREPROCESS = Preprocess(height=64, width=64, mean=(0.5,) * 3, std=(0.5,) * 3)  # a few pictures are not square
 _LEFT_OUT = 10  # one picture in so many of `train.csv` is left out of the trainings: the test on the same vendors
@@ -28,8 +32,8 @@ class PackedEmoji:
     """N pictures of E emoji with M different captions.
 
     pictures: (N, 64, 64, 3) uint8.   emoji: (N,) the number of each picture's emoji.   split: (N,) one of `train` and
-    `TESTS`.   sets: (N,) who drew it.   codes, labels, tags (joined by `|`), groups, subgroups: E.   seen: (E,) True for
-    emoji that training may see.
+    `TESTS`.   sets: (N,) who drew it.   codes, labels, tags (joined by `|`), groups, subgroups, kinds (the narrow one, in plain
+    words): E.   seen: (E,) True for emoji that training may see.
     captions: (M, L) int32 ids.   words: M texts.   captions_of: (E, K) int64 numbers of captions, −1 behind the last.
     label_ids: (E, T, L) int32, of each label in `TEMPLATES`.
     """
@@ -43,6 +47,7 @@ class PackedEmoji:
     tags: np.ndarray
     groups: np.ndarray
     subgroups: np.ndarray
+    kinds: np.ndarray
     seen: np.ndarray
     captions: np.ndarray
     words: np.ndarray
@@ -101,7 +106,7 @@ def pack(data: Path, out: Path, colours: int = 0) -> PackedEmoji:
         pictures=np.stack([_pixels(data / image, colours) for _, image in images]),
         emoji=np.array([numbers[code] for code in codes]), split=np.array(split), sets=np.array(sets),
         codes=np.array(list(numbers)), **{f"{name}s": _column(known, name) for name in ("label", "group", "subgroup")},
-        tags=_column(known, "tags"),
+        tags=_column(known, "tags"), kinds=np.array([row["kinds"].split("|")[0] for row in known]),
         seen=np.array([row["unseen"] == "0" for row in known]), captions=_ids(words), words=np.array(words),
         captions_of=captions_of, label_ids=_label_ids([row["label"] for row in known]),
     )  # fmt: skip
@@ -125,8 +130,8 @@ def _images(table: Path) -> list[str]:
 
 
 def _plain(image: str) -> bool:
-    """True for a picture as its set draws it; the recipe trains on outlined and drawn ones too."""
-    return image.startswith("pictures/")
+    """True for a picture as one of `SETS` draws it; the recipe trains on outlined, drawn and bent ones too."""
+    return image.startswith("pictures/") and _set_and_code(image)[0] in SETS
 
 
 def _set_and_code(image: str) -> tuple[str, str]:

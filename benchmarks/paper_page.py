@@ -64,7 +64,7 @@ def table(rows: Sequence[Measured], what: str = "what") -> str:
 AIMS = {"a vendor never seen": "50 / 75", "emoji never seen, among each other": "25"}
 
 
-def card_table(cards: Sequence[Card], of_group: Measured) -> str:
+def card_table(cards: Sequence[Card], of_groups: Sequence[Measured]) -> str:
     """Return the model's numbers: the first label and the first five, by four templates and by the label alone."""
     lines = [
         "| | pictures | labels | first | among five | first, label alone | by lot | aim |",
@@ -75,7 +75,7 @@ def card_table(cards: Sequence[Card], of_group: Measured) -> str:
             f"| {card.name} | {card.first.count:,} | {card.labels:,} | {percent(card.first)} | {percent(card.five)} "
             f"| {percent(card.alone)} | {_chance(card.first)} / {_chance(card.five)} | {AIMS.get(card.name, '')} |"
         )
-    lines.append(f"| {of_group.name} | {of_group.count:,} | | {percent(of_group)} | | | {_chance(of_group)} | 80 |")
+    lines += [f"| {row.name} | {row.count:,} | | {percent(row)} | | | {_chance(row)} | 80 |" for row in of_groups]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Measure a dual encoder on the emoji that its training did not see: a vendor, a tenth of the emoji, a style.
 
-    python recipes/emoji/measure.py --model runs/emoji/model --data runs/emoji/data
+    python recipes/emoji/measure.py --model runs/emoji/settled --data runs/emoji/data
 
 Prints a Markdown table, and a line of JSON with --json. Each row is zero-shot classification: a picture's label is the one
 whose text embedding, the mean over templates, is nearest. Intervals are 95 %, from 2,000 resamples of the emoji (all
@@ -82,8 +82,8 @@ def read_pictures(table: Path, labels: Mapping[str, Mapping[str, str]]) -> tuple
     return paths, [path.stem for path in paths if path.stem in labels]
 
 
-def measure(scorer: Scorer, data: Path) -> list[Row]:
-    """Return every row of the table."""
+def measure(scorer: Scorer, data: Path, *, by_group: bool = False) -> list[Row]:
+    """Return every row of the table. by_group: the vendor never seen by emojibase's groups, too."""
     with (data / "labels.csv").open(newline="", encoding="utf-8") as file:
         labels = {row["code"]: row for row in csv.DictReader(file)}
     codes = list(labels)
@@ -100,6 +100,12 @@ def measure(scorer: Scorer, data: Path) -> list[Row]:
         if table == "unseen_vendor":
             right = ranks(pictures, bare, own) < 1
             rows.append(share(f"{called}, bare labels, top 1", right, of, choices=len(codes), chance=1 / len(codes)))
+        if table == "unseen_vendor" and by_group:
+            own_groups = np.array([labels[code]["group"] for code in of])
+            for group in sorted(set(own_groups)):
+                some = np.flatnonzero(own_groups == group)
+                right, whose = found[some] < 1, [of[n] for n in some]
+                rows.append(share(f"{called}, {group}, top 1", right, whose, choices=len(codes), chance=1 / len(codes)))
     unseen = [code for code in codes if labels[code]["unseen"] == "1"]
     paths, of = read_pictures(data / "unseen_emoji.csv", labels)
     pictures, place = picture_vectors(scorer, paths), {code: number for number, code in enumerate(unseen)}
@@ -107,12 +113,14 @@ def measure(scorer: Scorer, data: Path) -> list[Row]:
     found = ranks(pictures, among, np.array([place[code] for code in of]))
     for k in (1, 5):
         rows.append(share(f"emoji never seen, top {k}", found < k, of, choices=len(unseen), chance=k / len(unseen)))
-    groups = sorted({row["group"] for row in labels.values()})
-    nearest = (pictures @ ensemble.T).argmax(1)  # the group of the nearest of all labels
-    right = np.array([labels[codes[n]]["group"] == labels[code]["group"] for n, code in zip(nearest, of, strict=True)])
-    rows.append(
-        share("emoji never seen, group of the nearest label", right, of, choices=len(groups), chance=1 / len(groups))
-    )
+    own_groups, of_label = (np.array([labels[code]["group"] for code in some]) for some in (of, codes))
+    kinds = {row["kinds"].split("|")[0]: row["group"] for row in labels.values()}
+    of_kind, kind_vectors = np.array(list(kinds.values())), text_vectors(scorer, list(kinds), TEMPLATES)
+    choices = len(set(of_label))
+    for name, texts, groups in (("label", ensemble, of_label), ("kind", kind_vectors, of_kind)):
+        right = groups[(pictures @ texts.T).argmax(1)] == own_groups
+        called = f"emoji never seen, group of the nearest {name}"
+        rows.append(share(called, right, of, choices=choices, chance=1 / choices))
     return rows
 
 
@@ -120,9 +128,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", default="emoji")
     options.add_argument("--data", type=Path, default=Path("runs/emoji/data"))
+    options.add_argument("--groups", action="store_true", help="the vendor never seen by groups, too")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
-    rows = measure(Scorer.load(given.model), given.data)
+    rows = measure(Scorer.load(given.model), given.data, by_group=given.groups)
     if given.json:
         shown: dict[str, Any] = {row.name: [round(row.share, 4), round(row.low, 4), round(row.high, 4)] for row in rows}
         print(json.dumps(shown))

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VENDORS = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")  # to train on
+VENDORS = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")  # most emoji each
+FLAGS = ("flag", "circle-flags", "flagpack", "cif")  # flags of countries alone
+TRAINED = (*VENDORS, "streamline-emojis", *FLAGS)
 UNSEEN_VENDOR = "openmoji"  # CC BY-SA: it measures, and nothing that ships is made of it
 MONOCHROME = ("fluent-emoji-high-contrast", "emojione-monotone")
-SETS = (*VENDORS, UNSEEN_VENDOR, *MONOCHROME)
+SETS = (*TRAINED, UNSEEN_VENDOR, *MONOCHROME)
 LANGUAGES = ("de", "fr", "es", "zh")
 UNSEEN_SHARE = 0.10  # of all emoji, in training from no vendor
 DRAWN_SHARE = 0.33  # of the pictures to train on, those whose outlines alone are seen too
+_INDICATOR, _TAG, _BLACK_FLAG, _CANCEL = 0x1F1E6, 0xE0000, "1f3f4", "e007f"
 _NAMED_BY_CODE = ("openmoji", "twemoji", "fluent-emoji-flat", "noto")  # the sets that say which code points an icon is
 
 
@@ -67,16 +70,30 @@ def normal_code(hexcode: str) -> str:
 
 
 def icons_by_code(modules: Path, name: str, names: dict[str, str]) -> dict[str, str]:
-    """Return the icon of a set that draws each emoji. names: code by icon name, as `codes_by_name` gives it."""
+    """Return the icon of a set that draws each emoji. names: code by icon name, as `codes_by_name` gives it.
+
+    Of an emoji that a set draws several times ("astronaut-1", "astronaut-2") it is the first.
+    """
     icons = icon_set(modules, name)
+    if name in FLAGS:
+        return {flag_code(icon): icon for icon in icons["icons"] if not icon.endswith("-1x1")}
     found: dict[str, str] = {}
     for icon in icons["icons"]:
-        if icon in names:
-            found.setdefault(names[icon], icon)
+        code = names.get(icon) or names.get(re.sub(r"-\d$", "", icon))
+        if code:
+            found.setdefault(code, icon)
     for alias, of in icons.get("aliases", {}).items():
         if len(of) == 1 and alias in names and of["parent"] in icons["icons"]:  # no flipped or turned icon
             found.setdefault(names[alias], of["parent"])
     return found
+
+
+def flag_code(icon: str) -> str:
+    """Return the code points of a flag that is called by its country or part of one: "de", "de-4x3", "gb-sct"."""
+    place = icon.removesuffix("-4x3")
+    if len(place) == 2:
+        return "-".join(f"{_INDICATOR + ord(letter) - ord('a'):x}" for letter in place)
+    return "-".join([_BLACK_FLAG, *(f"{_TAG + ord(letter):x}" for letter in place.replace("-", "")), _CANCEL])
 
 
 def codes_by_name(modules: Path, emoji: dict[str, Emoji]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Put the trained model where it ships, in float16, with the licences of the pictures that it was trained on.
 
-    python recipes/emoji/pack.py --model runs/emoji/model --data runs/emoji/data --out clipcond/emoji
+    python recipes/emoji/pack.py --model runs/emoji/settled --data runs/emoji/data --out clipcond/emoji
 
 Rows of the token table that no caption of train.csv uses are zero, and the file leaves them out. Nothing is written unless
 the licence of every set that was trained on lets the weights ship, and the rounded weights give the embeddings of the trained
@@ -20,14 +20,14 @@ from clipcond.runtime.torchvision_repair import repair
 
 repair()
 
-from names import VENDORS
+from names import TRAINED
 from open_clip import CLIP
 
 from clipcond.models.open_clip_folder import read_config, read_open_clip_folder, write_open_clip_folder
 from clipcond.prompt.tokenizer import EOS
 from clipcond.train.batches import id_rows
 
-SHIPS = {"Apache-2.0", "CC-BY-4.0", "MIT"}  # licences that ask for no more than to be named
+SHIPS = {"Apache-2.0", "CC-BY-4.0", "CC0-1.0", "MIT"}  # licences that ask for no more than to be named
 LIMIT = 12 * 2**20  # bytes
 
 
@@ -61,14 +61,14 @@ def check_same(before: CLIP, after: CLIP, captions: list[str]) -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", type=Path, default=Path("runs/emoji/model"))
+    options.add_argument("--model", type=Path, default=Path("runs/emoji/settled"))
     options.add_argument("--data", type=Path, default=Path("runs/emoji/data"))
     options.add_argument("--out", type=Path, default=Path("clipcond/emoji"))
     given = options.parse_args()
     folder = given.model / "model" if (given.model / "model").is_dir() else given.model
 
     licences = [
-        each for each in json.loads((given.data / "licences.json").read_text("utf-8")) if each["set"] in VENDORS
+        each for each in json.loads((given.data / "licences.json").read_text("utf-8")) if each["set"] in TRAINED
     ]
     for each in licences:
         assert each["licence"] in SHIPS, f"{each['set']} is under {each['licence']}"

@@ -1,16 +1,18 @@
-"""Render the emoji of ten sets to 64×64 pictures that they fill, over white, and write the tables to train and measure with.
+"""Render the emoji of fifteen sets to 64×64 pictures that they fill, over white, and write the tables to train and measure with.
 
     cd recipes/emoji && npm ci && cd ../..
     python recipes/emoji/pictures.py --out runs/emoji/data
 
     pictures/SET/CODE.png    what a set draws; a picture that is there already is not drawn again
     outlined/SET/CODE.png    what training may see, smaller and with dark outlines; drawn/: the outlines alone, of a third
+    bent-1/SET/CODE.png      what training may see, in other proportions; bent-2/: outlined as well
     train.csv                image, caption: several captions a picture, of the vendors and emoji that training may see,
-                             as they are, outlined and drawn
+                             as they are, outlined, drawn and bent
     unseen_vendor.csv        one caption a picture: a vendor that training never sees
     unseen_emoji.csv         one caption a picture: the tenth of all emoji that training sees from no vendor
     shift.csv                one caption a picture: the sets of one colour
-    labels.csv               code, label, tags, group, subgroup, unseen, and the label in further languages
+    labels.csv               code, label, tags, group, subgroup, its kinds in plain words, unseen, and the label in
+                             further languages
     licences.json            author, version and licence of each set
 
 Needs resvg-py (pip install resvg-py) and the packages that package.json names; nothing else is downloaded.
@@ -29,11 +31,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from hands import bent, drawn, outlined
+from kinds import KINDS
 from names import (
     DRAWN_SHARE,
     LANGUAGES,
     MONOCHROME,
     SETS,
+    TRAINED,
     UNSEEN_VENDOR,
     VENDORS,
     Emoji,
@@ -45,11 +51,12 @@ from names import (
     read_labels,
     share_of,
 )
-from outlines import drawn, outlined
 from PIL import Image, ImageOps
 
 SIZE, MARGIN = 64, 2  # pixels
-TEMPLATES = ("a picture of {}", "an emoji of {}", "a drawing of {}", "{} icon", "a small picture that shows {}")
+TEMPLATES = (
+    "a picture of {}", "an emoji of {}", "a drawing of {}", "a photo of a {}", "{} icon", "a small picture that shows {}"
+)  # fmt: skip
 
 
 def svg_of(icons: dict[str, Any], icon: str) -> str:
@@ -98,43 +105,53 @@ def save(image: Image.Image, path: Path) -> None:
     temporary.replace(path)
 
 
-def redraw(how: Callable[[Image.Image], Image.Image], task: tuple[Path, Path]) -> Path:
-    """Write what `how` makes of a picture to a path, unless it is there already; return the path."""
+def redraw(how: Callable[[Image.Image, np.random.Generator], Image.Image], task: tuple[Path, Path]) -> None:
+    """Write what `how` makes of a picture to a path, unless it is there already; the path's name decides what it draws."""
     source, path = task
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(source) as image:
-            other = how(image.convert("RGB"))
-            save(_centred(other.resize((_smaller(path),) * 2, Image.Resampling.LANCZOS)), path)
-    return path
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(list("/".join(path.parts[-3:]).encode()))
+    with Image.open(source) as image:
+        other = how(image.convert("RGB"), draw)
+    size = round(SIZE * draw.uniform(2 / 3, 1))
+    save(_centred(other.resize((size, size), Image.Resampling.LANCZOS)), path)
 
 
-def _smaller(path: Path) -> int:
-    """Return the size of a picture in another hand, from two thirds of SIZE to all of it."""
-    return round(SIZE * (2 + share_of(f"{path.parent.name}/{path.stem}/size")) / 3)
+def _bent_in_fine_lines(image: Image.Image, draw: np.random.Generator) -> Image.Image:
+    return outlined(bent(image.resize((2 * SIZE, 2 * SIZE), Image.Resampling.BICUBIC), draw))
 
 
 def in_other_hands(out: Path, rows: Iterable[tuple[Path, Emoji]]) -> Iterator[tuple[Path, Emoji]]:
-    """Yield each picture; then each outlined, and the outlines alone of a share of them."""
+    """Yield each picture; then each outlined, the outlines alone of a share of them, and each bent, plain and outlined."""
     rows = list(rows)
     some = [(path, emoji) for path, emoji in rows if share_of(f"{path.parent.name}/{emoji.code}") < DRAWN_SHARE]
+    hands: list[tuple[str, Callable[[Image.Image, np.random.Generator], Image.Image], list[tuple[Path, Emoji]]]] = [
+        ("outlined", lambda image, _: outlined(image), rows), ("drawn", lambda image, _: drawn(image), some),
+        ("bent-1", bent, rows), ("bent-2", _bent_in_fine_lines, rows),
+    ]  # fmt: skip
     yield from rows
-    for how, of in ((outlined, rows), (drawn, some)):
-        tasks = [(path, out / how.__name__ / path.relative_to(out / "pictures")) for path, _ in of]
+    for name, how, of in hands:
+        tasks = [(path, out / name / path.relative_to(out / "pictures")) for path, _ in of]
         with ThreadPoolExecutor() as pool:
-            yield from zip(pool.map(partial(redraw, how), tasks), (emoji for _, emoji in of), strict=True)
+            for _ in pool.map(partial(redraw, how), tasks):
+                pass
+        yield from ((path, emoji) for (_, path), (_, emoji) in zip(tasks, of, strict=True))
 
 
 def captions(emoji: Emoji) -> list[str]:
-    """Return what training may call a picture: its label, plain and in templates, with tags, and tags alone.
+    """Return what training may call a picture: its label, plain and in templates, with tags and its kind; these alone.
 
-    The same for every vendor, so that a batch that holds one emoji twice knows its captions to be no negatives.
+    The same for every vendor, so that a batch that holds one emoji twice knows its captions to be no negatives; a kind or
+    a tag is a caption of all that it names.
     """
     tags = [tag for tag in _shuffled(emoji.tags, emoji.code) if tag.lower() != emoji.label.lower()]
+    kinds = KINDS[emoji.subgroup]
     said = [emoji.label, *(template.format(emoji.label) for template in TEMPLATES)]
     said += [", ".join([emoji.label, *tags[start : start + 3]]) for start in (0, 3) if tags[start:]]
+    said += [f"{emoji.label}, {kinds[0]}"]
     said += [", ".join(tags[start : start + 3]) for start in (0, 2) if tags[start + 1 :]]
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys([*said, *tags[:2], *kinds]))
 
 
 def _shuffled(words: Iterable[str], seed: str) -> list[str]:
@@ -162,10 +179,11 @@ def write_labels(path: Path, modules: Path, emoji: dict[str, Emoji]) -> None:
     other = {language: read_labels(modules, language) for language in LANGUAGES}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("code", "label", "tags", "group", "subgroup", "unseen", *LANGUAGES))
+        writer.writerow(("code", "label", "tags", "group", "subgroup", "kinds", "unseen", *LANGUAGES))
         for code, one in emoji.items():
             names = [other[language].get(code, "") for language in LANGUAGES]
-            writer.writerow((code, one.label, "|".join(one.tags), one.group, one.subgroup, int(one.unseen), *names))
+            known = (code, one.label, "|".join(one.tags), one.group, one.subgroup, "|".join(KINDS[one.subgroup]))
+            writer.writerow((*known, int(one.unseen), *names))
 
 
 def draw_all(modules: Path, out: Path, emoji: dict[str, Emoji]) -> dict[str, dict[str, Path]]:
@@ -205,7 +223,7 @@ def main() -> None:
 
     counts = {
         "train.csv": write_table(
-            given.out / "train.csv", in_other_hands(given.out, of(VENDORS, unseen=False)), captions
+            given.out / "train.csv", in_other_hands(given.out, of(TRAINED, unseen=False)), captions
         ),
         "unseen_vendor.csv": write_table(
             given.out / "unseen_vendor.csv", of([UNSEEN_VENDOR], unseen=False), _only_label
