@@ -1,6 +1,6 @@
 """Measure a dual encoder on the emoji that its training did not see: a vendor, a tenth of the emoji, a style.
 
-    python recipes/emoji/measure.py --model runs/emoji/settled --data runs/emoji/data
+    python recipes/emoji/measure.py --model emoji --data runs/emoji/data
 
 Prints a Markdown table, and a line of JSON with --json. Each row is zero-shot classification: a picture's label is the one
 whose text embedding, the mean over templates, is nearest. Intervals are 95 %, from 2,000 resamples of the emoji (all
