@@ -18,10 +18,6 @@ from clipcond.train.batches import id_rows
 
 TABLES = ("train", "unseen_vendor", "unseen_emoji", "shift")
 TESTS = ("seen_vendors", "unseen_vendor", "shift", "unseen_emoji")  # of the trainings
-SETS = (  # of which pictures are packed: those that draw most emoji, not the sets of flags
-    "noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "openmoji",
-    "fluent-emoji-high-contrast", "emojione-monotone",
-)  # fmt: skip
 TEMPLATES = ("{}", "a picture of {}", "an emoji of {}", "a drawing of {}")  # as recipes/emoji/measure.py has them
 _PREPROCESS = Preprocess(height=64, width=64, mean=(0.5,) * 3, std=(0.5,) * 3)  # a few pictures are not square
 _LEFT_OUT = 10  # one picture in so many of `train.csv` is left out of the trainings: the test on the same vendors
@@ -90,7 +86,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def pack(data: Path, out: Path, colours: int = 0) -> PackedEmoji:
-    """Put the tables of `data` and the pictures as their sets draw them into one file.
+    """Put the tables of `data` and the pictures as their sets draw them into one file, of the sets that some test has.
 
     colours: as many at the most in each picture, which makes the file smaller; 0 leaves them as they are.
     """
@@ -98,7 +94,8 @@ def pack(data: Path, out: Path, colours: int = 0) -> PackedEmoji:
     known = read_csv(data / "labels.csv")
     numbers = {row["code"]: number for number, row in enumerate(known)}
     drawn = {name: dict.fromkeys(filter(_plain, _images(data / f"{name}.csv"))) for name in TABLES}
-    images = [(name, image) for name in TABLES for image in drawn[name]]
+    tested = {_set_and_code(image)[0] for name in TABLES[1:] for image in drawn[name]}  # not the sets of flags
+    images = [(name, image) for name in TABLES for image in drawn[name] if _set_and_code(image)[0] in tested]
     sets, codes = zip(*(_set_and_code(image) for _, image in images), strict=True)
     split = [_split(name, *_set_and_code(image)) for name, image in images]
     captions_of, words = _captions(read_csv(data / "train.csv"), numbers)
@@ -130,8 +127,8 @@ def _images(table: Path) -> list[str]:
 
 
 def _plain(image: str) -> bool:
-    """True for a picture as one of `SETS` draws it; the recipe trains on outlined, drawn and bent ones too."""
-    return image.startswith("pictures/") and _set_and_code(image)[0] in SETS
+    """True for a picture as its set draws it; the recipe trains on outlined, drawn and bent ones too."""
+    return image.startswith("pictures/")
 
 
 def _set_and_code(image: str) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def _full_line(error: BaseException, command: str | None) -> str:
     said = re.split(r"(?<=[.!?])\s", _one_line(error))
     asked = next((each for each in said if "allocate" in each.lower()), said[0]).rstrip(".")
     ways = [way for option, way in _LESS_MEMORY.items() if option in _options_of(command)]
-    return f"the memory is full: {asked}; {' or '.join(ways) or 'a smaller model'} needs less"
+    return f"the memory is full: {asked}; {' or '.join(ways) or 'a smaller model or input'} needs less"
 
 
 def _options_of(command: str | None) -> set[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command_line import check_data, run
 from measure import Row, picture_vectors, ranks, read_pictures, share, text_vectors
 from names import LANGUAGES
 
@@ -80,6 +81,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/emoji/languages"))
     options.add_argument("--steps", type=int, default=STEPS)
     given = options.parse_args()
+    check_data(options, given.data)
     if given.out.exists():
         raise ModelError(f"{given.out} is there already; name another folder")
     with (given.data / "labels.csv").open(newline="", encoding="utf-8") as file:
@@ -97,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

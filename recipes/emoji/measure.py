@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_line import check_data, run
 from PIL import Image
 
 from clipcond import Scorer
@@ -131,6 +132,7 @@ def main() -> None:
     options.add_argument("--groups", action="store_true", help="the vendor never seen by groups, too")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
+    check_data(options, given.data)
     rows = measure(Scorer.load(given.model), given.data, by_group=given.groups)
     if given.json:
         shown: dict[str, Any] = {row.name: [round(row.share, 4), round(row.low, 4), round(row.high, 4)] for row in rows}
@@ -141,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,6 +20,7 @@ from clipcond.runtime.torchvision_repair import repair
 
 repair()
 
+from command_line import check_data, run
 from names import TRAINED
 from open_clip import CLIP
 
@@ -65,6 +66,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=Path("runs/emoji/data"))
     options.add_argument("--out", type=Path, default=Path("clipcond/emoji"))
     given = options.parse_args()
+    check_data(options, given.data)
     folder = given.model / "model" if (given.model / "model").is_dir() else given.model
 
     licences = [
@@ -92,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -54,6 +54,7 @@ from names import (
 from PIL import Image, ImageOps
 
 SIZE, MARGIN = 64, 2  # pixels
+Hand = Callable[[Image.Image, np.random.Generator], Image.Image]
 TEMPLATES = (
     "a picture of {}", "an emoji of {}", "a drawing of {}", "a photo of a {}", "{} icon", "a small picture that shows {}"
 )  # fmt: skip
@@ -105,7 +106,7 @@ def save(image: Image.Image, path: Path) -> None:
     temporary.replace(path)
 
 
-def redraw(how: Callable[[Image.Image, np.random.Generator], Image.Image], task: tuple[Path, Path]) -> None:
+def redraw(how: Hand, task: tuple[Path, Path]) -> None:
     """Write what `how` makes of a picture to a path, unless it is there already; the path's name decides what it draws."""
     source, path = task
     if path.exists():
@@ -126,7 +127,7 @@ def in_other_hands(out: Path, rows: Iterable[tuple[Path, Emoji]]) -> Iterator[tu
     """Yield each picture; then each outlined, the outlines alone of a share of them, and each bent, plain and outlined."""
     rows = list(rows)
     some = [(path, emoji) for path, emoji in rows if share_of(f"{path.parent.name}/{emoji.code}") < DRAWN_SHARE]
-    hands: list[tuple[str, Callable[[Image.Image, np.random.Generator], Image.Image], list[tuple[Path, Emoji]]]] = [
+    hands: list[tuple[str, Hand, list[tuple[Path, Emoji]]]] = [
         ("outlined", lambda image, _: outlined(image), rows), ("drawn", lambda image, _: drawn(image), some),
         ("bent-1", bent, rows), ("bent-2", _bent_in_fine_lines, rows),
     ]  # fmt: skip

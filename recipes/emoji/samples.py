@@ -14,6 +14,7 @@ import json
 import re
 from pathlib import Path
 
+from command_line import check_data, run
 from names import share_of
 from PIL import Image
 
@@ -30,6 +31,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=Path("runs/emoji/data"))
     options.add_argument("--out", type=Path, default=Path("docs/images/emoji"))
     given = options.parse_args()
+    check_data(options, given.data)
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.data / "labels.csv").open(newline="", encoding="utf-8") as file:
         some = [
@@ -51,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -55,7 +55,7 @@ def test_memory_that_is_full_is_a_line(failing, capsys, error, asked):
     assert main(["tokens", "a fox"]) == 3
     told = capsys.readouterr().err
     assert told.startswith("error: the memory is full: ")
-    assert f"{asked}; a smaller model needs less" in told
+    assert f"{asked}; a smaller model or input needs less" in told
     assert told.count("\n") == 1
     with pytest.raises(type(error)):
         main(["--debug", "tokens", "a fox"])
@@ -65,7 +65,7 @@ def test_memory_that_is_full_is_a_line(failing, capsys, error, asked):
     ("command", "way"),
     [
         ("train", "a smaller --batch-size or a smaller --grad-cache needs less"), ("rerank", "a smaller --batch-size needs less"),
-        ("encode", "a smaller model needs less"),
+        ("encode", "a smaller model or input needs less"),
     ],
 )  # fmt: skip
 def test_memory_that_is_full_names_what_the_command_itself_takes(monkeypatch, capsys, command, way):

@@ -39,8 +39,8 @@ def ranks(scorer: Scorer, pictures: np.ndarray) -> np.ndarray:
 
 
 def test_it_names_what_is_drawn_as_it_has_never_seen_far_beyond_chance(ranks: np.ndarray) -> None:
-    assert (ranks < 1).mean() > 0.8  # by lot 0.7 %
-    assert (ranks < 5).mean() > 0.9
+    assert (ranks < 1).mean() > 0.87  # by lot 0.7 %
+    assert (ranks < 5).mean() > 0.95
 
 
 def test_it_knows_kinds_by_their_names(pictures: np.ndarray, scorer: Scorer) -> None:
