@@ -124,7 +124,7 @@ class _Reader:
     def line(self, line: str) -> None:
         """Take a line that holds no settings, or what stands before them."""
         if mark := _NEGATIVE_LINE.match(line):
-            self._into, line, self._behind = self._negative, line[mark.end() :].strip(), False
+            self._into, line, self._behind = self._negative, line[mark.end() :].lstrip(), False
         elif self._behind and (pair := _key(line, 0, len(line))):
             self._into = self._settings[pair[0]] = []
             line = _unquoted(line[pair[1] :].strip())

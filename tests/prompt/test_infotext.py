@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipcond.errors import ConfigError
@@ -264,6 +264,7 @@ _keys = st.from_regex(r"[A-Za-z][A-Za-z /-]{0,8}[a-z]", fullmatch=True)
     _prompts,
     st.dictionaries(_keys, st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=4),
 )
+@example("", "blurry \ngrey", {})
 def test_what_is_written_is_read_again(prompt: str, negative: str, more: dict[str, str]) -> None:
     settings = {**SETTINGS, **more}
     assert parse_infotext(format_infotext(prompt, negative, settings)) == Infotext(prompt, negative, settings)
